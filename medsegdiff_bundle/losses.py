@@ -17,44 +17,52 @@ class MedSegDiffLoss(nn.Module):
 
     The diffusion loss is the squared error of noise or velocity, and Dice + CE of the predicted mask for
     "sample". Both are means over the batch; a sample whose t is no multiple of alpha counts as zero in the second.
-    Dice leaves the background out.
+    Dice leaves the background out. It prefers one sharp mask to a right share of each class: to learn how raters
+    differ, leave it out of the diffusion loss, whose cross-entropy alone is least at the true distribution given x_t.
 
     Args:
         prediction_type: "epsilon", "sample" or "v_prediction".
         alpha: interval of the timesteps that train the anchor; 1 takes every sample.
         beta: weight of the anchor's cross-entropy.
+        dice_weight: weight of Dice in the diffusion loss of "sample".
+
+    Raises:
+        ValueError: an argument is out of range.
 
     Shapes:
         outputs: prediction before any softmax (N, K, S) and anchor logits (N, K, S), see `TrainingNetwork`
         -> scalar. `parts` then holds its terms, detached: "diffusion" and "anchor".
     """
 
-    def __init__(self, prediction_type: str = "sample", alpha: int = 5, beta: float = 10.0) -> None:
+    def __init__(self, prediction_type: str = "sample", alpha: int = 5, beta: float = 10.0, dice_weight: float = 1.0) -> None:
         super().__init__()
         if prediction_type not in ("epsilon", "sample", "v_prediction"):
             raise ValueError(f"prediction_type must be epsilon, sample or v_prediction, got {prediction_type!r}.")
         if alpha < 1:
             raise ValueError(f"alpha must be at least 1, got {alpha}.")
+        if beta < 0 or dice_weight < 0:
+            raise ValueError(f"beta and dice_weight cannot be negative, got {beta} and {dice_weight}.")
         self.prediction_type = prediction_type
         self.alpha = alpha
         self.beta = beta
+        self.dice_weight = dice_weight
         self.dice = DiceLoss(include_background=False, to_onehot_y=True, softmax=True, reduction="none")
         self.parts: dict[str, Tensor] = {}
 
-    def segmentation_loss(self, logits: Tensor, label: Tensor, beta: float) -> Tensor:
-        """Dice + beta CE of each sample: (N, K, S), (N, 1, S) -> (N,)."""
+    def segmentation_loss(self, logits: Tensor, label: Tensor, dice_weight: float, beta: float) -> Tensor:
+        """dice_weight Dice + beta CE of each sample: (N, K, S), (N, 1, S) -> (N,)."""
         dice = self.dice(logits, label).flatten(1).mean(dim=1)
         cross_entropy = F.cross_entropy(logits, label.squeeze(1), reduction="none").flatten(1).mean(dim=1)
-        return dice + beta * cross_entropy
+        return dice_weight * dice + beta * cross_entropy
 
     def forward(self, outputs: tuple[Tensor, Tensor], target: DiffusionTarget) -> Tensor:
         """See the class."""
         prediction, anchor_logits = outputs
         if self.prediction_type == "sample":
-            diffusion = self.segmentation_loss(prediction, target.label, 1.0).mean()
+            diffusion = self.segmentation_loss(prediction, target.label, self.dice_weight, 1.0).mean()
         else:
             diffusion = F.mse_loss(prediction, target.target)
         chosen = (target.timesteps % self.alpha == 0).to(anchor_logits.dtype)
-        anchor = torch.mean(chosen * self.segmentation_loss(anchor_logits, target.label, self.beta))
+        anchor = torch.mean(chosen * self.segmentation_loss(anchor_logits, target.label, 1.0, self.beta))
         self.parts = {"diffusion": diffusion.detach(), "anchor": anchor.detach()}
         return diffusion + anchor
