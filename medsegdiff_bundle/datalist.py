@@ -16,14 +16,16 @@ SECTIONS = {"training": "train", "validation": "val", "test": "test"}  # and wha
 
 
 def segmentation_datalist(
-    dataset_dir: str | os.PathLike, section: str, in_channels: int | None = None
+    dataset_dir: str | os.PathLike, section: str, in_channels: int | None = None, spatial_dims: int | None = None
 ) -> list[dict[str, str]]:
     """Image and label files of one section of a folder in either form.
 
     Args:
         dataset_dir: a folder for `decathlon_datalist` if it holds `dataset.json`, otherwise for `picture_datalist`.
         section: "training", "validation" or "test".
-        in_channels: channels that every NIfTI image must have; None skips that check.
+        in_channels: channels that every NIfTI image must have; pictures are converted to them, but only to 1, 3 or 4.
+            None skips the check.
+        spatial_dims: axes that every image must have: pictures have 2; None skips the check.
 
     Returns:
         [{"image": path, "label": path}], in the order of the file names.
@@ -33,12 +35,12 @@ def segmentation_datalist(
     """
     root = Path(dataset_dir)
     if not (root / "dataset.json").is_file() and (root / "images").is_dir():
-        return picture_datalist(root, section)
-    return decathlon_datalist(root, section, in_channels)
+        return picture_datalist(root, section, in_channels, spatial_dims)
+    return decathlon_datalist(root, section, in_channels, spatial_dims)
 
 
 def decathlon_datalist(
-    dataset_dir: str | os.PathLike, section: str, in_channels: int | None = None
+    dataset_dir: str | os.PathLike, section: str, in_channels: int | None = None, spatial_dims: int | None = None
 ) -> list[dict[str, str]]:
     """Image and label files of one section of a folder in the form of the Medical Segmentation Decathlon.
 
@@ -48,25 +50,30 @@ def decathlon_datalist(
     Args:
         dataset_dir: folder with `dataset.json`, whose entries are {"image": path, "label": path}.
         section: "training", "validation" or "test".
-        in_channels: channels that every NIfTI image must have; None skips that check.
+        in_channels: see `segmentation_datalist`.
+        spatial_dims: likewise.
 
     Returns:
         [{"image": path, "label": path}], in the order of the file names.
 
     Raises:
         ValueError: `section` is unknown, the folder or a file is missing or unreadable, an image has no label, or its
-            channels differ.
+            channels or axes differ.
     """
     root = _checked_folder(dataset_dir, section)
-    if not (root / "dataset.json").is_file():
-        raise ValueError(f"dataset_dir {str(root)!r} holds no dataset.json and no folder images.")
-    dataset = _read_json(root / "dataset.json")
-    training, validation = (_entries(root, dataset.get(key, [])) for key in ("training", "validation"))
-    chosen = _section(root, section, training, validation, "dataset.json")
-    return [_checked(root, entry, in_channels) for entry in chosen]
+    cases = _decathlon_section(root, section)
+    for case in cases:
+        _check_image(Path(case["image"]), in_channels, spatial_dims)
+        if not case.get("label"):
+            raise ValueError(f"The image {case['image']!r} has no label in dataset.json.")
+        if not Path(case["label"]).is_file():
+            raise ValueError(f"The image {case['image']!r} has no label: {case['label']!r} does not exist.")
+    return [{"image": case["image"], "label": case["label"]} for case in cases]
 
 
-def picture_datalist(dataset_dir: str | os.PathLike, section: str) -> list[dict[str, str]]:
+def picture_datalist(
+    dataset_dir: str | os.PathLike, section: str, in_channels: int | None = None, spatial_dims: int | None = None
+) -> list[dict[str, str]]:
     """Image and label files of one section of a folder of pictures.
 
     The cases of a section are those that the folder's `splits.json` names (`train`, `val`, `test`); without that file,
@@ -75,41 +82,55 @@ def picture_datalist(dataset_dir: str | os.PathLike, section: str) -> list[dict[
     Args:
         dataset_dir: folder with `images/<case>.png` (or .jpg, ...) and `masks/<case>.png`.
         section: "training", "validation" or "test".
+        in_channels: see `segmentation_datalist`.
+        spatial_dims: likewise.
 
     Returns:
         [{"image": path, "label": path}], in the order of the file names.
 
     Raises:
-        ValueError: `section` is unknown, a folder is missing, an image has no mask, or a case has several files.
+        ValueError: `section` is unknown, a folder is missing, an image has no mask, a case has several files, or the
+            network takes no pictures.
     """
     root = _checked_folder(dataset_dir, section)
     images, masks = (_pictures(root / name) for name in ("images", "masks"))
     for name, image in images.items():
         if name not in masks:
             raise ValueError(f"The image {str(image)!r} has no mask: {str(root / 'masks')!r} holds no {name!r}.")
+        _check_image(image, in_channels, spatial_dims)
     cases = [{"image": str(image), "label": str(masks[name])} for name, image in images.items()]
     return _section(root, section, sorted(cases, key=_order), [], "its folder images")
 
 
-def image_datalist(source: str | os.PathLike, in_channels: int | None = None) -> list[dict[str, str]]:
-    """Images to segment.
+def image_datalist(
+    source: str | os.PathLike, in_channels: int | None = None, spatial_dims: int | None = None
+) -> list[dict[str, str]]:
+    """Images to segment; whether they have labels makes no difference.
 
     Args:
         source: an image file (NIfTI or picture), a folder of such files, or a folder in a form that
-            `segmentation_datalist` reads, of which the validation cases are taken.
-        in_channels: channels that every NIfTI image must have; None skips that check.
+            `segmentation_datalist` reads, of which the validation cases are taken (all of a folder `images` that has
+            neither `masks` nor `splits.json` beside it).
+        in_channels: see `segmentation_datalist`.
+        spatial_dims: likewise.
 
     Returns:
         [{"image": path}], in the order of the file names.
 
     Raises:
-        ValueError: there is no such file or folder, it holds no image, an image is unreadable, or its channels differ.
+        ValueError: there is no such file or folder, it holds no image, an image is unreadable, or its channels or axes
+            differ.
     """
     path = Path(source)
     if path.is_file():
         files = [path]
-    elif (path / "dataset.json").is_file() or (path / "images").is_dir():
-        return [{"image": case["image"]} for case in segmentation_datalist(path, "validation", in_channels)]
+    elif (path / "dataset.json").is_file():
+        files = [Path(case["image"]) for case in _decathlon_section(path, "validation")]
+    elif (path / "images").is_dir():
+        files = sorted(_pictures(path / "images").values())
+        if (path / "masks").is_dir() or (path / "splits.json").is_file():
+            entries = [{"image": str(file)} for file in files]
+            files = [Path(case["image"]) for case in _section(path, "validation", entries, [], "its folder images")]
     elif path.is_dir():
         visible = (file for file in path.iterdir() if not file.name.startswith("."))
         files = sorted(file for file in visible if file.name.lower().endswith(NIFTI + PICTURES))
@@ -118,17 +139,19 @@ def image_datalist(source: str | os.PathLike, in_channels: int | None = None) ->
     if not files:
         raise ValueError(f"The folder {str(path)!r} holds no NIfTI file or picture.")
     for file in files:
-        _check_channels(file, in_channels)
+        _check_image(file, in_channels, spatial_dims)
     return [{"image": str(file)} for file in files]
 
 
-def _case_id(path: str) -> str:
-    """Name of a file without its ending: "imagesTr/case.1.nii.gz" -> "case.1"."""
-    return Path(path.removesuffix(".gz")).stem
+def case_name(path: str | os.PathLike) -> str:
+    """Name of a file without its folder and ending: "imagesTr/case.1.nii.gz" -> "case.1"."""
+    name = Path(path).name
+    endings = [ending for ending in (".nii.gz", *NIFTI, *PICTURES) if name.lower().endswith(ending)]
+    return name[: -len(endings[0])] if endings else name
 
 
 def _order(entry: dict[str, str]) -> tuple[str, str]:
-    return _case_id(entry["image"]), entry["image"]
+    return case_name(entry["image"]), entry["image"]
 
 
 def _checked_folder(dataset_dir: str | os.PathLike, section: str) -> Path:
@@ -171,6 +194,16 @@ def _entries(root: Path, entries: list[dict[str, str]]) -> list[dict[str, str]]:
     return sorted(entries, key=_order)
 
 
+def _decathlon_section(root: Path, section: str) -> list[dict[str, str]]:
+    """The entries of one section of dataset.json, with full paths; labels where there are any."""
+    if not (root / "dataset.json").is_file():
+        raise ValueError(f"dataset_dir {str(root)!r} holds no dataset.json and no folder images.")
+    dataset = _read_json(root / "dataset.json")
+    training, validation = (_entries(root, dataset.get(key, [])) for key in ("training", "validation"))
+    chosen = _section(root, section, training, validation, "dataset.json")
+    return [{key: str(root / entry[key]) for key in ("image", "label") if entry.get(key)} for entry in chosen]
+
+
 def _section(
     root: Path, section: str, training: list[dict[str, str]], validation: list[dict[str, str]], listing: str
 ) -> list[dict[str, str]]:
@@ -195,7 +228,7 @@ def _named(root: Path, entries: list[dict[str, str]], subset: str, listing: str)
         raise ValueError(f"splits.json in {str(root)!r} has no list {subset!r}.")
     cases: dict[str, dict[str, str]] = {}
     for entry in entries:
-        name = _case_id(entry["image"])
+        name = case_name(entry["image"])
         if cases.setdefault(name, entry)["image"] != entry["image"]:
             raise ValueError(
                 f"splits.json in {str(root)!r} cannot tell {cases[name]['image']!r} from {entry['image']!r}: "
@@ -207,27 +240,23 @@ def _named(root: Path, entries: list[dict[str, str]], subset: str, listing: str)
     return [cases[name] for name in splits[subset]]
 
 
-def _checked(root: Path, entry: dict[str, str], in_channels: int | None) -> dict[str, str]:
-    """One entry with full paths, once its files are known to be there."""
-    image = root / entry["image"]
+def _check_image(image: Path, in_channels: int | None, spatial_dims: int | None) -> None:
+    """One sentence for what the network could not take; reads no more than the header of a NIfTI file."""
     if not image.is_file():
-        raise ValueError(f"The image {str(image)!r} of dataset.json does not exist.")
-    if not entry.get("label"):
-        raise ValueError(f"The image {str(image)!r} has no label in dataset.json.")
-    label = root / entry["label"]
-    if not label.is_file():
-        raise ValueError(f"The image {str(image)!r} has no label: {str(label)!r} does not exist.")
-    _check_channels(image, in_channels)
-    return {"image": str(image), "label": str(label)}
-
-
-def _check_channels(image: Path, in_channels: int | None) -> None:
-    if in_channels is None or not image.name.lower().endswith(NIFTI):
+        raise ValueError(f"The image {str(image)!r} does not exist.")
+    if not image.name.lower().endswith(NIFTI):
+        if spatial_dims == 3 and image.name.lower().endswith(PICTURES):
+            raise ValueError(f"The image {str(image)!r} is a picture, the network takes volumes.")
+        if in_channels not in (None, 1, 3, 4):
+            raise ValueError(f"The image {str(image)!r} is a picture, of 1, 3 or 4 channels, not {in_channels}.")
         return
     try:
-        shape = nibabel.load(image).shape  # type: ignore[attr-defined]  # reads the header alone
+        shape = nibabel.load(image).shape  # type: ignore[attr-defined]
     except (ImageFileError, OSError, EOFError) as error:
         raise ValueError(f"The image {str(image)!r} cannot be read: {error}.") from error
     channels = shape[3] if len(shape) > 3 else 1
-    if channels != in_channels:
+    if in_channels is not None and channels != in_channels:
         raise ValueError(f"The image {str(image)!r} has {channels} channel(s), the network takes {in_channels}.")
+    axes = 2 if len(shape) < 3 else 3
+    if spatial_dims is not None and axes != spatial_dims:
+        raise ValueError(f"The image {str(image)!r} has {axes} axes, the network takes {spatial_dims}.")

@@ -34,7 +34,9 @@ class MedSegDiffLoss(nn.Module):
         -> scalar. `parts` then holds its terms, detached: "diffusion" and "anchor".
     """
 
-    def __init__(self, prediction_type: str = "sample", alpha: int = 5, beta: float = 10.0, dice_weight: float = 1.0) -> None:
+    def __init__(
+        self, prediction_type: str = "sample", alpha: int = 5, beta: float = 10.0, dice_weight: float = 1.0
+    ) -> None:
         super().__init__()
         if prediction_type not in ("epsilon", "sample", "v_prediction"):
             raise ValueError(f"prediction_type must be epsilon, sample or v_prediction, got {prediction_type!r}.")

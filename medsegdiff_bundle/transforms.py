@@ -20,6 +20,8 @@ from torch import Tensor
 from medsegdiff_bundle.fusion import staple
 from medsegdiff_bundle.uncertainty import UNCERTAINTIES
 
+FUSIONS = ("staple", "mean", "vote")
+
 
 class UnpackRatersd(MapTransform):
     """Separate the masks of several raters that one file holds: its value is the sum over r of (marked by r) << r.
@@ -81,32 +83,90 @@ class RandRaterd(RandomizableTransform, MapTransform):
         return d
 
 
-class STAPLEEnsembled(Ensembled):
-    """Fuse the members by STAPLE into one label map; see `medsegdiff_bundle.fusion.staple`.
+class CheckLabelsd(MapTransform):
+    """Refuse a label that holds something else than the classes, with the name of its file.
 
-    Probabilities become labels, member by member, by argmax over the classes. The fused label is the class of highest
-    posterior, the lowest of them in a tie; for two classes class 1 where its posterior is above 0.5.
+    Early in the deterministic part of a pipeline: a `CacheDataset` then finds bad labels before training starts.
 
     Args:
-        keys: key of the members; as in `MeanEnsembled`, several keys are stacked, one member each.
+        keys: of the labels.
+        num_classes: K, background included.
+        allow_missing_keys: whether a missing key is passed over.
+
+    Raises:
+        ValueError: a value is no whole number from 0 to K - 1.
+    """
+
+    def __init__(self, keys: KeysCollection, num_classes: int, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        _check_num_classes(num_classes)
+        self.num_classes = num_classes
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Check each key."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            values = convert_to_tensor(d[key], track_meta=False)
+            bad = (values < 0) | (values >= self.num_classes) | (values != values.round())
+            if bad.any():
+                file = getattr(d[key], "meta", {}).get("filename_or_obj", key)
+                raise ValueError(
+                    f"The label {str(file)!r} holds {values[bad][0].item():g}, which is none of the {self.num_classes} "
+                    f"classes (0 to {self.num_classes - 1})."
+                )
+        return d
+
+
+class FuseEnsembled(Ensembled):
+    """Fuse the members into one label map, by a method that a configuration names in a word.
+
+    - "staple": EM over the members' performance, see `medsegdiff_bundle.fusion.staple`. Probabilities become labels,
+      member by member, by argmax. The class of highest posterior; for two classes 1 where its posterior is above 0.5.
+    - "mean": the class of highest mean probability; of members that are labels the same as "vote".
+    - "vote": the class that most members choose.
+
+    In a tie it is the lowest of the classes.
+
+    Args:
+        keys: key of the members; as in MONAI's `MeanEnsembled`, several keys are stacked, one member each.
+        method: "staple", "mean" or "vote".
         output_key: where the fused labels go; needed for several keys, otherwise `keys` by default.
         num_classes: K; needed for members that are labels.
+
+    Raises:
+        ValueError: an argument is out of range.
 
     Shapes:
         one key: (E, K, ...) probabilities or (E, 1, ...) labels -> (1, ...) labels, float32 as from `AsDiscreted`
         several keys: each (K, ...) or (1, ...) -> the same
     """
 
-    def __init__(self, keys: KeysCollection, output_key: str | None = None, num_classes: int | None = None) -> None:
+    def __init__(
+        self, keys: KeysCollection, method: str, output_key: str | None = None, num_classes: int | None = None
+    ) -> None:
+        if method not in FUSIONS:
+            raise ValueError(f"fusion must be one of {', '.join(FUSIONS)}, got {method!r}.")
         _check_num_classes(num_classes)
+        self.method = method
         self.num_classes = num_classes
         super().__init__(keys, self._fuse, output_key)
 
     def _fuse(self, items: Any) -> Any:
-        labels, num_classes = _labels(_stack(items), self.num_classes)  # (E, ...)
-        posterior = staple(labels, num_classes).posterior
-        fused = posterior > 0.5 if num_classes == 2 else posterior.argmax(0)
+        members = _stack(items)
+        if self.method == "mean" and members.shape[1] > 1:
+            _check_channels(members, self.num_classes)
+            fused = members.float().mean(0).max(0).indices
+        else:
+            labels, num_classes = _labels(members, self.num_classes)  # (E, ...)
+            fused = _staple_labels(labels, num_classes) if self.method == "staple" else _vote(labels, num_classes)
         return _like(fused.unsqueeze(0), items)
+
+
+class STAPLEEnsembled(FuseEnsembled):
+    """`FuseEnsembled` by STAPLE; the other arguments are the same."""
+
+    def __init__(self, keys: KeysCollection, output_key: str | None = None, num_classes: int | None = None) -> None:
+        super().__init__(keys, "staple", output_key, num_classes)
 
 
 class EnsembleUncertaintyd(Ensembled):
@@ -137,7 +197,7 @@ class EnsembleUncertaintyd(Ensembled):
         members = _stack(items)
         if members.shape[1] == 1:
             labels, num_classes = _labels(members, self.num_classes)
-            members = torch.nn.functional.one_hot(labels, num_classes).movedim(-1, 1).float()
+            members = torch.nn.functional.one_hot(labels.long(), num_classes).movedim(-1, 1).float()
         else:
             _check_channels(members, self.num_classes)
         return _like(self.uncertainty(members).unsqueeze(0), items)
@@ -202,11 +262,29 @@ def _labels(members: Tensor, num_classes: int | None) -> tuple[Tensor, int]:
     # Most MONAI transforms hand on labels as float32.
     if labels.is_floating_point() and not torch.equal(labels, labels.round()):
         raise ValueError("members of one channel must be whole labels, got fractions such as probabilities.")
-    labels = labels.long()
+    if labels.is_floating_point():
+        labels = labels.long()
     lowest, highest = (int(label) for label in labels.aminmax())
     if lowest < 0 or highest >= num_classes:
         raise ValueError(f"labels must be in 0..{num_classes - 1}, got {lowest}..{highest}.")
     return labels, num_classes
+
+
+def _staple_labels(labels: Tensor, num_classes: int) -> Tensor:
+    """Class of highest posterior, (E, ...) -> (...)."""
+    posterior = staple(labels, num_classes).posterior
+    return posterior > 0.5 if num_classes == 2 else posterior.max(0).indices
+
+
+def _vote(labels: Tensor, num_classes: int) -> Tensor:
+    """Class of most votes, (E, ...) -> (...). Class by class: one-hot votes of a large volume would not fit."""
+    fused = torch.zeros_like(labels[0])
+    most = torch.zeros(labels.shape[1:], dtype=torch.int16, device=labels.device)
+    for label in range(num_classes):
+        votes = (labels == label).sum(0, dtype=torch.int16)
+        fused[votes > most] = label
+        most = torch.maximum(votes, most)
+    return fused
 
 
 def _check_channels(members: Tensor, num_classes: int | None) -> None:

@@ -1,10 +1,10 @@
-"""This model, its own anchor and the baselines on the same cases, in the space of the image files.
+r"""This model, its own anchor and the baselines on the same cases, in the space of the image files.
 
 Prints a Markdown table and writes a CSV with a line per network, case and class. Distances and the tolerance of the
 surface Dice are in mm for volumes and in pixels for pictures; a class that only one of prediction and label holds has
 no distance, and is counted as missed. Example:
 
-    python scripts/baseline_table.py --dataset_dir FOLDER --csv docs/hippocampus.csv \\
+    python scripts/baseline_table.py --dataset_dir FOLDER --csv docs/hippocampus.csv \
         --baselines dynunet=output/dynunet/model.pt swinunetr=output/swinunetr/model.pt
 """
 
@@ -111,7 +111,7 @@ def main() -> None:
             if index == options.cases:
                 break
             image = batch["image"].to(device)
-            for name, key in rows.items():  # the anchor, and a baseline, take one pass of the network
+            for name in rows:  # the anchor, and a baseline, take one pass of the network
                 begin = time.perf_counter()
                 if name == "ours, fused":
                     samples = inferer(image, network)

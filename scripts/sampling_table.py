@@ -22,6 +22,8 @@ from monai.utils import set_determinism
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from medsegdiff_bundle.transforms import FuseEnsembled  # noqa: E402 - found by the line above
+
 
 def arguments() -> argparse.Namespace:
     """Options of the command line."""
@@ -56,11 +58,11 @@ def main() -> None:
     loader = config.get_parsed_content("validate#dataloader")
     template = config.get_parsed_content("validate#inferer")
     device = config.get_parsed_content("device")
-    fusions = config.get_parsed_content("fusions")
-    configured = fusions[config.get_parsed_content("fusion")]
     steps_after = config.get_parsed_content("validate#postprocessing").transforms
     postprocessing = {
-        name: Compose([fusions[name] if step is configured else step for step in steps_after])
+        name: Compose(
+            [FuseEnsembled("pred", name) if isinstance(step, FuseEnsembled) else step for step in steps_after]
+        )
         for name in options.fusions
     }
     classes = config.get_parsed_content("num_classes")

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import monai.bundle
@@ -61,16 +62,28 @@ def test_a_run_shorter_than_the_interval_is_validated(small_training, tmp_path):
     assert (tmp_path / "model.pt").is_file()
 
 
-def test_resume_goes_on_from_the_last_epoch(trained, small_training, tmp_path, capsys):
-    folder = tmp_path / "resumed"
-    shutil.copytree(trained, folder)
-    before = torch.load(folder / "last.pt", weights_only=True)
-    bundle_run("train.json", output_dir=str(folder), epochs=3, resume=True, **small_training)
-    after = torch.load(folder / "last.pt", weights_only=True)
-    assert (after["epoch"], after["iteration"]) == (3, 6)
-    assert all(state["step"] == 6 for state in after["optimizer"]["state"].values())
-    assert after["best_metric"] >= before["best_metric"]
-    assert f"Dice: {after['best_metric']:.4f}" in capsys.readouterr().out
+@pytest.mark.parametrize(("epochs", "interval", "validated"), [(3, 2, [2, 3]), (2, 2, [2])])
+def test_the_last_epoch_is_validated_once(small_training, tmp_path, epochs, interval, validated):
+    settings = {**small_training, "val_interval": interval, "ensemble_size": 1}
+    bundle_run("train.json", output_dir=str(tmp_path), epochs=epochs, **settings)
+    names = sorted(path.name[:10] for path in (tmp_path / "overlays").iterdir())
+    assert names == [f"epoch_{epoch:04d}" for epoch in validated]
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(small_training, tmp_path, capsys):
+    """With a constant learning rate, since the schedule of the first part would have another length."""
+    constant = {"_target_": "torch.optim.lr_scheduler.ConstantLR", "optimizer": "@optimizer", "factor": 1.0}
+    settings = {**small_training, "lr_scheduler": constant, "ensemble_size": 1}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    bundle_run("train.json", output_dir=str(whole), epochs=2, **settings)
+    bundle_run("train.json", output_dir=str(parts), epochs=1, **settings)
+    bundle_run("train.json", output_dir=str(parts), epochs=2, resume=True, **settings)
+    expected, state = (torch.load(folder / "last.pt", weights_only=True) for folder in (whole, parts))
+    assert (state["epoch"], state["iteration"]) == (2, 4)
+    assert all(each["step"] == 4 for each in state["optimizer"]["state"].values())
+    for part in ("network", "ema_network"):
+        torch.testing.assert_close(state[part], expected[part], rtol=0, atol=0)
+    assert f"Dice: {state['best_metric']:.4f}" in capsys.readouterr().out
 
 
 def test_resume_does_not_replace_better_weights(trained, small_training, tmp_path):
@@ -122,13 +135,35 @@ def test_inference_writes_mask_uncertainty_and_picture(trained, small_run, small
         assert min(imread(tmp_path / f"{name}.png").shape[:2]) >= 256
 
 
-def test_windows_and_anchor_only(trained, small_run, tmp_path):
-    for name, settings in (("windows", {"roi_size": [32, 32, 32]}), ("anchor", {"anchor_only": True})):
+def test_windows_labels_and_anchor_only(trained, small_run, tmp_path):
+    masks = {}
+    for name, settings in {
+        "whole": {},
+        "windows": {"roi_size": [32, 32, 32]},
+        "labels": {"output": "labels", "displayable_configs#fusion": "vote"},
+        "anchor": {"anchor_only": True},
+    }.items():
         folder = tmp_path / name
         bundle_run(
             "inference.json", output_dir=str(folder), checkpoint=str(trained / "model.pt"), **small_run, **settings
         )
-        assert len(list(folder.glob("*_seg.nii.gz"))) == 2
+        masks[name] = [np.asarray(nibabel.load(path).dataobj) for path in sorted(folder.glob("*_seg.nii.gz"))]
+        assert len(masks[name]) == 2
+    for whole, labels in zip(masks["whole"], masks["labels"], strict=True):
+        assert (whole == labels).mean() > 0.9  # members of the same noise, fused by their mean or by votes
+
+
+def test_evaluation_of_the_anchor_alone(trained, small_training, tmp_path, capsys):
+    bundle_run(
+        "train.json",
+        "evaluate.json",
+        output_dir=str(tmp_path),
+        checkpoint=str(trained / "model.pt"),
+        anchor_only=True,
+        **small_training,
+    )
+    lines = dict(line.split(" ", 1) for line in capsys.readouterr().out.splitlines() if " 0." in line)
+    assert lines["anchor"] == lines["fused"]
 
 
 def test_other_classes_from_given_weights(trained, small_training, tmp_path):
@@ -149,26 +184,53 @@ def test_other_classes_from_given_weights(trained, small_training, tmp_path):
     assert moved.max() < 0.01
 
 
+@contextmanager
+def says_once(sentence):
+    """An error of MONAI's runner, whose causes hold the sentence once."""
+    with pytest.raises(RuntimeError) as raised:
+        yield
+    causes, cause = [], raised.value
+    while cause is not None:
+        causes.append(str(cause))
+        cause = cause.__cause__
+    assert sum(sentence in text for text in causes) == 1, causes
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"ensemble_size": 0}, "ensemble_size must be at least 1, got 0."),
-        ({"num_inference_steps": 1001}, "between 1 and the 1000 training timesteps, got 1001."),
+        ({"ensemble_size": 0}, "ensemble_size must be a whole number of at least 1, got 0."),
+        ({"ensemble_size": 2.5}, "ensemble_size must be a whole number of at least 1, got 2.5."),
+        ({"num_inference_steps": 1001}, "from 1 to the 1000 training timesteps, got 1001."),
+        ({"fusion": "median"}, "fusion must be one of staple, mean, vote, got 'median'."),
+        ({"pretrained": "/nowhere.pt"}, "The weights '/nowhere.pt' do not exist."),
+        ({"class_names": ["hippocampus"]}, "holds 2, which is none of the 2 classes (0 to 1)."),
         ({"image_channels": 4}, "has 1 channel(s), the network takes 4."),
         ({"dataset_dir": "/nowhere"}, "dataset_dir '/nowhere' is not a folder."),
         ({"resume": True}, "There is nothing to resume from"),
     ],
 )
 def test_bad_values_are_named_before_any_work(settings, sentence, small_training, tmp_path):
-    output = tmp_path / "output"
-    with pytest.raises(RuntimeError) as raised:
-        bundle_run("train.json", output_dir=str(output), epochs=1, **{**small_training, **settings})
-    causes, cause = [], raised.value
-    while cause is not None:
-        causes.append(str(cause))
-        cause = cause.__cause__
-    assert sum(sentence in text for text in causes) == 1
-    assert not list(output.glob("*.pt"))
+    with says_once(sentence):
+        bundle_run("train.json", output_dir=str(tmp_path), epochs=1, **{**small_training, **settings})
+    assert not list(tmp_path.glob("*.pt"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"checkpoint": "/nowhere.pt"}, "The weights '/nowhere.pt' do not exist."),
+        ({"displayable_configs#fusion": "median"}, "fusion must be one of staple, mean, vote, got 'median'."),
+        ({"dataset_dir": "PICTURE"}, "is a picture, the network takes volumes."),
+    ],
+)
+def test_bad_values_of_inference(settings, sentence, small_run, tmp_path):
+    picture = tmp_path / "case.png"
+    picture.touch()
+    settings = {key: str(picture) if value == "PICTURE" else value for key, value in settings.items()}
+    with says_once(sentence):
+        bundle_run("inference.json", output_dir=str(tmp_path / "output"), **{**small_run, **settings})
+    assert not (tmp_path / "output").exists()
 
 
 def command_line(*words, run_id="training", folder, **settings):

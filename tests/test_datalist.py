@@ -184,7 +184,7 @@ def test_missing_files(tmp_path):
     with pytest.raises(ValueError, match="The image .*a.nii.gz' has no label: .*labelsTr/a.nii.gz' does not exist"):
         decathlon_datalist(root, "validation")
     (root / "imagesTr" / "a.nii.gz").unlink()
-    with pytest.raises(ValueError, match="The image .*imagesTr/a.nii.gz' of dataset.json does not exist"):
+    with pytest.raises(ValueError, match="The image .*imagesTr/a.nii.gz' does not exist"):
         decathlon_datalist(root, "validation")
 
 

@@ -3,9 +3,10 @@ import torch
 from ignite.engine import Engine, Events
 from matplotlib.image import imread
 from monai.data import MetaTensor
+from monai.transforms import Compose, RandFlip
 from torch import nn
 
-from medsegdiff_bundle.handlers import EMAHandler, OverlayHandler, TrainingCheckpoint
+from medsegdiff_bundle.handlers import EMAHandler, EpochSeed, OverlayHandler, TrainingCheckpoint, WeightsLoader
 
 
 def sgd_run(folder, epochs, resume=False, evaluator=None, start=1.0):
@@ -23,6 +24,7 @@ def sgd_run(folder, epochs, resume=False, evaluator=None, start=1.0):
         lr_scheduler.step()
 
     trainer = Engine(step)
+    EpochSeed(0, Compose([])).attach(trainer)
     EMAHandler(network, ema_network, decay=0.9).attach(trainer)
     checkpoint = TrainingCheckpoint(
         folder,
@@ -38,11 +40,8 @@ def sgd_run(folder, epochs, resume=False, evaluator=None, start=1.0):
 
 
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path):
-    torch.manual_seed(0)
     whole = sgd_run(tmp_path / "whole", 4)
-    torch.manual_seed(0)
     sgd_run(tmp_path / "parts", 2)
-    torch.manual_seed(123)
     parts = sgd_run(tmp_path / "parts", 4, resume=True, start=7.0)
     assert parts == pytest.approx(whole, rel=1e-6)
 
@@ -113,3 +112,61 @@ def test_overlays_are_drawn_from_the_file(small_dataset, tmp_path):
     height, width = imread(picture).shape[:2]
     scale = -(-256 // shape[2])
     assert (height, width) == (scale * shape[2], 3 * scale * shape[1])
+
+
+def test_no_two_epochs_or_processes_draw_the_same(monkeypatch):
+    transform = Compose([RandFlip(prob=0.5)])
+    trainer = Engine(lambda engine, batch: None)
+    EpochSeed(0, transform).attach(trainer)
+    drawn = []
+    draw = lambda engine: drawn.append((torch.rand(()).item(), transform.transforms[0].R.random()))  # noqa: E731
+    trainer.add_event_handler(Events.ITERATION_STARTED, draw)
+    trainer.run([0], max_epochs=2)
+    monkeypatch.setattr("ignite.distributed.get_rank", lambda: 1)
+    trainer.run([0], max_epochs=4)
+    monkeypatch.setattr("ignite.distributed.get_rank", lambda: 0)
+    trainer.state.max_epochs = None
+    trainer.run([0], max_epochs=2)
+    assert drawn[:2] == drawn[4:] and len(set(drawn)) == 4
+    assert len({torch_number for torch_number, _ in drawn}) == len({number for _, number in drawn}) == 4
+
+
+def linear_weights(path, **weights):
+    torch.save(weights, path)
+    return str(path)
+
+
+def test_weights_that_fit_are_loaded(tmp_path):
+    path = linear_weights(tmp_path / "model.pt", weight=torch.full((1, 1), 3.0))
+    network = nn.Linear(1, 1, bias=False)
+    trainer = Engine(lambda engine, batch: None)
+    WeightsLoader(path, network).attach(trainer)
+    trainer.run([0])
+    assert network.weight.item() == 3
+    network = nn.Linear(1, 1)  # has a bias too
+    WeightsLoader(path, network, strict=False)(trainer)
+    assert network.weight.item() == 3
+
+
+@pytest.mark.parametrize(
+    ("weights", "strict", "sentence"),
+    [
+        ({"weight": torch.zeros(1, 2)}, True, r"weight is \(1, 2\) in the file, \(1, 1\) in the network"),
+        ({}, True, "no weight in common"),
+        ({"weight": torch.zeros(1, 2)}, False, "no weight in common"),
+        ({"weight": torch.zeros(1, 1), "bias": torch.zeros(1)}, True, r"bias is \(1,\) in the file, nothing in the"),
+        ({"weight": torch.zeros(1, 1), "epoch": 3}, True, "something else than weights"),
+    ],
+)
+def test_weights_that_do_not_fit(tmp_path, weights, strict, sentence):
+    path = linear_weights(tmp_path / "model.pt", **weights)
+    with pytest.raises(ValueError, match=sentence):
+        WeightsLoader(path, nn.Linear(1, 1, bias=False), strict)(None)
+
+
+def test_weights_that_are_no_file_or_unreadable(tmp_path):
+    with pytest.raises(ValueError, match="The weights '.*model.pt' do not exist"):
+        WeightsLoader(str(tmp_path / "model.pt"), nn.Identity())
+    (tmp_path / "model.pt").write_text("no weights")
+    with pytest.raises(ValueError, match="The weights '.*model.pt' cannot be read"):
+        WeightsLoader(str(tmp_path / "model.pt"), nn.Identity())(None)

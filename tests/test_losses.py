@@ -48,6 +48,15 @@ def test_uneven_probabilities_by_hand():
     assert anchor_part(loss) == pytest.approx(dice + 2 * cross_entropy, abs=1e-4)
 
 
+def test_without_dice_the_diffusion_loss_is_cross_entropy():
+    loss = MedSegDiffLoss(alpha=1, beta=1.0, dice_weight=0.0)
+    loss((HALF, HALF), target(LABEL, [0, 1]))
+    assert loss.parts["diffusion"].item() == pytest.approx(LN2, abs=1e-4)
+    assert anchor_part(loss) == pytest.approx(DICE.mean().item() + LN2, abs=1e-4)
+    with pytest.raises(ValueError, match="beta and dice_weight cannot be negative, got 1.0 and -1"):
+        MedSegDiffLoss(beta=1.0, dice_weight=-1)
+
+
 def test_three_classes_by_hand():
     """Dice is the mean over the foreground classes, here with equal probabilities 1/3."""
     label = torch.tensor([0, 0, 1, 2, 2, 2]).reshape(1, 1, 6, 1)

@@ -12,14 +12,24 @@ from monai.transforms import (
     EnsureChannelFirstd,
     Invertd,
     LoadImaged,
+    MeanEnsemble,
     MeanEnsembled,
     Orientationd,
     SaveImaged,
     Spacingd,
+    VoteEnsemble,
 )
 
 from medsegdiff_bundle.fusion import staple
-from medsegdiff_bundle.transforms import EnsembleUncertaintyd, RandRaterd, SplitAnchord, STAPLEEnsembled, UnpackRatersd
+from medsegdiff_bundle.transforms import (
+    CheckLabelsd,
+    EnsembleUncertaintyd,
+    FuseEnsembled,
+    RandRaterd,
+    SplitAnchord,
+    STAPLEEnsembled,
+    UnpackRatersd,
+)
 from medsegdiff_bundle.uncertainty import mutual_information, predictive_entropy, variance
 
 METHODS = {"entropy": predictive_entropy, "mutual_information": mutual_information, "variance": variance}
@@ -138,6 +148,30 @@ def test_labels_equal_their_probabilities(dtype):
     measure = EnsembleUncertaintyd("pred", "map", method="variance", num_classes=num_classes)
     one_hot = torch.nn.functional.one_hot(members.argmax(1), num_classes).movedim(-1, 1).float()
     torch.testing.assert_close(measure({"pred": labels})["map"][0], variance(one_hot))
+
+
+@pytest.mark.parametrize("method", ["mean", "vote"])
+def test_fusion_equals_monai(method):
+    members = probabilities(5, 3, 6, 6)
+    fused = FuseEnsembled("pred", method, "fused", num_classes=3)
+    if method == "mean":
+        expected = MeanEnsemble()(members).argmax(0, keepdim=True).float()
+    else:
+        expected = VoteEnsemble(num_classes=3)(members.argmax(1, keepdim=True))
+    assert torch.equal(fused({"pred": members})["fused"], expected)
+    votes = VoteEnsemble(num_classes=3)(members.argmax(1, keepdim=True))
+    for dtype in (torch.uint8, torch.float32):  # of labels, the mean is a vote
+        assert torch.equal(fused({"pred": members.argmax(1, keepdim=True).to(dtype)})["fused"], votes)
+
+
+def test_label_that_is_no_class():
+    check = CheckLabelsd("label", num_classes=3)
+    label = MetaTensor(torch.tensor([[0.0, 1.0, 2.0]]), meta={"filename_or_obj": "labelsTr/a.nii.gz"})
+    assert torch.equal(check({"label": label})["label"], label)
+    for value in (3, -1, 0.5):
+        label[0, 1] = value
+        with pytest.raises(ValueError, match=f"'labelsTr/a.nii.gz' holds {value}, which is none of the 3 classes"):
+            check({"label": label})
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -1,9 +1,20 @@
 """Ignite handlers of training, evaluation and inference."""
 
 from .ema import EMAHandler
+from .epoch_seed import EpochSeed
 from .overlay import OverlayHandler
-from .pretrained import PretrainedLoader
+from .pretrained import WeightsLoader
 from .progress import DiceReport, ProgressHandler
 from .training_checkpoint import TrainingCheckpoint
+from .validation import FinalValidationHandler
 
-__all__ = ["DiceReport", "EMAHandler", "OverlayHandler", "PretrainedLoader", "ProgressHandler", "TrainingCheckpoint"]
+__all__ = [
+    "DiceReport",
+    "EMAHandler",
+    "EpochSeed",
+    "FinalValidationHandler",
+    "OverlayHandler",
+    "ProgressHandler",
+    "TrainingCheckpoint",
+    "WeightsLoader",
+]

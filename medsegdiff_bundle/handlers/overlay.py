@@ -10,6 +10,7 @@ from ignite.engine import Engine, Events
 from monai.transforms import LoadImage
 from torch.utils.tensorboard import SummaryWriter
 
+from medsegdiff_bundle.datalist import case_name
 from medsegdiff_bundle.visualization import overlay_picture
 
 
@@ -49,7 +50,7 @@ class OverlayHandler:
             path = case["image"].meta["filename_or_obj"]
             # From the file: the image at hand may have been turned, resampled and normalised.
             picture = overlay_picture(self.load(path), case["pred"], case["uncertainty"])
-            name = self.filename.format(case=Path(path).name.split(".")[0], epoch=engine.state.epoch)
+            name = self.filename.format(case=case_name(path), epoch=engine.state.epoch)
             self.output_dir.mkdir(parents=True, exist_ok=True)
             matplotlib.image.imsave(self.output_dir / name, picture.permute(1, 2, 0).numpy())
             if self.summary_writer is not None:

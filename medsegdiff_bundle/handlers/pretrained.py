@@ -1,39 +1,64 @@
-"""Start from given weights."""
+"""Given weights."""
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import torch
 from ignite.engine import Engine, Events
 from monai.networks import copy_model_state
-from torch import nn
+from torch import Tensor, nn
 
 
-class PretrainedLoader:
-    """Copy given weights into the network at the start of a run, wherever name and shape agree.
+class WeightsLoader:
+    """Load a flat state dict into the network at the start of a run.
 
-    MONAI's `CheckpointLoader` with `strict_shape=False` copies nothing from a flat state dict, without a word.
+    MONAI's `CheckpointLoader` finds out about a missing file or other shapes in the midst of the run, and with
+    `strict_shape=False` copies nothing from a flat state dict, without a word.
 
     Args:
-        path: flat state dict; an empty path loads nothing.
-        network: that is trained.
+        path: of the state dict; an empty path loads nothing.
+        network: that gets the weights.
+        strict: every weight must be there in the right shape; otherwise, for fine-tuning, those are copied whose name
+            and shape agree.
 
     Raises:
-        ValueError: there is no such file.
+        ValueError: there is no such file (when the handler is made), it holds no flat state dict, or its weights do not
+            fit (when the run starts).
     """
 
-    def __init__(self, path: str, network: nn.Module) -> None:
+    def __init__(self, path: str, network: nn.Module, strict: bool = True) -> None:
         if path and not Path(path).is_file():
-            raise ValueError(f"The pretrained weights {path!r} do not exist.")
+            raise ValueError(f"The weights {path!r} do not exist.")
         self.path = path
         self.network = network
+        self.strict = strict
 
     def attach(self, engine: Engine) -> None:
-        """Register at a trainer, before its EMA handler."""
+        """Register at an engine; at a trainer, before its EMA handler."""
         if self.path:
             engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
         """Load."""
-        copy_model_state(self.network, torch.load(self.path, map_location="cpu", weights_only=True))
+        try:
+            weights = torch.load(self.path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            raise ValueError(f"The weights {self.path!r} cannot be read: {error}.") from error
+        if not isinstance(weights, dict) or not all(isinstance(weight, Tensor) for weight in weights.values()):
+            raise ValueError(f"The file {self.path!r} holds something else than weights, a flat state dict.")
+        self._check(weights)
+        copy_model_state(self.network, weights)
+
+    def _check(self, weights: dict[str, Tensor]) -> None:
+        own = self.network.state_dict()
+        agreeing = [name for name in own if name in weights and weights[name].shape == own[name].shape]
+        if not agreeing:
+            raise ValueError(f"The weights {self.path!r} have no weight in common with the network.")
+        if self.strict and len(agreeing) < max(len(own), len(weights)):
+            name = next(name for name in [*own, *weights] if name not in agreeing)
+            have, want = (str(tuple(d[name].shape)) if name in d else "nothing" for d in (weights, own))
+            raise ValueError(
+                f"The weights {self.path!r} do not fit: {name} is {have} in the file, {want} in the network."
+            )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -30,9 +29,11 @@ def dice_per_class(evaluator: Engine, name: str, class_names: list[str]) -> dict
     return dict(zip(class_names, dice.tolist(), strict=True))
 
 
-def _sentence(name: str, dice: Mapping[str, float]) -> str:
+def _sentence(evaluator: Engine, name: str, class_names: list[str]) -> str:
+    """The metric of the name, a mean over cases and classes, and its mean for each class."""
+    dice = dice_per_class(evaluator, name, class_names)
     each = ", ".join(f"{label} {value:.4f}" for label, value in dice.items())
-    return f"{name} {sum(dice.values()) / len(dice):.4f} ({each})"
+    return f"{name} {evaluator.state.metrics[name]:.4f} ({each})"
 
 
 def other_metrics(evaluator: Engine) -> dict[str, float]:
@@ -59,7 +60,7 @@ class DiceReport:
     def __call__(self, engine: Engine) -> None:
         """Print."""
         for name in ("anchor", "fused"):
-            print(_sentence(name, dice_per_class(engine, name, self.class_names)))
+            print(_sentence(engine, name, self.class_names))
         for name, value in other_metrics(engine).items():
             print(f"{name} {value:.4f}")
         print(f"Dice: {engine.state.metrics['fused']:.4f}", flush=True)
@@ -115,10 +116,9 @@ class ProgressHandler:
         """Keep the Dice per class of fused mask and anchor, and the other metrics."""
         texts = []
         for name in ("fused", "anchor"):
-            dice = dice_per_class(evaluator, name, self.class_names)
-            for label, value in dice.items():
+            for label, value in dice_per_class(evaluator, name, self.class_names).items():
                 self.summary_writer.add_scalar(f"val_dice_{name}/{label}", value, trainer.state.epoch)
-            texts.append(_sentence(name, dice))
+            texts.append(_sentence(evaluator, name, self.class_names))
         self.validation = " | val Dice " + ", ".join(texts)
         for name, value in other_metrics(evaluator).items():
             self.summary_writer.add_scalar(f"val/{name}", value, trainer.state.epoch)

@@ -21,8 +21,9 @@ class TrainingCheckpoint:
     """Write `last.pt` after each epoch, `model.pt` after each validation that beats all before; resume from `last.pt`.
 
     `model.pt` is the flat state dict of the averaged weights, as `monai.bundle.load` and MONAI Label read it. `last.pt`
-    holds everything that a resume needs. Files are written beside their place and then moved there, so a killed run
-    leaves no torn file. Of several processes only the first writes.
+    holds everything that a resume needs; what is random in an epoch follows from its number, see `EpochSeed`. Files are
+    written beside their place and then moved there, so a killed run leaves no torn file. Of several processes only the
+    first writes.
 
     Args:
         output_dir: folder of both files; made if need be.
@@ -78,8 +79,6 @@ class TrainingCheckpoint:
         self.lr_scheduler.last_epoch = state["iteration"] - 1
         self.lr_scheduler.step()
         self.best_metric = state["best_metric"]
-        torch.set_rng_state(state["rng_state"])
-        torch.cuda.set_rng_state_all(state["cuda_rng_states"][: torch.cuda.device_count()])
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
         logger.info(f"Resumed from {path} after epoch {state['epoch']}.")
 
@@ -91,8 +90,6 @@ class TrainingCheckpoint:
             "epoch": engine.state.epoch,
             "iteration": engine.state.iteration,
             "best_metric": self.best_metric,
-            "rng_state": torch.get_rng_state(),
-            "cuda_rng_states": torch.cuda.get_rng_state_all(),
         }
         self._write(state, "last.pt")
 

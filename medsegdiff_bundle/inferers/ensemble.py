@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -18,12 +19,17 @@ from .noise import member_noise
 from .windows import blend_windows
 
 
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, Integral) and not isinstance(number, bool)
+
+
 class EnsembleInferer(Inferer):
     """Draw an ensemble of segmentations of each image from a `MedSegDiff` network.
 
     The condition is encoded once per image or window and serves every step of every member. A member's noise is a
     function of seed, member, position and step (see `member_noise`), the same for each image of a batch, so a member
-    depends neither on the batch nor on the other members. Windows are blended by MONAI's `SlidingWindowInferer`.
+    depends neither on the batch nor on the other members. Windows come from MONAI's `sliding_window_inference`, see
+    `blend_windows`.
 
     Args:
         scheduler: one of `medsegdiff_bundle.schedulers`; copied at each call, so its state is never shared.
@@ -37,7 +43,7 @@ class EnsembleInferer(Inferer):
         overlap: of neighbouring windows, 0 to below 1.
         start_from_anchor: timestep at which to start, from the anchor noised to its level (truncated diffusion, Zheng
             et al. 2022, arXiv 2202.09671); None starts from pure noise at T - 1.
-        anchor_only: return the Condition Model's segmentation alone, as the only member.
+        anchor_only: the Condition Model's segmentation is the only member: one pass, no diffusion.
         return_anchor: put the Condition Model's segmentation before the members; `SplitAnchord` takes it off.
         output: "probabilities", (N, E, K, S) float32 that sum to one over the K classes; or "labels", (N, E, 1, S)
             uint8, K times fewer numbers of a quarter of the size. Without windows, the probabilities of no more than
@@ -72,20 +78,18 @@ class EnsembleInferer(Inferer):
                 f"got {start_from_anchor}."
             )
         levels = scheduler.num_train_timesteps if start_from_anchor is None else start_from_anchor + 1
-        if not 1 <= num_inference_steps <= levels:
+        if not (_is_whole(num_inference_steps) and 1 <= num_inference_steps <= levels):
             raise ValueError(
-                f"num_inference_steps must be between 1 and the {levels} training timesteps, got {num_inference_steps}."
+                f"num_inference_steps must be a whole number from 1 to the {levels} training timesteps, "
+                f"got {num_inference_steps!r}."
             )
-        if ensemble_size < 1:
-            raise ValueError(f"ensemble_size must be at least 1, got {ensemble_size}.")
-        if members_per_batch is not None and members_per_batch < 1:
-            raise ValueError(f"members_per_batch must be at least 1, got {members_per_batch}.")
+        for name, value in (("ensemble_size", ensemble_size), ("members_per_batch", members_per_batch)):
+            if value is not None and not (_is_whole(value) and value >= 1):
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
         if not 0 <= overlap < 1:
             raise ValueError(f"overlap must be at least 0 and below 1, got {overlap}.")
         if roi_size is not None and min([roi_size] if isinstance(roi_size, int) else roi_size) < 1:
             raise ValueError(f"roi_size must be positive, got {roi_size}.")
-        if anchor_only and return_anchor:
-            raise ValueError("anchor_only already returns the anchor: return_anchor must be false.")
         if output not in ("probabilities", "labels"):
             raise ValueError(f"output must be 'probabilities' or 'labels', got {output!r}.")
         self.scheduler = scheduler
@@ -114,12 +118,17 @@ class EnsembleInferer(Inferer):
             kwargs: likewise.
 
         Returns:
-            (N, M, K, S) float32 or (N, M, 1, S) uint8, see `output`. M is E; 1 + E with `return_anchor`, the anchor
-            first; 1 with `anchor_only`.
+            (N, M, K, S) float32 or (N, M, 1, S) uint8, see `output`. M is E, or 1 with `anchor_only`; and one more with
+            `return_anchor`, the anchor first.
 
         Raises:
-            ValueError: `roi_size` does not fit the image's number of axes.
+            ValueError: `roi_size` does not fit the image's number of axes, or the network predicts something else than
+                the scheduler expects.
         """
+        expected = getattr(self.scheduler, "prediction_type", None)
+        predicted = getattr(network, "prediction_type", expected)
+        if not self.anchor_only and predicted != expected:
+            raise ValueError(f"The network's prediction_type is {predicted!r}, the scheduler's {expected!r}.")
         image = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         scheduler: Any = copy.deepcopy(self.scheduler).to(image.device)
         scheduler.set_timesteps(self.num_inference_steps, image.device, self.start_from_anchor)
@@ -158,7 +167,8 @@ class EnsembleInferer(Inferer):
         """All members of one whole image, finished, or of one window whose first voxel is `start`: (N, M, K, S)."""
         finish = self._finish if self.roi_size is None else lambda members: members
         if self.anchor_only:
-            return finish(torch.softmax(network(image, *args, **kwargs).float(), dim=1).unsqueeze(1))
+            anchor = finish(torch.softmax(network(image, *args, **kwargs).float(), dim=1).unsqueeze(1))
+            return torch.cat([anchor, anchor], dim=1) if self.return_anchor else anchor
         features = network.encode(image, *args, **kwargs)
         batches = []
         if self.return_anchor:

@@ -49,7 +49,8 @@ class MedSegDiff(nn.Module):
         num_res_blocks: residual blocks per level and direction.
         prediction_type: what the denoiser predicts: "epsilon", "v_prediction", or "sample". The last ends in a
             softmax over the classes, so that the predicted mask 2 p - 1 lies in [-1, 1].
-        num_anchor_levels: finest levels that a U-SA gate couples; 0 switches U-SA off.
+        num_anchor_levels: finest levels that a U-SA gate couples; 0 switches U-SA off, None takes the two of the
+            paper's figure (the one that there is, for two levels).
         gaussian_size: width of U-SA's Gaussian in voxels; odd.
         num_transformer_blocks: N of the SS-Former; 0 switches it off.
         num_filter_blocks: R of the NBP filter; 0 switches it off.
@@ -76,7 +77,7 @@ class MedSegDiff(nn.Module):
         denoiser_channels: Sequence[int] | None = None,
         num_res_blocks: int = 1,
         prediction_type: str = "sample",
-        num_anchor_levels: int = 2,
+        num_anchor_levels: int | None = None,
         gaussian_size: int = 5,
         num_transformer_blocks: int = 2,
         num_filter_blocks: int = 2,
@@ -107,6 +108,8 @@ class MedSegDiff(nn.Module):
             raise ValueError(f"num_res_blocks must be at least 1, got {num_res_blocks}.")
         if prediction_type not in ("epsilon", "sample", "v_prediction"):
             raise ValueError(f"prediction_type must be epsilon, sample or v_prediction, got {prediction_type!r}.")
+        if num_anchor_levels is None:
+            num_anchor_levels = min(2, len(channels) - 1)
         if not 0 <= num_anchor_levels < len(channels):
             raise ValueError(f"num_anchor_levels must be between 0 and {len(channels) - 1}, got {num_anchor_levels}.")
         if num_transformer_blocks < 0 or num_filter_blocks < 0:

@@ -102,9 +102,11 @@ class SpectralCrossAttention(nn.Module):
         axes = [2 + axis for axis in range(self.spatial_dims)]
         query = torch.fft.rfftn(query.float().unflatten(2, query_grid), dim=axes, norm="ortho")
         half_grid = list(query.shape[2:-1])
-        spectrum = query.flatten(2, -2) @ key.transpose(-1, -2)  # M (N, heads, half Q, K), complex
-        spectrum = spectrum * self.band_pass_filter(time, query_grid, key_grid)
-        attended = (spectrum @ value).unflatten(2, half_grid)
+        # TorchScript differentiates complex matrix products and complex times real wrongly, but these two rightly.
+        spectrum = torch.einsum("nhqc,nhkc->nhqk", query.flatten(2, -2), key)  # M (N, heads, half Q, K), complex
+        mask = self.band_pass_filter(time, query_grid, key_grid)
+        spectrum = torch.view_as_complex(torch.view_as_real(spectrum) * mask.unsqueeze(-1))
+        attended = torch.einsum("nhqk,nhkc->nhqc", spectrum, value).unflatten(2, half_grid)
         return torch.fft.irfftn(attended, s=query_grid, dim=axes, norm="ortho").flatten(2, -2)
 
     def forward(

@@ -413,15 +413,22 @@ def test_in_monais_evaluator():
 @pytest.mark.parametrize(
     ("kwargs", "sentence"),
     [
-        ({"num_inference_steps": 0}, "num_inference_steps must be between 1 and the 100 training timesteps, got 0"),
-        ({"num_inference_steps": 101}, "num_inference_steps must be between 1 and the 100 training timesteps, got 101"),
-        ({"ensemble_size": 0}, "ensemble_size must be at least 1, got 0"),
-        ({"members_per_batch": 0}, "members_per_batch must be at least 1, got 0"),
+        (
+            {"num_inference_steps": 0},
+            "num_inference_steps must be a whole number from 1 to the 100 training timesteps, got 0",
+        ),
+        (
+            {"num_inference_steps": 101},
+            "num_inference_steps must be a whole number from 1 to the 100 training timesteps, got 101",
+        ),
+        ({"ensemble_size": 0}, "ensemble_size must be a whole number of at least 1, got 0"),
+        ({"members_per_batch": 0}, "members_per_batch must be a whole number of at least 1, got 0"),
         ({"overlap": 1.0}, "overlap must be at least 0 and below 1, got 1.0"),
         ({"overlap": -0.1}, "overlap must be at least 0 and below 1, got -0.1"),
         ({"roi_size": 0}, "roi_size must be positive, got 0"),
         ({"roi_size": (8, -1)}, r"roi_size must be positive, got \(8, -1\)"),
-        ({"anchor_only": True, "return_anchor": True}, "anchor_only already returns the anchor"),
+        ({"ensemble_size": 2.5}, "ensemble_size must be a whole number of at least 1, got 2.5"),
+        ({"num_inference_steps": 2.5}, "num_inference_steps must be a whole number .* got 2.5"),
         ({"output": "logits"}, "output must be 'probabilities' or 'labels', got 'logits'"),
     ],
 )
@@ -462,7 +469,7 @@ def test_start_from_the_noised_anchor(batch):
     ("kwargs", "sentence"),
     [
         ({"start_from_anchor": 100}, "start_from_anchor must be a timestep from 0 to 99, got 100."),
-        ({"start_from_anchor": 4, "num_inference_steps": 6}, "between 1 and the 5 training timesteps"),
+        ({"start_from_anchor": 4, "num_inference_steps": 6}, "from 1 to the 5 training timesteps"),
     ],
 )
 def test_bad_start(kwargs, sentence):

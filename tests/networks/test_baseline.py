@@ -41,7 +41,7 @@ def test_training_is_that_of_dice_and_cross_entropy():
     loss(outputs, DiffusionTarget(label, torch.zeros(2, 3, 32, 32), timesteps)).backward()
     found = [weight.grad.clone() for weight in network.parameters()]
     network.zero_grad()
-    loss.segmentation_loss(network(image), label, 1.0).mean().backward()
+    loss.segmentation_loss(network(image), label, 1.0, 1.0).mean().backward()
     for gradient, weight in zip(found, network.parameters(), strict=True):
         torch.testing.assert_close(gradient, weight.grad)
     assert max(gradient.abs().max() for gradient in found) > 0

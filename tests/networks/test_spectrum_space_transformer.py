@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -171,6 +173,22 @@ def test_attention_reaches_every_token():
     update = module(torch.randn(1, 4, 3, 4), *module.prepare(condition), torch.randn(1, 8))
     (gradient,) = torch.autograd.grad(update[0, :, 0, 0].square().sum(), condition)
     assert (gradient.abs().amax(dim=1) > 0).all()
+
+
+def test_scripted_module_has_the_same_gradients():
+    """In every call: the first runs unoptimised, the later ones through TorchScript's own differentiation."""
+    module = attention(2)
+    scripted = torch.jit.script(copy.deepcopy(module))
+    query, context, time = tokens([3, 4], [3, 4])
+    for _ in range(3):
+        gradients = []
+        for each in (module, scripted):
+            each.zero_grad()
+            key, value = (spectrum.detach().requires_grad_() for spectrum in module.project(context, [3, 4]))
+            each(query, key, value, time, [3, 4], [3, 4]).square().sum().backward()
+            gradients.append([key.grad, value.grad, *(weight.grad for weight in each.parameters())])
+        for expected, found in zip(*gradients, strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
