@@ -1,0 +1,224 @@
+"""One zip per task, as MONAI's model zoo wants it: a bundle that needs nothing of this repository.
+
+    python scripts/package.py --task hippocampus --output dist
+
+writes dist/hippocampus_mri_medsegdiff_segmentation_v<version>.zip. Its one folder, of that name without the version,
+holds the task's complete configurations, metadata, weights, TorchScript, documents, licences, and this package's code;
+`pip install <folder>` makes the code importable elsewhere. The same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+
+ROOT = Path(__file__).parent.parent
+NAMES = {
+    "hippocampus": "hippocampus_mri_medsegdiff_segmentation",
+    "isic": "skin_dermoscopy_medsegdiff_segmentation",
+    "lidc": "lung_ct_medsegdiff_segmentation",
+}
+SIZE_LIMIT = 25_000_000  # bytes; the zoo's repository takes no larger file
+
+
+def merge(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
+    """A configuration with a task's overlay, as MONAI merges the two files, without what nothing refers to.
+
+    An overlay serves several files. So of its entries only those stay that replace something of `base`, and those that
+    such an entry refers to (`@name`), directly or through others.
+    """
+    if "displayable_configs" not in base:  # only inference.json has them; MONAI Label's training fails on them
+        shown = {f"@displayable_configs#{key}": value for key, value in overlay.get("displayable_configs", {}).items()}
+        overlay = {key: shown.get(value, value) if isinstance(value, str) else value for key, value in overlay.items()}
+    merged = copy.deepcopy(base)
+    rest = dict(overlay)
+    while chosen := {key: value for key, value in rest.items() if _wanted(key.split("#")[0], merged)}:
+        for key, value in chosen.items():
+            ConfigParser(merged).set(value, key)
+            del rest[key]
+    return merged
+
+
+def _wanted(name: str, config: dict[str, Any]) -> bool:
+    return name in config or re.search(rf"@{name}\b", json.dumps(config)) is not None
+
+
+def configurations(task: str) -> dict[str, dict[str, Any]]:
+    """File name -> content, for the folder `configs` of a task's package."""
+    read = {path.name: json.loads(path.read_text()) for path in (ROOT / "configs").glob("*.json")}
+    if task != "hippocampus":
+        overlay = json.loads((ROOT / "configs" / "tasks" / f"{task}.json").read_text())
+        overlay.pop("checkpoint", None)  # a package has weights of one task, in models/model.pt
+        for name in ("train.json", "inference.json"):
+            read[name] = merge(read[name], overlay)
+        read["metadata.json"] |= json.loads((ROOT / "zoo" / task / "metadata.json").read_text())
+    # Weights of a training replace those of the package, so that whoever trains also uses them.
+    read["train.json"]["ckpt_dir"] = "$@bundle_root + '/models'"
+    return read
+
+
+def check_weights(weights: Path, inference: dict[str, Any], task: str) -> None:
+    """Refuse weights that are missing or of another network."""
+    if not weights.is_file():
+        raise ValueError(f"There are no weights {str(weights)!r} of the task {task!r}.")
+    parser = ConfigParser(copy.deepcopy(inference))
+    parser["bundle_root"] = str(ROOT)
+    try:
+        parser.get_parsed_content("network_def").load_state_dict(torch.load(weights, weights_only=True))
+    except Exception as error:  # whatever is wrong with the file, it is not usable
+        reason = " ".join(str(error).split()[:20])
+        raise ValueError(f"{str(weights)!r} does not hold weights of the task {task!r}: {reason}") from error
+
+
+def stage(task: str, weights: Path, folder: Path) -> None:
+    """Write all files of the package but the TorchScript into a new folder."""
+    configs = configurations(task)
+    check_weights(weights, configs["inference.json"], task)
+    ignored = ["__pycache__"] if task == "hippocampus" else ["__pycache__", "sample_data"]
+    shutil.copytree(ROOT / "medsegdiff_bundle", folder / "medsegdiff_bundle", ignore=shutil.ignore_patterns(*ignored))
+    for name in ("configs", "docs", "models"):
+        (folder / name).mkdir()
+    for name, content in configs.items():
+        (folder / "configs" / name).write_text(json.dumps(content, indent=4) + "\n")
+    shutil.copy(ROOT / "configs" / "logging.conf", folder / "configs")
+    shutil.copy(ROOT / "LICENSE", folder)
+    shutil.copy(weights, folder / "models" / "model.pt")
+    documents = ROOT / "docs" if task == "hippocampus" else ROOT / "zoo" / task
+    for name in ("README.md", "data_license.txt"):
+        shutil.copy(documents / name, folder / "docs")
+    card = (documents / "README.md").read_text()
+    for path in (ROOT / "docs").iterdir():  # what the model card refers to
+        if path.name in card and not (folder / "docs" / path.name).exists():
+            shutil.copy(path, folder / "docs")
+    project = (ROOT / "pyproject.toml").read_text().replace('readme = "README.md"', 'readme = "docs/README.md"')
+    (folder / "pyproject.toml").write_text(project)
+
+
+def export_torchscript(folder: Path) -> None:
+    """Write models/model.ts by MONAI's `ckpt_export`, with the same bytes on every machine.
+
+    TorchScript writes some sets in the order of Python's hashes, hence the seed, and for its error messages the paths
+    of all source files, which are left out.
+    """
+    command = [sys.executable, "-m", "monai.bundle", "ckpt_export", "network_def"]
+    for key, value in {
+        "filepath": "models/model.ts",
+        "ckpt_file": "models/model.pt",
+        "meta_file": "configs/metadata.json",
+        "config_file": "configs/inference.json",
+    }.items():
+        command += [f"--{key}", value]
+    environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    if process.returncode != 0:
+        raise RuntimeError(f"ckpt_export failed:\n{process.stderr}")
+    exported, stripped = folder / "models" / "model.ts", folder / "models" / "stripped.ts"
+    with zipfile.ZipFile(exported) as source, zipfile.ZipFile(stripped, "w") as target:
+        for entry in source.infolist():
+            if not entry.filename.endswith((".debug_pkl", ".data/serialization_id")):
+                _write(target, entry.filename, source.read(entry))
+    stripped.replace(exported)
+
+
+def move_large_files(folder: Path, url: str | None, limit: int = SIZE_LIMIT) -> None:
+    """List what is too large for the zoo's repository in large_files.yml, and take it out.
+
+    Args:
+        folder: of the package.
+        url: where the user will put these files.
+        limit: bytes.
+    """
+    entries = []
+    for path in sorted((folder / "models").iterdir()):
+        if path.stat().st_size > limit:
+            name = path.relative_to(folder).as_posix()
+            if url is None:
+                raise ValueError(
+                    f"{name} has {path.stat().st_size} bytes, more than the {limit} that the zoo takes in a "
+                    "repository: say with --url where you will offer it."
+                )
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            entries.append(
+                {"path": name, "url": f"{url.rstrip('/')}/{path.name}", "hash_val": digest, "hash_type": "sha256"}
+            )
+    if entries:  # JSON is YAML
+        (folder / "large_files.yml").write_text(json.dumps({"large_files": entries}, indent=4) + "\n")
+        for entry in entries:
+            (folder / entry["path"]).unlink()
+
+
+def _write(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+    """Store one file with a fixed date and mode; uncompressed, since compressors differ."""
+    entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+    entry.create_system = 3  # Unix, which knows modes
+    entry.external_attr = 0o100644 << 16
+    archive.writestr(entry, content)
+
+
+def package(task: str, output: Path, weights: Path | None = None, url: str | None = None) -> Path:
+    """Build the zip of one task.
+
+    Args:
+        task: one of `NAMES`.
+        output: folder of the zip, made if need be.
+        weights: flat state dict; None takes models/model.pt for the hippocampus, models/<task>.pt for others.
+        url: see `move_large_files`.
+
+    Returns:
+        The zip's path.
+
+    Raises:
+        ValueError: the task is unknown, its weights are missing or do not fit, or a file is too large.
+    """
+    if task not in NAMES:
+        raise ValueError(f"task must be one of {', '.join(NAMES)}, got {task!r}.")
+    if weights is None:
+        weights = ROOT / "models" / ("model.pt" if task == "hippocampus" else f"{task}.pt")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / NAMES[task]
+        folder.mkdir()
+        stage(task, weights, folder)
+        export_torchscript(folder)
+        move_large_files(folder, url)
+        version = json.loads((folder / "configs" / "metadata.json").read_text())["version"]
+        output.mkdir(parents=True, exist_ok=True)
+        finished = output / f"{folder.name}_v{version}.zip"
+        unfinished = finished.with_suffix(".tmp")
+        with zipfile.ZipFile(unfinished, "w") as archive:
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                _write(archive, path.relative_to(temporary).as_posix(), path.read_bytes())
+        unfinished.replace(finished)
+    return finished
+
+
+def main() -> None:
+    """Read the command line and print the path of the zip."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", required=True, help=", ".join(NAMES))
+    parser.add_argument("--output", required=True, type=Path, help="folder of the zip")
+    parser.add_argument("--weights", type=Path, help="flat state dict; models/model.pt or models/<task>.pt by default")
+    parser.add_argument("--url", help="where you will offer files that are too large for the zoo's repository")
+    options = parser.parse_args()
+    try:
+        print(package(options.task, options.output, options.weights, options.url))
+    except ValueError as error:
+        sys.exit(f"package.py: {error}")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))  # the network's code, whatever is installed
+    main()
