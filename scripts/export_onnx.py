@@ -1,0 +1,354 @@
+"""The network as two ONNX files and a JSON file, for software that carries no torch.
+
+    python scripts/export_onnx.py --output onnx
+
+writes, for the task of configs/inference.json (or another, by --config_file),
+
+- encoder.onnx: image -> anchor logits and the features that the denoiser needs, once per image;
+- denoiser.onnx: noisy masks, timestep and these features -> prediction, once per step, for any number of members;
+- sampler.json: the schedule and everything else that `scripts/onnx_sample.py` needs to sample with the two.
+
+Spatial sizes are free but for a factor that sampler.json names: the caller replicates the border up to a multiple of
+it. ONNX runtimes know no complex numbers, so the Fourier transforms over the token grid are written as products with
+matrices of cosines and sines. That is the same transform, computed another way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from monai.bundle import ConfigParser
+from torch import Tensor, nn
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from medsegdiff_bundle.networks import ConditionFeatures, MedSegDiff, SpectralCrossAttention  # noqa: E402
+from medsegdiff_bundle.schedulers import DDIMScheduler  # noqa: E402
+
+OPSET = 18
+TOLERANCE = 1e-3  # of a predicted mask, which is in [-1, 1]
+
+
+def fourier_matrices(grid: Sequence[int], half: bool, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the orthonormal discrete Fourier transform over a grid of T tokens.
+
+    Args:
+        grid: sizes of the token grid, whose product is T.
+        half: keep only the non-negative frequencies of the last axis, as `rfftn` does.
+        device: where to put the result.
+
+    Returns:
+        real and negative imaginary part of exp(-2 pi i k.n) / sqrt(T), each (frequencies, T), float32.
+    """
+    phase = torch.zeros(1, 1, device=device)  # k.n in turns
+    tokens = 1
+    for axis, size in enumerate(grid):
+        place = torch.arange(size, device=device)
+        frequency = torch.arange(size // 2 + 1, device=device) if half and axis == len(grid) - 1 else place
+        product = frequency.unsqueeze(1) * place.unsqueeze(0)
+        turns = (product - product // size * size) / size  # whole turns removed while exact; ONNX's `%` failed here
+        phase = (phase[:, None, :, None] + turns[None, :, None, :]).flatten(0, 1).flatten(1, 2)
+        tokens = tokens * size
+    angle, scale = 2 * math.pi * phase, tokens**-0.5
+    return angle.cos() * scale, angle.sin() * scale
+
+
+class RealSpectralCrossAttention(SpectralCrossAttention):
+    """`SpectralCrossAttention` without complex numbers: a spectrum is (..., 2 C), real parts before imaginary ones."""
+
+    def project(self, context: Tensor, grid: list[int]) -> tuple[Tensor, Tensor]:
+        """See the parent class; key and value are (N, heads, T, 2 C / heads)."""
+        context = self.norm_context(context)
+        key, value = self.split_heads(self.to_key(context)), self.split_heads(self.to_value(context))
+        if self.band_pass_filter is None:
+            return key, value
+        cos, sin = fourier_matrices(grid, False, context.device)
+        return torch.cat([cos @ key, -(sin @ key)], dim=-1), torch.cat([cos @ value, sin @ value], dim=-1)
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, time: Tensor, query_grid: list[int], key_grid: list[int]
+    ) -> Tensor:
+        """See the parent class."""
+        query = query * (value.shape[2] * query.shape[3]) ** -0.5
+        if self.band_pass_filter is None:
+            return query @ (key.transpose(-1, -2) @ value)
+        cos, sin = fourier_matrices(query_grid, True, query.device)
+        q_real, q_imag = cos @ query, -(sin @ query)
+        k_real, k_imag = key.transpose(-1, -2).chunk(2, dim=-2)
+        v_real, v_imag = value.chunk(2, dim=-1)
+        band = self.band_pass_filter(time, query_grid, key_grid)
+        m_real = band * (q_real @ k_real - q_imag @ k_imag)
+        m_imag = band * (q_real @ k_imag + q_imag @ k_real)
+        real, imag = m_real @ v_real - m_imag @ v_imag, m_real @ v_imag + m_imag @ v_real
+        # The missing half of the spectrum is the conjugate of this one, but for the frequencies that are their own.
+        last = query_grid[-1]
+        frequency = torch.arange(last // 2 + 1, device=query.device)
+        count = torch.where((frequency == 0) | (2 * frequency == last), 1.0, 2.0)
+        count = count.repeat(cos.shape[0] // count.shape[0]).unsqueeze(1)
+        return (count * cos).T @ real - (count * sin).T @ imag
+
+
+def real_network(network: MedSegDiff) -> MedSegDiff:
+    """A copy that computes its spectra in real numbers."""
+    network = copy.deepcopy(network).eval()
+    for module in network.modules():
+        if isinstance(module, SpectralCrossAttention):
+            module.__class__ = RealSpectralCrossAttention
+    return network
+
+
+class Encoder(nn.Module):
+    """The anchor and what the denoiser needs of an image, as a list of tensors.
+
+    Args:
+        network: from `real_network`.
+
+    Attributes:
+        names: of the outputs: "logits", then those of the fields of `ConditionFeatures` that the network has.
+
+    Shapes:
+        image: (1, C, P), P as `padding` says -> see `ConditionFeatures`, spectra as in `RealSpectralCrossAttention`
+    """
+
+    def __init__(self, network: MedSegDiff) -> None:
+        super().__init__()
+        self.network = network
+        self.names = ["logits"]
+        if network.image_stem is not None:
+            self.names.append("stem")
+        self.names += [f"gate_{level}" for level in range(len(network.anchor_gates))]
+        if network.denoiser.transformer is not None:
+            self.names += ["tokens", "key", "value"]
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """See the class."""
+        features = self.network.encode(image)
+        flat = [features.logits, features.stem, *features.gates, features.tokens, features.key, features.value]
+        return [feature for feature in flat if feature is not None]
+
+
+class Denoiser(nn.Module):
+    """The denoiser's prediction for several members of one image.
+
+    Args:
+        network: from `real_network`.
+        names: of the features, from `Encoder`.
+
+    Shapes:
+        mask: noisy masks (E, K, P); timestep: (1,) int64; features: from `Encoder` -> (E, K, P)
+    """
+
+    def __init__(self, network: MedSegDiff, names: list[str]) -> None:
+        super().__init__()
+        self.network = network
+        self.names = names
+
+    def forward(self, mask: Tensor, timestep: Tensor, features: list[Tensor]) -> Tensor:
+        """See the class."""
+        named = dict(zip(self.names, features, strict=True))
+        gates = [feature for name, feature in named.items() if name.startswith("gate_")]
+        stem, tokens, key, value = (named.get(name) for name in ("stem", "tokens", "key", "value"))
+        known = ConditionFeatures(named["logits"], stem, gates, tokens, key, value)
+        return self.network.denoise(mask, timestep, known)
+
+
+def padding(network: MedSegDiff) -> dict[str, int]:
+    """What every padded spatial size must be divisible by, and its minimum."""
+    return {"size_factor": network.size_factor, "minimum_size": 2 * network.size_factor}
+
+
+def random_inputs(network: MedSegDiff, grid: Sequence[int], members: int) -> tuple[Tensor, Tensor]:
+    """An image (1, C, P) and noisy masks (members, K, P) whose deepest level has the sizes of `grid`."""
+    size = [network.size_factor * edge for edge in grid]
+    return torch.rand(1, network.in_channels, *size), torch.randn(members, network.out_channels, *size)
+
+
+def export(network: MedSegDiff, spatial_dims: int, folder: Path) -> None:
+    """Write encoder.onnx and denoiser.onnx.
+
+    The tracing exporter is used, because `torch.export` takes minutes over the arithmetic of free sizes. What tracing
+    could get wrong, a size that became a constant, is what `check` looks for.
+
+    Raises:
+        ValueError: tokens are larger than a voxel of the deepest level.
+    """
+    transformer = network.denoiser.transformer
+    if transformer is not None and transformer.token_size != 1:
+        raise ValueError(f"Only a network of token_size 1 can be exported, got {transformer.token_size}.")
+    real = real_network(network)
+    image, mask = random_inputs(network, [3, 4, 5][:spatial_dims], 2)
+    encoder = Encoder(real)
+    with torch.no_grad():
+        features = encoder(image)
+    axes = range(2, 2 + spatial_dims)
+    free = {name: {axis: f"{name}_{axis}" for axis in axes} for name in ("image", "mask", *encoder.names)}
+    free |= {"tokens": {1: "tokens"}, "key": {2: "tokens"}, "value": {2: "tokens"}}
+    free["mask"] |= {0: "members"}
+    for module, inputs, input_names, output_names in (
+        (encoder, (image,), ["image"], encoder.names),
+        (
+            Denoiser(real, encoder.names),
+            (mask, torch.tensor([0]), features),
+            ["mask", "timestep", *encoder.names],
+            ["prediction"],
+        ),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            torch.onnx.export(
+                module.eval(),
+                inputs,
+                str(folder / f"{type(module).__name__.lower()}.onnx"),
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=input_names,
+                output_names=output_names,
+                dynamic_axes={name: free[name] for name in (*input_names, *output_names) if name in free},
+            )
+
+
+def check(network: MedSegDiff, spatial_dims: int, folder: Path) -> float:
+    """Run the two files in onnxruntime on sizes that tracing did not see, and compare with the network in torch.
+
+    Returns:
+        The largest difference of a predicted value.
+
+    Raises:
+        RuntimeError: it exceeds `TOLERANCE`.
+    """
+    encoder, denoiser = (onnxruntime.InferenceSession(folder / name) for name in ("encoder.onnx", "denoiser.onnx"))
+    largest = 0.0
+    for grid, members, timestep in (((6, 2, 3), 1, 999), ((5, 7, 4), 3, 400)):
+        image, mask = random_inputs(network, grid[:spatial_dims], members)
+        with torch.no_grad():
+            expected = network.eval().denoise(mask, torch.tensor(timestep), network.encode(image)).numpy()
+        outputs = encoder.run(None, {"image": image.numpy()})
+        features = {entry.name: value for entry, value in zip(encoder.get_outputs(), outputs, strict=True)}
+        inputs = {"mask": mask.numpy(), "timestep": np.array([timestep]), **features}
+        (found,) = denoiser.run(None, {entry.name: inputs[entry.name] for entry in denoiser.get_inputs()})
+        largest = max(largest, float(np.abs(found - expected).max()))
+    if not largest <= TOLERANCE:
+        raise RuntimeError(f"The ONNX files differ from the network by {largest:.2g}, more than {TOLERANCE:.2g}.")
+    return largest
+
+
+def sampler_settings(config: ConfigParser, network: MedSegDiff) -> dict[str, Any]:
+    """Content of sampler.json.
+
+    Raises:
+        ValueError: the configuration's sampler is not deterministic DDIM, the one that onnx_sample.py knows.
+    """
+    inferer = config.get_parsed_content("inferer")
+    scheduler = copy.deepcopy(inferer.scheduler)
+    if not isinstance(scheduler, DDIMScheduler) or scheduler.stochastic:
+        raise ValueError(f"The scheduler must be a DDIMScheduler with eta 0, got {type(scheduler).__name__}.")
+    scheduler.set_timesteps(inferer.num_inference_steps, start=inferer.start_from_anchor)
+    return {
+        "class_names": ["background", *config.get_parsed_content("class_names")],
+        "in_channels": network.in_channels,
+        "spatial_dims": config.get_parsed_content("spatial_dims"),
+        **padding(network),
+        "preprocessing": preprocessing_summary(config),
+        "prediction_type": scheduler.prediction_type,
+        "clip_sample": scheduler.clip_sample,
+        "start_from_anchor": inferer.start_from_anchor is not None,
+        "ensemble_size": inferer.ensemble_size,
+        "timesteps": scheduler.timesteps.tolist(),
+        "alphas_cumprod": scheduler.alphas_cumprod.tolist(),
+    }
+
+
+def preprocessing_summary(config: ConfigParser) -> list[dict[str, Any]]:
+    """Names and plain arguments of the preprocessing's transforms."""
+    summary = []
+    for index, transform in enumerate(config["preprocessing#transforms"]):
+        plain = {"transform": transform["_target_"]}
+        for key in transform:
+            if not key.startswith("_") and key != "keys":
+                value = config.get_parsed_content(f"preprocessing#transforms#{index}#{key}")
+                if isinstance(value, (bool, int, float, str, list, type(None))):  # a reader, say, is not
+                    plain[key] = value
+        summary.append(plain)
+    return summary
+
+
+def read_config(files: list[Path]) -> ConfigParser:
+    """An inference configuration, whose first file lies in the bundle's folder `configs`."""
+    config = ConfigParser()
+    config.read_config([str(file) for file in files])
+    config["bundle_root"] = str(files[0].resolve().parent.parent)
+    config["device"] = "$torch.device('cpu')"
+    return config
+
+
+def write(config: ConfigParser, folder: Path) -> float:
+    """Write the three files of an inference configuration, once they are complete and checked.
+
+    Returns:
+        The largest difference from torch, see `check`.
+
+    Raises:
+        ValueError: the weights are missing, or the network or the sampler is none that can be exported.
+        RuntimeError: see `check`.
+    """
+    checkpoint = Path(config.get_parsed_content("checkpoint"))
+    if not checkpoint.is_file():
+        raise ValueError(f"There are no weights {str(checkpoint)!r}.")
+    network = config.get_parsed_content("network_def").eval()
+    network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
+    settings = sampler_settings(config, network)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        unchecked = Path(temporary)
+        export(network, settings["spatial_dims"], unchecked)
+        difference = check(network, settings["spatial_dims"], unchecked)
+        (unchecked / "sampler.json").write_text(json.dumps(settings) + "\n")
+        for path in unchecked.iterdir():
+            shutil.move(path, folder / path.name)
+    return difference
+
+
+def main() -> None:
+    """Read the command line and print the difference from torch."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", required=True, type=Path, help="folder of the three files, made if need be")
+    parser.add_argument(
+        "--config_file",
+        type=Path,
+        nargs="+",
+        default=[ROOT / "configs" / "inference.json"],
+        help="configs/inference.json of a bundle, and overlays",
+    )
+    parser.add_argument("--checkpoint", help="flat state dict; that of the configuration by default")
+    parser.add_argument("--num_inference_steps", type=int, help="that of the configuration by default")
+    options = parser.parse_args()
+    config = read_config(options.config_file)
+    if options.checkpoint is not None:
+        config["checkpoint"] = options.checkpoint
+    if options.num_inference_steps is not None:
+        config["displayable_configs#num_inference_steps"] = options.num_inference_steps
+    torch.manual_seed(0)
+    try:
+        difference = write(config, options.output)
+    except ValueError as error:
+        sys.exit(f"export_onnx.py: {error}")
+    print(f"largest difference from torch: {difference:.1e}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""Segment an image with the files of `export_onnx.py`: numpy and onnxruntime, nothing else.
+
+    python scripts/onnx_sample.py --model onnx --image image.npy --output result.npz
+
+image.npy holds channels first, (C, H, W) or (C, D, H, W), turned and resized as "preprocessing" in sampler.json says;
+its channels are normalised here. result.npz holds `members` (E, K, ...), each member's probability of each class,
+`labels` (...), the class of the largest mean, and `uncertainty` (...), the entropy of the mean, 0 to 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+
+def normalize(image: Array) -> Array:
+    """Zero mean and unit deviation of each channel of an image (C, S); a constant channel becomes zero."""
+    axes = tuple(range(1, image.ndim))
+    deviation = image.std(axis=axes, keepdims=True)
+    return (image - image.mean(axis=axes, keepdims=True)) / np.where(deviation == 0, 1, deviation)
+
+
+class OnnxSampler:
+    """The sampler of a MedSegDiff network, `EnsembleInferer`, without torch.
+
+    Args:
+        folder: with encoder.onnx, denoiser.onnx and sampler.json.
+
+    Attributes:
+        settings: content of sampler.json.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.settings = json.loads((folder / "sampler.json").read_text())
+        self.encoder = onnxruntime.InferenceSession(folder / "encoder.onnx")
+        self.denoiser = onnxruntime.InferenceSession(folder / "denoiser.onnx")
+        self.alpha_bar = np.clip(self.settings["alphas_cumprod"], 1e-38, 1 - 1e-12)  # float64; no division by zero
+
+    def pad(self, x: Array) -> Array:
+        """Replicate the border at the end of each spatial axis, (N, C, S) -> (N, C, P)."""
+        factor, minimum = self.settings["size_factor"], self.settings["minimum_size"]
+        sizes = [max(minimum, -(-size // factor) * factor) for size in x.shape[2:]]
+        pads = [(0, size - old) for size, old in zip(sizes, x.shape[2:], strict=True)]
+        return np.pad(x, [(0, 0), (0, 0), *pads], mode="edge")
+
+    def __call__(self, image: Array, noise: Array) -> Array:
+        """Sample as many members as there is noise for.
+
+        Args:
+            image: normalised, (C, S).
+            noise: standard normal, (E, K, S).
+
+        Returns:
+            probabilities, (E, K, S).
+
+        Raises:
+            ValueError: a shape does not fit.
+        """
+        self._check(image, noise)
+        inside = (slice(None), slice(None), *(slice(size) for size in image.shape[1:]))
+        outputs = self.encoder.run(None, {"image": self.pad(image[None].astype(np.float32))})
+        features = {entry.name: value for entry, value in zip(self.encoder.get_outputs(), outputs, strict=True)}
+        needed = {entry.name for entry in self.denoiser.get_inputs()}
+        inputs = {name: value for name, value in features.items() if name in needed}
+
+        timesteps = self.settings["timesteps"]
+        x = noise.astype(np.float32)
+        if self.settings["start_from_anchor"]:
+            logits = features["logits"][inside]
+            anchor = np.exp(logits - logits.max(axis=1, keepdims=True))
+            anchor = 2 * anchor / anchor.sum(axis=1, keepdims=True) - 1
+            alpha = self.alpha_bar[timesteps[0]]
+            x = (alpha**0.5 * anchor + (1 - alpha) ** 0.5 * x).astype(np.float32)
+        for t, following in zip(timesteps, [*timesteps[1:], None], strict=True):
+            timestep = np.array([t], dtype=np.int64)
+            (output,) = self.denoiser.run(None, {"mask": self.pad(x), "timestep": timestep, **inputs})
+            x = self._step(output[inside], x, t, following)
+        probabilities = np.clip((x + 1) / 2, 1e-6, 1)
+        return probabilities / probabilities.sum(axis=1, keepdims=True)
+
+    def _step(self, output: Array, x: Array, t: int, following: int | None) -> Array:
+        """DDIM without noise (Song et al. 2021, eq. 12), to the next timestep or, with None, to clean data."""
+        alpha, kind = self.alpha_bar[t], self.settings["prediction_type"]
+        signal, spread = alpha**0.5, (1 - alpha) ** 0.5
+        clean = output
+        if kind == "epsilon":
+            clean = (x - spread * output) / max(signal, 2.0**-12)
+        elif kind == "v_prediction":
+            clean = signal * x - spread * output
+        if self.settings["clip_sample"]:
+            clean = np.clip(clean, -1, 1)
+        epsilon = (x - signal * clean) / spread
+        alpha_next = 1.0 if following is None else self.alpha_bar[following]
+        return (alpha_next**0.5 * clean + (1 - alpha_next) ** 0.5 * epsilon).astype(np.float32)
+
+    def _check(self, image: Array, noise: Array) -> None:
+        channels, dims = self.settings["in_channels"], self.settings["spatial_dims"]
+        if image.ndim != dims + 1 or len(image) != channels:
+            raise ValueError(f"The image must have {channels} channel(s) and {dims} axes, got shape {image.shape}.")
+        expected = (len(self.settings["class_names"]), *image.shape[1:])
+        if noise.shape[1:] != expected or len(noise) < 1:
+            raise ValueError(f"The noise must be (members, {', '.join(map(str, expected))}), got shape {noise.shape}.")
+
+
+def main() -> None:
+    """Read the command line, segment and print the size of each structure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, type=Path, help="folder that export_onnx.py wrote")
+    parser.add_argument("--image", required=True, type=Path, help=".npy file, channels first")
+    parser.add_argument("--output", required=True, type=Path, help=".npz file")
+    parser.add_argument("--ensemble_size", type=int, help="members; as configured by default")
+    parser.add_argument("--seed", type=int, default=0, help="of the noise")
+    options = parser.parse_args()
+    sampler = OnnxSampler(options.model)
+    classes = sampler.settings["class_names"]
+    image = np.load(options.image)
+    members = sampler.settings["ensemble_size"] if options.ensemble_size is None else options.ensemble_size
+    noise = np.random.default_rng(options.seed).standard_normal((members, len(classes), *image.shape[1:]))
+    try:
+        samples = sampler(normalize(image), noise.astype(np.float32))
+    except ValueError as error:
+        sys.exit(f"onnx_sample.py: {error}")
+    mean = samples.mean(axis=0)
+    labels = mean.argmax(axis=0).astype(np.uint8)
+    uncertainty = -(mean * np.log(mean)).sum(axis=0) / np.log(len(classes))
+    np.savez_compressed(options.output, members=samples, labels=labels, uncertainty=uncertainty)
+    for value, name in enumerate(classes):
+        print(f"{name}: {int((labels == value).sum())} voxels")
+
+
+if __name__ == "__main__":
+    main()

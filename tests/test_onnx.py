@@ -1,0 +1,194 @@
+"""The network as ONNX files, and sampling from them without torch."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from medsegdiff_bundle.inferers import member_noise
+from medsegdiff_bundle.networks import MedSegDiff, SpectralCrossAttention
+
+ROOT = Path(__file__).parent.parent
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+export_onnx, onnx_sample = script("export_onnx"), script("onnx_sample")
+
+
+def shaken(network):
+    """A network whose every part takes effect: some begin at zero."""
+    torch.manual_seed(0)
+    for parameter in network.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return network.eval()
+
+
+@pytest.mark.parametrize("grid", [(5, 4), (4, 5), (3, 4, 6), (2, 3, 5), (2, 2, 2)])
+@pytest.mark.parametrize("num_filter_blocks", [0, 2])
+def test_attention_in_real_numbers(grid, num_filter_blocks):
+    module = shaken(SpectralCrossAttention(len(grid), 8, 2, 6, num_filter_blocks))
+    context, query, time = torch.randn(1, np.prod(grid), 8), torch.randn(3, np.prod(grid), 8), torch.randn(1, 6)
+
+    def attended(module):
+        key, value = module.project(context, list(grid))
+        return module.attend(module.split_heads(query), key, value, time, list(grid), list(grid))
+
+    with torch.no_grad():
+        expected = attended(module)
+        module.__class__ = export_onnx.RealSpectralCrossAttention
+        torch.testing.assert_close(attended(module), expected, rtol=1e-4, atol=1e-5 * expected.abs().max())
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_fourier_matrices(half):
+    grid = (3, 4, 5)
+    x = torch.randn(60)
+    cos, sin = export_onnx.fourier_matrices(grid, half, torch.device("cpu"))
+    transform = torch.fft.rfftn if half else torch.fft.fftn
+    expected = transform(x.reshape(grid), norm="ortho").flatten()
+    torch.testing.assert_close(torch.complex(cos @ x, -(sin @ x)), expected, rtol=1e-4, atol=1e-5)
+
+
+CASES = {  # configuration on top of inference.json, and size of the image
+    "3d": ({"spatial_dims": 3}, (19, 17, 24)),
+    "2d": (
+        {
+            "spatial_dims": 2,
+            "image_channels": 2,
+            "displayable_configs#num_inference_steps": 3,
+            "start_from_anchor": 600,
+        },
+        (13, 30),
+    ),
+    "epsilon": (
+        {
+            "spatial_dims": 2,
+            "prediction_type": "epsilon",
+            "network_def#anchor_residual": False,
+            "network_def#num_transformer_blocks": 0,
+            "displayable_configs#num_inference_steps": 4,
+        },
+        (16, 22),
+    ),
+    "v_prediction": (
+        {
+            "spatial_dims": 2,
+            "prediction_type": "v_prediction",
+            "network_def#anchor_residual": False,
+            "network_def#image_concat": False,
+            "displayable_configs#num_inference_steps": 2,
+        },
+        (16, 22),
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def exported(request, tmp_path_factory):
+    """Folder of the files, configuration, network and size."""
+    folder = tmp_path_factory.mktemp(request.param)
+    settings, size = CASES[request.param]
+    config = export_onnx.read_config([ROOT / "configs" / "inference.json"])
+    config.update(
+        {
+            "network_def#channels": [4, 8, 8],
+            "network_def#num_heads": 2,
+            "checkpoint": str(folder / "model.pt"),
+            **settings,
+        }
+    )
+    network = shaken(config.get_parsed_content("network_def"))
+    torch.save(network.state_dict(), folder / "model.pt")
+    assert export_onnx.write(config, folder) < 1e-4
+    return folder, config, network, size
+
+
+def test_members_are_those_of_the_inferer(exported):
+    folder, config, network, size = exported
+    image = torch.rand(network.in_channels, *size) * 3 + 1
+    noise = torch.stack([member_noise(0, member, 0, [0] * len(size), (3, *size)) for member in range(3)])
+    sampler = onnx_sample.OnnxSampler(folder)
+    normalized = onnx_sample.normalize(image.numpy())
+    preprocessing = config.get_parsed_content("preprocessing").transforms[-1]
+    torch.testing.assert_close(torch.from_numpy(normalized), preprocessing({"image": image})["image"])
+
+    inferer = config.get_parsed_content("inferer")
+    inferer.ensemble_size = inferer.members_per_batch = 3
+    expected = inferer(torch.from_numpy(normalized)[None], network)[0]
+    found = torch.from_numpy(sampler(normalized, noise.numpy()))
+    assert found.shape == (3, 3, *size)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert (expected[0] - expected[1]).abs().max() > 1e-2  # members differ, so an order of them would be noticed
+
+
+def test_without_torch(exported, tmp_path):
+    folder, _, network, size = exported
+    np.save(tmp_path / "image.npy", np.random.default_rng(0).random((network.in_channels, *size)))
+    blocked = "import sys, runpy; sys.modules.update(torch=None, monai=None); runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+    process = subprocess.run(
+        [sys.executable, "-c", blocked, str(ROOT / "scripts" / "onnx_sample.py"), "--model", str(folder)]
+        + ["--image", "image.npy", "--output", "result.npz", "--ensemble_size", "2"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr
+    result = np.load(tmp_path / "result.npz")
+    assert result["members"].shape == (2, 3, *size)
+    assert result["labels"].shape == result["uncertainty"].shape == size
+    counts = [int(line.split(": ")[1].split()[0]) for line in process.stdout.splitlines()]
+    assert counts == np.bincount(result["labels"].ravel(), minlength=3).tolist()
+    assert 0 < result["uncertainty"].max() <= 1
+
+
+def test_wrong_shapes_are_named(exported):
+    folder, _, network, size = exported
+    sampler = onnx_sample.OnnxSampler(folder)
+    image = np.zeros((network.in_channels, *size), dtype=np.float32)
+    with pytest.raises(ValueError, match=f"must have {network.in_channels} channel"):
+        sampler(image[0], np.zeros((1, 3, *size), dtype=np.float32))
+    with pytest.raises(ValueError, match="noise must be"):
+        sampler(image, np.zeros((1, 2, *size), dtype=np.float32))
+
+
+def test_what_cannot_be_exported_is_named(tmp_path):
+    config = export_onnx.read_config([ROOT / "configs" / "inference.json"])
+    config["checkpoint"] = str(tmp_path / "none.pt")
+    with pytest.raises(ValueError, match="no weights '.*none.pt'"):
+        export_onnx.write(config, tmp_path / "onnx")
+    config["scheduler#_target_"] = "medsegdiff_bundle.schedulers.DDPMScheduler"
+    with pytest.raises(ValueError, match="DDIMScheduler with eta 0, got DDPMScheduler"):
+        export_onnx.sampler_settings(config, None)
+    network = MedSegDiff(2, 1, 2, channels=[4, 8], num_heads=2, token_size=2)
+    with pytest.raises(ValueError, match="token_size 1"):
+        export_onnx.export(network, 2, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_difference_is_found(exported):
+    """The check of the export fails when the files belong to other weights."""
+    folder, config, _, _ = exported
+    other = config.get_parsed_content("network_def").eval()
+    for parameter in other.parameters():
+        parameter.data += 1
+    with pytest.raises(RuntimeError, match="differ from the network"):
+        export_onnx.check(other, config.get_parsed_content("spatial_dims"), folder)
+
+
+def test_settings_say_how_to_prepare_an_image(tmp_path):
+    files = [ROOT / "configs" / "inference.json", ROOT / "configs" / "tasks" / "isic.json"]
+    config = export_onnx.read_config(files)
+    summary = export_onnx.preprocessing_summary(config)
+    assert {"transform": "Resized", "spatial_size": [256, 256], "mode": "bilinear", "anti_aliasing": True} in summary
+    assert json.loads(json.dumps(summary)) == summary
