@@ -130,7 +130,7 @@ def main() -> None:
         sys.exit(f"onnx_sample.py: {error}")
     mean = samples.mean(axis=0)
     labels = mean.argmax(axis=0).astype(np.uint8)
-    uncertainty = -(mean * np.log(mean)).sum(axis=0) / np.log(len(classes))
+    uncertainty = np.clip(-(mean * np.log(mean)).sum(axis=0) / np.log(len(classes)), 0, 1)
     np.savez_compressed(options.output, members=samples, labels=labels, uncertainty=uncertainty)
     for value, name in enumerate(classes):
         print(f"{name}: {int((labels == value).sum())} voxels")

@@ -12,6 +12,7 @@ import torch
 
 from medsegdiff_bundle.inferers import member_noise
 from medsegdiff_bundle.networks import MedSegDiff, SpectralCrossAttention
+from medsegdiff_bundle.schedulers import DDIMScheduler
 
 ROOT = Path(__file__).parent.parent
 
@@ -77,17 +78,8 @@ CASES = {  # configuration on top of inference.json, and size of the image
             "prediction_type": "epsilon",
             "network_def#anchor_residual": False,
             "network_def#num_transformer_blocks": 0,
-            "displayable_configs#num_inference_steps": 4,
-        },
-        (16, 22),
-    ),
-    "v_prediction": (
-        {
-            "spatial_dims": 2,
-            "prediction_type": "v_prediction",
-            "network_def#anchor_residual": False,
             "network_def#image_concat": False,
-            "displayable_configs#num_inference_steps": 2,
+            "displayable_configs#num_inference_steps": 4,
         },
         (16, 22),
     ),
@@ -132,12 +124,27 @@ def test_members_are_those_of_the_inferer(exported):
     assert (expected[0] - expected[1]).abs().max() > 1e-2  # members differ, so an order of them would be noticed
 
 
+@pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
+@pytest.mark.parametrize(("t", "following"), [(99, 49), (0, None)])
+def test_one_step(prediction_type, t, following):
+    scheduler = DDIMScheduler(100, "cosine", prediction_type, signal_scale=0.5)
+    scheduler.timesteps = torch.tensor([t] if following is None else [t, following])
+    sampler = onnx_sample.OnnxSampler.__new__(onnx_sample.OnnxSampler)  # without its files
+    sampler.settings = {"prediction_type": prediction_type, "clip_sample": True}
+    sampler.alpha_bar = scheduler.alphas_cumprod.double().numpy()
+    output, x = torch.randn(2, 3, 5, 5), torch.randn(2, 3, 5, 5)
+    expected, _ = scheduler.step(output, t, x)
+    found = torch.from_numpy(sampler._step(output.numpy(), x.numpy(), t, following))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_without_torch(exported, tmp_path):
     folder, _, network, size = exported
     np.save(tmp_path / "image.npy", np.random.default_rng(0).random((network.in_channels, *size)))
-    blocked = "import sys, runpy; sys.modules.update(torch=None, monai=None); runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+    blocked = "import runpy, sys; sys.modules.update(torch=None, monai=None, medsegdiff_bundle=None)"
+    run = "runpy.run_path(sys.argv.pop(1), run_name='__main__')"
     process = subprocess.run(
-        [sys.executable, "-c", blocked, str(ROOT / "scripts" / "onnx_sample.py"), "--model", str(folder)]
+        [sys.executable, "-c", f"{blocked}; {run}", str(ROOT / "scripts" / "onnx_sample.py"), "--model", str(folder)]
         + ["--image", "image.npy", "--output", "result.npz", "--ensemble_size", "2"],
         cwd=tmp_path,
         capture_output=True,
@@ -170,12 +177,13 @@ def test_what_cannot_be_exported_is_named(tmp_path):
     config["scheduler#_target_"] = "medsegdiff_bundle.schedulers.DDPMScheduler"
     with pytest.raises(ValueError, match="DDIMScheduler with eta 0, got DDPMScheduler"):
         export_onnx.sampler_settings(config, None)
-    network = MedSegDiff(2, 1, 2, channels=[4, 8], num_heads=2, token_size=2)
+    network = MedSegDiff(2, 1, 2, channels=[4, 8], num_anchor_levels=1, num_heads=2, token_size=2)
     with pytest.raises(ValueError, match="token_size 1"):
         export_onnx.export(network, 2, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("exported", ["epsilon"], indirect=True)
 def test_a_difference_is_found(exported):
     """The check of the export fails when the files belong to other weights."""
     folder, config, _, _ = exported

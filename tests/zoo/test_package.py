@@ -1,0 +1,137 @@
+"""Packages for the model zoo, downloaded and used where this repository was never seen."""
+
+import hashlib
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.zoo
+HERE = Path(__file__).parent
+SCHEMA = HERE.parent / "meta_schema_20240725.json"
+
+
+@pytest.fixture(scope="module")
+def data(bundle, small_dataset, tmp_path_factory):
+    """A dataset that the task can read."""
+    task, _ = bundle
+    if task == "hippocampus":
+        return small_dataset
+    folder = tmp_path_factory.mktemp("pictures")
+    generator = np.random.default_rng(0)
+    for part in ("images", "masks"):
+        (folder / part).mkdir()
+    for case in "abcdef":
+        picture = generator.integers(0, 255, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(picture if task == "isic" else picture[..., 0]).save(folder / "images" / f"{case}.png")
+        Image.fromarray(generator.integers(0, 2, (40, 50), dtype=np.uint8)).save(folder / "masks" / f"{case}.png")
+    return folder
+
+
+def test_the_environment_is_that_of_a_stranger(stranger, tmp_path):
+    code = "import importlib.util; print(importlib.util.find_spec('medsegdiff_bundle'))"
+    assert stranger(tmp_path, "-c", code).strip() == "None"
+
+
+def test_run(bundle, data, stranger, tmp_path):
+    _, folder = bundle
+    stranger(
+        tmp_path,
+        *("-m", "monai.bundle", "run", "--config_file", folder / "configs" / "inference.json"),
+        *("--bundle_root", folder, "--dataset_dir", data, "--output_dir", "result", "--device", "cpu"),
+        *("--displayable_configs#ensemble_size", 2),
+    )
+    cases = [path.name for path in (tmp_path / "result").iterdir() if "_seg." in path.name]
+    assert len(cases) == 2
+
+
+def test_the_zoo_accepts_it(bundle, data, stranger, tmp_path):
+    """Verification and `load`, the latter with the code that pip installed from the package."""
+    _, folder = bundle
+    installed = tmp_path / "installed"
+    process = subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--no-index"]
+        + ["--target", str(installed), str(folder)],
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr
+    assert "verified" in stranger(tmp_path, HERE / "verify.py", folder, SCHEMA, data, installed)
+
+
+def test_training_replaces_the_weights(bundle, data, stranger, tmp_path):
+    """Which is why MONAI Label, after a training, segments with the new ones."""
+    task, folder = bundle
+    before = (folder / "models" / "model.pt").read_bytes()
+    size = [16, 16, 16] if task == "hippocampus" else [32, 32]
+    stranger(
+        tmp_path,
+        *("-m", "monai.bundle", "run", "training", "--config_file", folder / "configs" / "train.json"),
+        *("--bundle_root", folder, "--dataset_dir", data, "--output_dir", "result", "--device", "cpu"),
+        *("--epochs", 1, "--patch_size", str(size), "--num_inference_steps", 1, "--ensemble_size", 1),
+    )
+    assert (folder / "models" / "model.pt").read_bytes() != before
+    (folder / "models" / "model.pt").write_bytes(before)
+
+
+@pytest.mark.parametrize("model", ["model.pt", "model.ts"])
+def test_monai_deploys_operator(bundle, data, stranger, tmp_path, model):
+    """The operator's mask is that of `inference.json`."""
+    task, folder = bundle
+    image = sorted((data / ("imagesTr" if task == "hippocampus" else "images")).iterdir())[0]
+    stranger(tmp_path, HERE / "deploy_operator.py", folder, model, image, tmp_path / "mask.npy")
+    stranger(
+        tmp_path,
+        *("-m", "monai.bundle", "run", "--config_file", folder / "configs" / "inference.json"),
+        *("--bundle_root", folder, "--dataset_dir", image, "--output_dir", "result", "--device", "cpu"),
+        *("--output_ext", ".nii.gz"),
+    )
+    found = np.load(tmp_path / "mask.npy")
+    expected = (tmp_path / "result" / f"{image.name.split('.')[0]}_seg.nii.gz").resolve()
+    code = "import nibabel, numpy, sys; numpy.save('expected.npy', nibabel.load(sys.argv[1]).get_fdata().squeeze())"
+    stranger(tmp_path, "-c", code, expected)
+    expected = np.load(tmp_path / "expected.npy")
+    assert len(np.unique(found)) > 1
+    np.testing.assert_array_equal(found, expected if task != "hippocampus" else expected.T)
+
+
+def test_contents(bundle, package):
+    task, folder = bundle
+    configs = {path.name: json.loads(path.read_text()) for path in (folder / "configs").glob("*.json")}
+    assert set(configs) == {"evaluate.json", "inference.json", "metadata.json", "multi_gpu_train.json", "train.json"}
+    output = configs["metadata.json"]["network_data_format"]["outputs"]["pred"]
+    assert list(output["channel_def"].values()) == ["background", *configs["inference.json"]["class_names"]]
+    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    assert any("sample_data" in name for name in files) == (task == "hippocampus")
+    card = (folder / "docs" / "README.md").read_text()
+    headings = [line[3:] for line in card.splitlines() if line.startswith("## ")]
+    assert headings == [
+        "Model overview",
+        "Data",
+        "Training configuration",
+        "Input",
+        "Output",
+        "Performance",
+        "MONAI bundle commands",
+        "Limitations",
+        "References",
+        "License",
+    ]
+    assert all((folder / "docs" / name).is_file() for name in ("data_license.txt", "method.md"))
+
+
+def test_the_same_bytes_again(build, tmp_path):
+    """Built twice, from processes of different hash seeds and in folders of different names; TorchScript included."""
+    digests = set()
+    for folder in ("a", "b"):
+        archive = build("lidc", tmp_path / folder)
+        digests.add(hashlib.sha256(archive.read_bytes()).hexdigest())
+    assert len(digests) == 1
+    with zipfile.ZipFile(archive) as opened:
+        assert {name.split("/")[0] for name in opened.namelist()} == {archive.name.split("_v")[0]}
+        assert not [name for name in opened.namelist() if str(Path.home()).encode() in opened.read(name)]

@@ -1,0 +1,83 @@
+"""Parts of scripts/package.py, without building a package."""
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import jsonschema
+import monai.bundle
+import pytest
+import torch
+from monai.apps.utils import HashCheckError
+from monai.bundle import ConfigParser
+
+TESTS = Path(__file__).parent.parent
+ROOT = TESTS.parent
+TASKS = ["hippocampus", "isic", "lidc"]
+
+
+@pytest.mark.parametrize("name", ["train.json", "inference.json"])
+@pytest.mark.parametrize("task", ["isic", "lidc"])
+def test_merged_as_monai_merges(package, task, name):
+    """What stays is what MONAI reads from the two files; what goes is referred to by nothing."""
+    parser = ConfigParser()
+    parser.read_config([str(ROOT / "configs" / name), str(ROOT / "configs" / "tasks" / f"{task}.json")])
+    both, merged = parser.get(), package.configurations(task)[name]
+    expected = {"train.json": {"ckpt_dir"}, "inference.json": {"checkpoint"}}[name]
+    shown = both.get("displayable_configs", {}) if name == "train.json" else {}
+    literal = {key: value for key, value in shown.items() if key in merged and merged[key] != both[key]}
+    assert {key for key in merged if merged[key] != both[key]} == expected | set(literal)
+    assert {key: merged[key] for key in literal} == literal
+    for key in set(both) - set(merged):
+        assert not re.search(rf"@{key}\b", json.dumps(merged))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_metadata(package, task):
+    configs = package.configurations(task)
+    metadata = configs["metadata.json"]
+    jsonschema.validate(metadata, json.loads((TESTS / "meta_schema_20240725.json").read_text()))
+    formats = metadata["network_data_format"]
+    assert list(formats["outputs"]["pred"]["channel_def"].values()) == [
+        "background",
+        *configs["inference.json"]["class_names"],
+    ]
+    assert formats["inputs"]["image"]["num_channels"] == configs["inference.json"]["image_channels"]
+    assert len(formats["inputs"]["image"]["spatial_shape"]) == configs["inference.json"]["spatial_dims"]
+    assert metadata["version"] in metadata["changelog"]
+
+
+def test_errors_are_one_sentence(package, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="task must be one of hippocampus, isic, lidc, got 'liver'"):
+        package.package("liver", tmp_path)
+    with pytest.raises(ValueError, match="no weights '.*none.pt' of the task 'isic'"):
+        package.package("isic", tmp_path, tmp_path / "none.pt")
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="'.*other.pt' does not hold weights of the task 'lidc'"):
+        package.package("lidc", tmp_path, tmp_path / "other.pt")
+    monkeypatch.setattr(sys, "argv", ["package.py", "--task", "liver", "--output", str(tmp_path)])
+    with pytest.raises(SystemExit, match="^package.py: task must be one of .* got 'liver'\\.$"):
+        package.main()
+    assert [path.name for path in tmp_path.iterdir()] == ["other.pt"]
+
+
+def test_large_files(package, tmp_path):
+    """Listed with their hash, taken out, and fetched again by MONAI."""
+    models, elsewhere = tmp_path / "bundle" / "models", tmp_path / "elsewhere"
+    models.mkdir(parents=True)
+    (models / "model.pt").write_bytes(b"0" * 101)
+    (models / "model.ts").write_bytes(b"1" * 100)
+    with pytest.raises(ValueError, match="models/model.pt has 101 bytes, more than the 100 .*--url"):
+        package.move_large_files(tmp_path / "bundle", None, limit=100)
+    shutil.copytree(models, elsewhere)
+    package.move_large_files(tmp_path / "bundle", elsewhere.as_uri(), limit=100)
+    assert [path.name for path in models.iterdir()] == ["model.ts"]
+    monai.bundle.download_large_files(str(tmp_path / "bundle"))
+    assert (models / "model.pt").read_bytes() == b"0" * 101
+
+    (elsewhere / "model.pt").write_bytes(b"2" * 101)
+    (models / "model.pt").unlink()
+    with pytest.raises(HashCheckError):
+        monai.bundle.download_large_files(str(tmp_path / "bundle"))
