@@ -16,7 +16,11 @@ SECTIONS = {"training": "train", "validation": "val", "test": "test"}  # and wha
 
 
 def segmentation_datalist(
-    dataset_dir: str | os.PathLike, section: str, in_channels: int | None = None, spatial_dims: int | None = None
+    dataset_dir: str | os.PathLike,
+    section: str,
+    in_channels: int | None = None,
+    spatial_dims: int | None = None,
+    stride: int = 1,
 ) -> list[dict[str, str]]:
     """Image and label files of one section of a folder in either form.
 
@@ -26,17 +30,20 @@ def segmentation_datalist(
         in_channels: channels that every NIfTI image must have; pictures are converted to them, but only to 1, 3 or 4.
             None skips the check.
         spatial_dims: axes that every image must have: pictures have 2; None skips the check.
+        stride: keep the first case and every stride-th after it.
 
     Returns:
         [{"image": path, "label": path}], in the order of the file names.
 
     Raises:
-        ValueError: see the two.
+        ValueError: see the two; or `stride` is not positive.
     """
+    if stride < 1:
+        raise ValueError(f"stride must be at least 1, got {stride}.")
     root = Path(dataset_dir)
-    if not (root / "dataset.json").is_file() and (root / "images").is_dir():
-        return picture_datalist(root, section, in_channels, spatial_dims)
-    return decathlon_datalist(root, section, in_channels, spatial_dims)
+    pictures = not (root / "dataset.json").is_file() and (root / "images").is_dir()
+    datalist = picture_datalist if pictures else decathlon_datalist
+    return datalist(root, section, in_channels, spatial_dims)[::stride]
 
 
 def decathlon_datalist(

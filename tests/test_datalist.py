@@ -242,6 +242,13 @@ def test_sections_of_pictures(tmp_path):
     assert image_datalist(root, 3) == [{"image": str(root / "images" / "a.jpg")}]
 
 
+def test_every_third_case(tmp_path):
+    root = pictures(tmp_path, "gkafbecdihj", image=".PNG")
+    assert names(segmentation_datalist(root, "training", stride=3)) == "bei"
+    with pytest.raises(ValueError, match="stride must be at least 1, got 0"):
+        segmentation_datalist(root, "training", stride=0)
+
+
 def test_pictures_without_splits(tmp_path):
     root = pictures(tmp_path, "gkafbecdihj", image=".PNG")
     (root / "images" / "notes.txt").write_text("")
