@@ -46,7 +46,7 @@ def _argument_parser() -> argparse.ArgumentParser:
         help="segment an image, or the images of a folder",
         description="Write the mask, the uncertainty and a picture of both of each image.",
     )
-    command.add_argument("image", help="NIfTI file, picture, or folder of such files")
+    command.add_argument("image", help="NIfTI file, picture, folder of a DICOM series, or folder of images")
     command.add_argument("-o", "--output", dest="output_dir", metavar="FOLDER", required=True, help="made if need be")
     command.add_argument("--task", help="what to segment, such as hippocampus, isic or lidc (default: hippocampus)")
     command.add_argument("--checkpoint", metavar="FILE", help="weights (default: those of the task)")

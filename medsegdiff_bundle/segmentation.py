@@ -22,6 +22,8 @@ from monai.engines import IterationEvents
 from monai.transforms import Invertd
 from PIL import Image
 
+from medsegdiff_bundle.datalist import image_datalist
+
 
 class Segmentation(NamedTuple):
     """What was found in one image.
@@ -30,7 +32,7 @@ class Segmentation(NamedTuple):
     K classes with the background.
     """
 
-    name: str  # of the image file without its ending, or "image" for an array
+    name: str  # of the image file or series folder without its ending, or "image" for an array
     mask: np.ndarray  # S, uint8: 0 background, then 1 to K - 1 in the order of class_names
     uncertainty: np.ndarray  # S, float32 from 0 to 1: entropy of the members' mean
     affine: np.ndarray | None  # (4, 4), voxel to RAS in mm; None for a picture
@@ -62,14 +64,15 @@ def segment(
     What is left at None is as `inference.json` and the task say.
 
     Args:
-        image: a file (NIfTI or picture), a folder of files, or an array or tensor with the axes of a file: (X, Y, Z) or
-            (X, Y, Z, C) for a volume, (H, W) or (H, W, 3) with values from 0 to 255 for a picture. A `MetaTensor` is
-            channel-first, (C, *S), as MONAI's `LoadImage` gives it, and brings its affine.
+        image: a file (NIfTI or picture), a folder of a DICOM series, a folder of files or series, or an array or tensor
+            with the axes of a file: (X, Y, Z) or (X, Y, Z, C) for a volume, (H, W) or (H, W, 3) with values from 0 to
+            255 for a picture. A `MetaTensor` is channel-first, (C, *S), as MONAI's `LoadImage` gives it, and brings
+            its affine.
         task: what to segment, such as "hippocampus": the task of `inference.json`, which is taken for None, or the name
             of a file of `configs/tasks`.
         affine: of an array of a volume, (4, 4), voxel to RAS in mm; `np.diag([1, 1, 2, 1])` says 2 mm from slice to
             slice. None stands for 1 mm along each axis.
-        output_dir: folder for mask, uncertainty and picture; None writes none.
+        output_dir: folder for mask, uncertainty and picture, and for the DICOM SEG of a series; None writes none.
         checkpoint: file of weights.
         num_inference_steps: denoising steps per member.
         ensemble_size: members E.
@@ -82,7 +85,7 @@ def segment(
         settings: any other setting of `inference.json` by its name, such as `roi_size=(96, 96, 96)`.
 
     Returns:
-        A result; for a folder of images a list of them, in the order of the file names.
+        A result; for a folder of images a list of them, in the order of their names.
 
     Raises:
         ValueError: the task, a setting or its value is unknown, there is no such image or weights, or an image cannot
@@ -103,7 +106,8 @@ def segment(
         if isinstance(image, (str, os.PathLike)):
             if affine is not None:
                 raise ValueError("affine is for arrays: a file has its own.")
-            source, alone = Path(image), not Path(image).is_dir()
+            source = Path(image)
+            alone = [case["image"] for case in image_datalist(source)] in ([str(source)], [os.path.abspath(source)])
         else:
             source, alone = _written(image, affine, parser, Path(scratch)), True
         kept = output_dir is not None
