@@ -117,9 +117,9 @@ def _ordered(slices: list[Any], shape: Sequence[int], affine: np.ndarray, series
     """Slices in the order of the last axis of the mask, once each is known to lie there."""
     to_voxel = np.linalg.inv(affine)
 
-    def voxel(lps: Sequence[float]) -> np.ndarray:
-        found: np.ndarray = (to_voxel @ [-float(lps[0]), -float(lps[1]), float(lps[2]), 1])[:3]
-        return found
+    def voxel(lps: np.ndarray) -> np.ndarray:
+        index: np.ndarray = (to_voxel @ [-lps[0], -lps[1], lps[2], 1])[:3]
+        return index
 
     found: dict[int, Any] = {}
     for item in slices:

@@ -1,6 +1,7 @@
 """DICOM series in, segmentation objects out, on a real volume that is written as slices here."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import highdicom
@@ -296,3 +297,13 @@ def test_a_mask_that_does_not_lie_on_the_slices(change, array, tmp_path):
         mask = mask[..., :-1]
     with pytest.raises(ValueError, match="The mask does not lie on the slices|The mask has 15 slices"):
         dicom_segmentation(mask, affine, tmp_path / "series", NAMES, {})
+
+
+def test_without_the_extra(array, tmp_path, monkeypatch):
+    write_series(tmp_path / "series", array, matrix_of("oblique"))
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(ValueError, match=r"pip install 'medsegdiff-bundle\[dicom\]'"):
+        image_datalist(tmp_path / "series")
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    with pytest.raises(ValueError, match=r"pip install 'medsegdiff-bundle\[dicom\]'"):
+        dicom_segmentation(np.zeros(array.shape), matrix_of("oblique"), tmp_path / "series", NAMES, {})
