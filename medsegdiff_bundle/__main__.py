@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from medsegdiff_bundle.segmentation import segment  # takes seconds, which --help need not
 
     logging.getLogger("ignite").setLevel(logging.CRITICAL)  # says what the sentence below says
+    # MONAI's other DICOM reader regrets that it has no GPU decoder.
+    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
     try:
         segment(on_result=_report, **given)
     except ValueError as error:
