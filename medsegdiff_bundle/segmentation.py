@@ -22,7 +22,7 @@ from monai.engines import IterationEvents
 from monai.transforms import Invertd
 from PIL import Image
 
-from medsegdiff_bundle.datalist import image_datalist
+from medsegdiff_bundle.datalist import case_name, image_datalist
 
 
 class Segmentation(NamedTuple):
@@ -190,7 +190,7 @@ def _run(parser: ConfigParser, return_members: bool, kept: bool, on_result: Call
     def finish(engine: Engine) -> None:
         cases: Any = engine.state.output
         for case in cases:
-            mask, name = case["pred"], _case_name(case["image"].meta["filename_or_obj"])
+            mask, name = case["pred"], case_name(case["image"].meta["filename_or_obj"])
             on_result(
                 Segmentation(
                     name=name,
@@ -212,11 +212,6 @@ def _run(parser: ConfigParser, return_members: bool, kept: bool, on_result: Call
             output["members"] = output["pred"]  # which fusion is about to replace
 
     evaluator.run()
-
-
-def _case_name(path: str) -> str:
-    """Name as `SaveImaged` gives it to the files."""
-    return Path(path.removesuffix(".gz")).stem
 
 
 def _written(image: np.ndarray | torch.Tensor, affine: np.ndarray | None, parser: ConfigParser, folder: Path) -> Path:
