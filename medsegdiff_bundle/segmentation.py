@@ -22,7 +22,7 @@ from monai.engines import IterationEvents
 from monai.transforms import Invertd
 from PIL import Image
 
-from medsegdiff_bundle.datalist import case_name, image_datalist
+from medsegdiff_bundle.datalist import image_datalist, saved_name
 
 
 class Segmentation(NamedTuple):
@@ -115,8 +115,8 @@ def segment(
         parser["output_dir"] = str(output_dir if output_dir is not None else Path(scratch) / "output")
         try:
             _run(parser, return_members, kept, on_result or results.append)
-        except (RuntimeError, OSError) as error:
-            raise _sentence(error) from error
+        except (RuntimeError, OSError, ValueError) as error:
+            raise _sentence(error, source) from error
     return results[0] if alone and results else results
 
 
@@ -147,25 +147,15 @@ def _parser(task: str | None, settings: dict[str, Any]) -> ConfigParser:
         if name.split("#")[0] not in parser:
             raise ValueError(f"inference.json has no setting {name!r}.")
         parser[name] = value
-    if "fusion" in settings and settings["fusion"] not in parser["fusions"]:
-        raise ValueError(f"fusion must be one of {', '.join(parser['fusions'])}, got {settings['fusion']!r}.")
     try:
         torch.empty(0, device=parser.get_parsed_content("device"))
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"There is no device {settings.get('device')!r} here.") from error
-    _check_weights(parser)
+    checkpoint = parser.get_parsed_content("checkpoint")
+    if not Path(checkpoint).is_file():
+        name = parser.get_parsed_content("task")
+        raise ValueError(f"There are no weights of the task {name!r}: the file {checkpoint!r} does not exist.")
     return parser
-
-
-def _check_weights(parser: ConfigParser) -> None:
-    task, file = (parser.get_parsed_content(name) for name in ("task", "checkpoint"))
-    if not Path(file).is_file():
-        raise ValueError(f"There are no weights of the task {task!r}: the file {file!r} does not exist.")
-    try:
-        weights = torch.load(file, map_location="cpu", weights_only=True)
-        parser.get_parsed_content("network_def").load_state_dict(weights)
-    except Exception as error:  # torch.load and load_state_dict raise nearly anything
-        raise ValueError(f"{file!r} holds no weights of the network of the task {task!r}.") from error
 
 
 def _run(parser: ConfigParser, return_members: bool, kept: bool, on_result: Callable[[Segmentation], None]) -> None:
@@ -190,7 +180,7 @@ def _run(parser: ConfigParser, return_members: bool, kept: bool, on_result: Call
     def finish(engine: Engine) -> None:
         cases: Any = engine.state.output
         for case in cases:
-            mask, name = case["pred"], case_name(case["image"].meta["filename_or_obj"])
+            mask, name = case["pred"], saved_name(case["image"].meta["filename_or_obj"])
             on_result(
                 Segmentation(
                     name=name,
@@ -246,9 +236,10 @@ def _written(image: np.ndarray | torch.Tensor, affine: np.ndarray | None, parser
     return file
 
 
-def _sentence(error: BaseException) -> ValueError:
-    """What the `ValueError` or the first error behind those of MONAI's parser and transforms says."""
+def _sentence(error: BaseException, source: Path) -> ValueError:
+    """What the `ValueError`, or the first error, behind those of MONAI's parser and transforms says, in one line."""
     cause: BaseException = error
     while cause.__cause__ is not None and not isinstance(cause, ValueError):
         cause = cause.__cause__
-    return ValueError(str(cause).strip().split("\n")[0])
+    line = str(cause).strip().split("\n")[0]
+    return ValueError(line if isinstance(cause, ValueError) else f"{str(source)!r} cannot be segmented: {line}")

@@ -191,11 +191,11 @@ def test_an_empty_mask_is_written(array, tmp_path):
 def test_inference_on_a_series(settings, array, tmp_path):
     """The same mask as of the same volume as NIfTI, and a segmentation object that says it."""
     affine = matrix_of("oblique")
-    write_series(tmp_path / "scan.1", array, affine)
+    write_series(tmp_path / "scan", array, affine)
     nibabel.save(nibabel.Nifti1Image(array.astype(np.float32), affine), tmp_path / "scan.nii.gz")
     expected = medsegdiff_bundle.segment(tmp_path / "scan.nii.gz", output_dir=tmp_path / "nifti", **settings)
     assert not list((tmp_path / "nifti").glob("*.dcm"))
-    found = medsegdiff_bundle.segment(tmp_path / "scan.1", output_dir=tmp_path / "out", **settings)
+    found = medsegdiff_bundle.segment(tmp_path / "scan", output_dir=tmp_path / "out", **settings)
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
         "scan.png",
         "scan_seg.dcm",

@@ -133,14 +133,18 @@ def test_a_folder_gives_a_list(settings, crop, tmp_path):
     ("image", "given", "sentence"),
     [
         ("/nowhere", {}, "There is no image file or folder '/nowhere'."),
-        ("text.txt", {}, "LoadImage cannot find a suitable reader for file: "),
-        ("broken.png", {"task": "isic"}, "LoadImage cannot find a suitable reader for file: broken.png."),
+        ("text.txt", {}, "'text.txt' cannot be segmented: "),
+        ("broken.png", {"task": "isic"}, "'broken.png' cannot be segmented: "),
         ("crop.nii.gz", {"task": "liver"}, "There is no task 'liver': choose from hippocampus, isic, lidc."),
         ("crop.nii.gz", {"checkpoint": "none.pt"}, "weights of the task 'hippocampus': the file 'none.pt' does"),
-        ("crop.nii.gz", {"checkpoint": "text.txt"}, "'text.txt' holds no weights of the network of the task"),
+        ("crop.nii.gz", {"checkpoint": "text.txt"}, "The weights 'text.txt' cannot be read: "),
         ("crop.nii.gz", {"device": "quantum"}, "There is no device 'quantum' here."),
         ("crop.nii.gz", {"fusion": "guess"}, "fusion must be one of staple, mean, vote, got 'guess'."),
-        ("crop.nii.gz", {"num_inference_steps": 0}, "between 1 and the 1000 training timesteps, got 0."),
+        (
+            "crop.nii.gz",
+            {"num_inference_steps": 0},
+            "num_inference_steps must be a whole number from 1 to the 1000 training timesteps, got 0.",
+        ),
         ("crop.nii.gz", {"ensemble_sise": 3}, "inference.json has no setting 'ensemble_sise'."),
         ("crop.nii.gz", {"affine": np.eye(4)}, "affine is for arrays: a file has its own."),
         (np.zeros((4, 4)), {}, "The task takes arrays of 3 axes, and one of channels, got (4, 4)."),
@@ -182,5 +186,5 @@ def test_the_command(settings, crop, tmp_path, capsys):
     assert main(["segment", str(crop), "-o", str(tmp_path / "no"), "--checkpoint", small]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == f"error: {small!r} holds no weights of the network of the task 'hippocampus'.\n"
+    assert captured.err.startswith(f"error: The weights {small!r} do not fit: ") and captured.err.count("\n") == 1
     assert not (tmp_path / "no").exists()
