@@ -227,7 +227,7 @@ def test_decathlon_folder_gives_its_validation_images(tmp_path):
 def test_no_images(tmp_path):
     with pytest.raises(ValueError, match="There is no image file or folder .*nowhere"):
         image_datalist(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="The folder .* holds no NIfTI file or picture"):
+    with pytest.raises(ValueError, match="The folder .* holds no NIfTI file, picture or DICOM series"):
         image_datalist(tmp_path)
 
 

@@ -1,0 +1,309 @@
+"""DICOM series in, segmentation objects out, on a real volume that is written as slices here."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import highdicom
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK
+import torch
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+from monai.transforms import LoadImage
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+import medsegdiff_bundle
+from medsegdiff_bundle.datalist import image_datalist
+from medsegdiff_bundle.dicom import SaveDICOMSegmentationd, dicom_segmentation
+
+ROOT = Path(__file__).parent.parent
+VOLUME = ROOT / "medsegdiff_bundle" / "sample_data" / "hippocampus" / "imagesTr" / "hippocampus_001.nii.gz"
+SPACING = np.diag([0.9, 1.1, 1.5])
+NAMES = ["anterior", "posterior"]
+SMALL = {"network_def#channels": [4, 8, 8], "network_def#num_heads": 2, "network_def#token_size": 8}
+
+
+def turned(*degrees):
+    """Rotation about x, then y, then z."""
+    matrix = np.eye(3)
+    for axis, angle in enumerate(np.deg2rad(degrees)):
+        first, second = [(1, 2), (2, 0), (0, 1)][axis]
+        rotation = np.eye(3)
+        rotation[[first, second], [first, second]] = np.cos(angle)
+        rotation[first, second], rotation[second, first] = -np.sin(angle), np.sin(angle)
+        matrix = rotation @ matrix
+    return matrix
+
+
+# Directions of columns, rows and slices, in RAS.
+ORIENTATIONS = {
+    "axial, as scanners write it": np.diag([-1.0, -1, 1]),
+    "axial, from head to feet": np.diag([-1.0, -1, -1]),
+    "sagittal": np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]]),
+    "oblique": turned(20, -35, 10) @ np.diag([-1.0, -1, 1]),
+}
+
+
+def matrix_of(orientation):
+    affine = np.eye(4)
+    affine[:3, :3] = ORIENTATIONS[orientation] @ SPACING
+    affine[:3, 3] = 12.5, -40, 7
+    return affine
+
+
+def write_series(folder, array, affine, modality="MR", order=None, series=None):
+    """A volume (X, Y, Z) in RAS as slices: columns, rows, slices. CT is stored with slope and intercept."""
+    folder.mkdir(parents=True)
+    lps = np.diag([-1.0, -1, 1, 1]) @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    storage = {"MR": MRImageStorage, "CT": CTImageStorage}[modality]
+    study, frame_of_reference, series = generate_uid(), generate_uid(), series or generate_uid()
+    names = np.random.default_rng(0).permutation(array.shape[2])  # file names tell nothing of the order
+    for index in range(array.shape[2]):
+        item = pydicom.Dataset()
+        item.file_meta = pydicom.dataset.FileMetaDataset()
+        item.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        item.SOPClassUID, item.SOPInstanceUID = storage, generate_uid()
+        item.StudyInstanceUID, item.SeriesInstanceUID = study, series
+        item.FrameOfReferenceUID, item.PositionReferenceIndicator = frame_of_reference, ""
+        item.Modality, item.SeriesNumber, item.StudyID, item.AccessionNumber = modality, 3, "1", ""
+        item.PatientName, item.PatientID, item.PatientBirthDate, item.PatientSex = "Test^Series", "case 1", "", ""
+        item.StudyDate, item.StudyTime, item.ReferringPhysicianName = "20200102", "101500", ""
+        item.Manufacturer = "test"
+        item.InstanceNumber = (order or range(1, array.shape[2] + 1))[index]
+        item.Rows, item.Columns = array.shape[1], array.shape[0]
+        item.ImageOrientationPatient = [round(value, 9) for value in (lps[:3, :2] / spacing[:2]).T.ravel()]
+        item.ImagePositionPatient = [round(value, 6) for value in (lps @ [0, 0, index, 1])[:3]]
+        item.PixelSpacing, item.SliceThickness = [spacing[1], spacing[0]], spacing[2]  # from row to row comes first
+        item.SamplesPerPixel, item.PhotometricInterpretation = 1, "MONOCHROME2"
+        item.BitsAllocated, item.BitsStored, item.HighBit, item.PixelRepresentation = 16, 16, 15, 1
+        stored = array[:, :, index]
+        if modality == "CT":
+            item.RescaleSlope, item.RescaleIntercept = 2, -1024
+            stored = (stored + 1024) / 2
+        item.PixelData = np.ascontiguousarray(stored.T.astype("<i2")).tobytes()
+        item.save_as(folder / f"IM{names[index]:04d}", enforce_file_format=True)
+    return series
+
+
+@pytest.fixture(scope="module")
+def array():
+    """A part of a real volume, other in length along each axis; even numbers, which the CT of the tests can store."""
+    return np.asarray(nibabel.load(VOLUME).dataobj, dtype=np.float32)[8:28, 10:34, 5:21].round() // 2 * 2
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    """A network of a few thousand weights that marks some of each class."""
+    parser = ConfigParser()
+    parser.read_config(str(ROOT / "configs" / "inference.json"))
+    parser.update({**SMALL, "bundle_root": str(ROOT)})
+    torch.manual_seed(1)
+    file = tmp_path_factory.mktemp("weights") / "model.pt"
+    torch.save(parser.get_parsed_content("network_def").state_dict(), file)
+    return {**SMALL, "checkpoint": str(file), "ensemble_size": 2, "device": "cpu"}
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("modality", ["MR", "CT"])
+def test_a_series_is_read_as_the_volume_it_is(orientation, modality, array, tmp_path):
+    affine = matrix_of(orientation)
+    write_series(tmp_path / "series", array, affine, modality)
+    (tmp_path / "series" / "notes.txt").write_text("not a slice")
+    (case,) = image_datalist(tmp_path / "series", in_channels=1)
+    read = LoadImage()(case["image"])
+    np.testing.assert_array_equal(read, array)
+    np.testing.assert_allclose(read.affine, affine, atol=1e-5)
+
+
+def test_the_series_of_these_tests_are_what_another_reader_takes_them_for(array, tmp_path):
+    affine = matrix_of("oblique")
+    write_series(tmp_path / "series", array, affine)
+    files = SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(tmp_path / "series"))
+    image = SimpleITK.ReadImage(files)
+    for index in ((0, 0, 0), (19, 23, 15), (3, 7, 5)):
+        assert image[index] == array[index]
+        x, y, z = image.TransformIndexToPhysicalPoint(index)
+        np.testing.assert_allclose([-x, -y, z], (affine @ [*index, 1])[:3], atol=1e-4)
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_segments_lie_on_the_slices_voxel_by_voxel(orientation, array, tmp_path):
+    affine = matrix_of(orientation)
+    series = write_series(tmp_path / "series", array, affine)
+    mask = np.zeros(array.shape, dtype=np.uint8)
+    mask[2:9, 3:12, 4:9], mask[6:15, 10:20, 7:14] = 1, 2
+    dicom_segmentation(mask, affine, tmp_path / "series", NAMES, {}).save_as(tmp_path / "seg.dcm")
+
+    found = highdicom.seg.segread(tmp_path / "seg.dcm")
+    assert found.PatientID == "case 1" and found.ReferencedSeriesSequence[0].SeriesInstanceUID == series
+    volume = found.get_volume(combine_segments=True).to_patient_orientation("LPH")
+    expected = highdicom.Volume(mask, np.diag([-1.0, -1, 1, 1]) @ affine, coordinate_system="PATIENT")
+    # What was written are the slices that hold something.
+    expected = expected.to_patient_orientation("LPH")
+    start = np.round(np.linalg.inv(expected.affine) @ [*volume.position, 1])[:3].astype(int)
+    window = tuple(slice(first, first + length) for first, length in zip(start, volume.spatial_shape, strict=True))
+    np.testing.assert_array_equal(volume.array, expected.array[window])
+    assert (expected.array > 0).sum() == (volume.array > 0).sum()
+    np.testing.assert_allclose(volume.affine, expected[window].affine, atol=1e-4)
+
+    # And by the source images, as a viewer asks.
+    for file in (tmp_path / "series").iterdir():
+        item = pydicom.dcmread(file)
+        index = item.InstanceNumber - 1
+        frames = found.get_pixels_by_source_instance(
+            [item.SOPInstanceUID],
+            ignore_spatial_locations=True,
+            assert_missing_frames_are_empty=True,
+            combine_segments=True,
+        )
+        np.testing.assert_array_equal(frames[0], mask[:, :, index].T)
+
+
+def test_segments_say_what_they_are(array, tmp_path):
+    affine = matrix_of("oblique")
+    write_series(tmp_path / "series", array, affine)
+    codes = ConfigParser.load_config_file(str(ROOT / "configs" / "inference.json"))["dicom_codes"]
+    found = dicom_segmentation(
+        np.ones(array.shape), affine, tmp_path / "series", [*NAMES, "a long name of a class"], codes
+    )
+    anterior, _, other = (found.get_segment_description(number) for number in (1, 2, 3))
+    assert anterior.SegmentLabel == "anterior"
+    assert anterior.segmented_property_type == pydicom.sr.codedict.codes.SCT.Hippocampus
+    modifier = anterior.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence[0]
+    assert (modifier.CodeValue, modifier.CodeMeaning) == ("255549009", "Anterior")
+    assert other.segmented_property_category == pydicom.sr.codedict.codes.SCT.AnatomicalStructure
+    assert other.segmented_property_type.meaning == "a long name of a class"
+    assert found.SegmentSequence[0].SegmentAlgorithmType == "AUTOMATIC"
+
+
+def test_an_empty_mask_is_written(array, tmp_path):
+    write_series(tmp_path / "series", array, matrix_of("oblique"))
+    mask = np.zeros(array.shape)
+    found = dicom_segmentation(mask, matrix_of("oblique"), tmp_path / "series", NAMES, {})
+    assert found.pixel_array.max() == 0
+
+
+def test_inference_on_a_series(settings, array, tmp_path):
+    """The same mask as of the same volume as NIfTI, and a segmentation object that says it."""
+    affine = matrix_of("oblique")
+    write_series(tmp_path / "scan", array, affine)
+    nibabel.save(nibabel.Nifti1Image(array.astype(np.float32), affine), tmp_path / "scan.nii.gz")
+    expected = medsegdiff_bundle.segment(tmp_path / "scan.nii.gz", output_dir=tmp_path / "nifti", **settings)
+    assert not list((tmp_path / "nifti").glob("*.dcm"))
+    found = medsegdiff_bundle.segment(tmp_path / "scan", output_dir=tmp_path / "out", **settings)
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "scan.png",
+        "scan_seg.dcm",
+        "scan_seg.nii.gz",
+        "scan_uncertainty.nii.gz",
+    ]
+    np.testing.assert_array_equal(found.mask, expected.mask)
+    assert len(np.unique(found.mask)) == 3
+    np.testing.assert_allclose(found.affine, affine, atol=1e-5)
+    np.testing.assert_array_equal(nibabel.load(found.mask_file).dataobj, found.mask)
+    volume = highdicom.seg.segread(tmp_path / "out" / "scan_seg.dcm").get_volume(combine_segments=True)
+    assert (volume.array > 0).sum() == (found.mask > 0).sum()
+
+
+def test_masks_of_other_images_are_passed_over(tmp_path):
+    save = SaveDICOMSegmentationd("pred", output_dir=str(tmp_path / "out"), class_names=NAMES)
+    for meta in ({}, {"filename_or_obj": str(VOLUME)}, {"filename_or_obj": ""}):
+        mask = MetaTensor(torch.zeros(1, 4, 4, 4), meta=meta)
+        assert save({"pred": mask})["pred"] is mask
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_of_series(array, tmp_path):
+    for name in ("b", "study/a"):
+        write_series(tmp_path / name, array, matrix_of("oblique"))
+    (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    assert image_datalist(tmp_path) == [{"image": str(tmp_path / name)} for name in ("b", "study/a")]
+
+
+def two_series(folder, array):
+    write_series(folder, array, matrix_of("oblique"))
+    write_series(folder / "x", array, matrix_of("oblique"))
+    for file in (folder / "x").iterdir():
+        shutil.move(file, folder / f"{file.name}x")
+    (folder / "x").rmdir()
+
+
+def edited(folder, array, **tags):
+    """A series whose second slice has other tags; None removes one."""
+    write_series(folder, array, matrix_of("oblique"))
+    file = sorted(folder.iterdir())[1]
+    item = pydicom.dcmread(file)
+    for tag, value in tags.items():
+        delattr(item, tag) if value is None else setattr(item, tag, value)
+    item.save_as(file)
+
+
+def two_of_one_name(folder, array):
+    for name in ("1.2.3", "1.2.4"):
+        write_series(folder / name, array, matrix_of("oblique"))
+
+
+def without_a_slice(folder, array):
+    write_series(folder, array, matrix_of("oblique"))
+    next(file for file in folder.iterdir() if pydicom.dcmread(file).InstanceNumber == 5).unlink()
+
+
+def shuffled(folder, array):
+    write_series(folder, array, matrix_of("oblique"), order=[*range(2, 17), 1])
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (two_series, "holds 2 DICOM series: put each into a folder of its own."),
+        (two_of_one_name, "would both be written as '1.2': rename one."),
+        (without_a_slice, "has slices that are not at equal distances in the order of their InstanceNumber"),
+        (shuffled, "has slices that are not at equal distances in the order of their InstanceNumber"),
+        (lambda folder, array: write_series(folder, array[..., :1], matrix_of("oblique")), "has one slice only"),
+        (lambda folder, array: edited(folder, array, Rows=7), "has slices of different Rows."),
+        (lambda folder, array: edited(folder, array, ImagePositionPatient=None), "has no ImagePositionPatient."),
+        (lambda folder, array: edited(folder, array, InstanceNumber=None), "has no InstanceNumber."),
+        (lambda folder, array: (folder / "empty").mkdir(parents=True), "no NIfTI file, picture or DICOM series."),
+    ],
+)
+def test_what_would_give_a_wrong_volume_is_refused(make, sentence, array, tmp_path):
+    make(tmp_path / "series", array)
+    with pytest.raises(ValueError) as raised:
+        image_datalist(tmp_path / "series")
+    assert sentence in str(raised.value)
+
+
+def test_channels_of_a_series(array, tmp_path):
+    write_series(tmp_path / "series", array, matrix_of("oblique"))
+    with pytest.raises(ValueError, match=r"has 1 channel\(s\), the network takes 3"):
+        image_datalist(tmp_path / "series", in_channels=3)
+
+
+@pytest.mark.parametrize("change", ["shifted", "cropped", "mirrored"])
+def test_a_mask_that_does_not_lie_on_the_slices(change, array, tmp_path):
+    affine = matrix_of("oblique")
+    write_series(tmp_path / "series", array, affine)
+    mask = np.zeros(array.shape)
+    if change == "shifted":
+        affine[:3, 3] += 1
+    elif change == "mirrored":
+        affine = affine @ np.array([[-1, 0, 0, 19], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    else:
+        mask = mask[..., :-1]
+    with pytest.raises(ValueError, match="The mask does not lie on the slices|The mask has 15 slices"):
+        dicom_segmentation(mask, affine, tmp_path / "series", NAMES, {})
+
+
+def test_without_the_extra(array, tmp_path, monkeypatch):
+    write_series(tmp_path / "series", array, matrix_of("oblique"))
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(ValueError, match=r"pip install 'medsegdiff-bundle\[dicom\]'"):
+        image_datalist(tmp_path / "series")
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    with pytest.raises(ValueError, match=r"pip install 'medsegdiff-bundle\[dicom\]'"):
+        dicom_segmentation(np.zeros(array.shape), matrix_of("oblique"), tmp_path / "series", NAMES, {})

@@ -1,0 +1,190 @@
+"""`segment`, from Python and from a shell, against the run of `inference.json` that it stands for."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import monai.bundle
+import nibabel
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from monai.transforms import LoadImage
+from PIL import Image
+
+import medsegdiff_bundle
+from medsegdiff_bundle.__main__ import main
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = ROOT / "configs"
+IMAGES = ROOT / "medsegdiff_bundle" / "sample_data" / "hippocampus" / "imagesTr"
+OBLIQUE = np.array([[0.9, -0.3, 0.1, -20], [0.2, 1.1, 0.0, 13], [-0.1, 0.1, 1.5, 7], [0, 0, 0, 1]])
+NETWORK = {"network_def#channels": [4, 8, 8], "network_def#num_heads": 2}
+SMALL = {
+    "hippocampus": {**NETWORK, "network_def#token_size": 8},
+    "isic": {**NETWORK, "network_def#token_size": 2, "patch_size": [16, 16]},
+}
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    """Settings of a task: a network of a few thousand weights that marks some of each class, with two members."""
+    folder = tmp_path_factory.mktemp("weights")
+    found = {}
+    for task, small in SMALL.items():
+        overlay = CONFIGS / "tasks" / f"{task}.json"
+        parser = ConfigParser()
+        parser.read_config([str(CONFIGS / "inference.json"), *([str(overlay)] if overlay.is_file() else [])])
+        parser.update({**small, "bundle_root": str(ROOT)})
+        torch.manual_seed(1)
+        network = parser.get_parsed_content("network_def")
+        torch.save(network.state_dict(), folder / f"{task}.pt")
+        found[task] = {**small, "checkpoint": str(folder / f"{task}.pt"), "ensemble_size": 2, "device": "cpu"}
+    return found
+
+
+@pytest.fixture
+def crop(tmp_path):
+    """A part of a real volume, tilted."""
+    image = np.asarray(nibabel.load(IMAGES / "hippocampus_001.nii.gz").dataobj)[8:24, 10:30, 5:23]
+    file = tmp_path / "crop.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(image, OBLIQUE), file)
+    return file
+
+
+def test_the_same_as_inference_json(settings, crop, tmp_path):
+    monai.bundle.run(
+        config_file=str(CONFIGS / "inference.json"),
+        bundle_root=str(ROOT),
+        dataset_dir=str(crop),
+        output_dir=str(tmp_path / "run"),
+        **settings["hippocampus"],
+    )
+    found = medsegdiff_bundle.segment(crop, output_dir=tmp_path / "out", **settings["hippocampus"])
+    assert found.name == "crop"
+    assert found.class_names == ("anterior", "posterior")
+    assert found.mask_file == tmp_path / "out" / "crop_seg.nii.gz"
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == sorted(
+        file.name for file in (tmp_path / "run").iterdir()
+    )
+    mask, uncertainty = (nibabel.load(tmp_path / "run" / f"crop_{what}.nii.gz") for what in ("seg", "uncertainty"))
+    assert len(np.unique(found.mask)) > 1
+    for result, expected in ((found.mask, mask), (found.uncertainty, uncertainty)):
+        assert result.shape == (16, 20, 18)
+        assert result.dtype == expected.get_data_dtype()
+        np.testing.assert_array_equal(result, np.asarray(expected.dataobj))
+    np.testing.assert_allclose(found.affine, OBLIQUE, atol=1e-6)
+    assert (tmp_path / "out" / "crop_seg.nii.gz").read_bytes() == (tmp_path / "run" / "crop_seg.nii.gz").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["array", "tensor", "MetaTensor"])
+def test_an_array_is_its_file(kind, settings, crop, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    expected = medsegdiff_bundle.segment(crop, **settings["hippocampus"])
+    array = np.asarray(nibabel.load(crop).dataobj)
+    image = {"array": array, "tensor": torch.tensor(array), "MetaTensor": LoadImage(ensure_channel_first=True)(crop)}
+    affine = None if kind == "MetaTensor" else OBLIQUE
+    found = medsegdiff_bundle.segment(image[kind], affine=affine, **settings["hippocampus"])
+    np.testing.assert_array_equal(found.mask, expected.mask)
+    np.testing.assert_array_equal(found.uncertainty, expected.uncertainty)
+    np.testing.assert_allclose(found.affine, OBLIQUE, atol=1e-6)
+    assert (found.name, found.mask_file, found.members) == ("image", None, None)
+    assert [file.name for file in tmp_path.iterdir()] == ["crop.nii.gz"]
+
+
+def test_members(settings, crop):
+    found = medsegdiff_bundle.segment(crop, return_members=True, **{**settings["hippocampus"], "ensemble_size": 3})
+    assert found.members.shape == (3, 3, 16, 20, 18)
+    np.testing.assert_allclose(found.members.sum(axis=1), 1, atol=1e-5)
+    assert not np.array_equal(found.members[0], found.members[1])
+    np.testing.assert_array_equal(found.members.mean(axis=0).argmax(axis=0), found.mask)
+    alone = medsegdiff_bundle.segment(crop, return_members=True, anchor_only=True, **settings["hippocampus"])
+    assert alone.members.shape == (1, 3, 16, 20, 18)
+
+
+@pytest.mark.parametrize("channels", [3, 1])
+def test_pictures(channels, settings, tmp_path):
+    generator = np.random.default_rng(0)
+    picture = generator.integers(0, 256, (24, 40, 3) if channels == 3 else (24, 40), dtype=np.uint8)
+    Image.fromarray(picture).save(tmp_path / "picture.png")
+    found = medsegdiff_bundle.segment(
+        tmp_path / "picture.png", "isic", output_dir=tmp_path / "out", return_members=True, **settings["isic"]
+    )
+    assert found.mask.shape == found.uncertainty.shape == (24, 40)
+    assert found.members.shape == (2, 2, 24, 40)
+    assert found.affine is None
+    assert len(np.unique(found.mask)) == 2
+    np.testing.assert_array_equal(np.asarray(Image.open(found.mask_file)), found.mask * 255)
+    again = medsegdiff_bundle.segment(picture, "isic", **settings["isic"])
+    np.testing.assert_array_equal(again.mask, found.mask)
+    meta_tensor = LoadImage(ensure_channel_first=True)(tmp_path / "picture.png")
+    np.testing.assert_array_equal(medsegdiff_bundle.segment(meta_tensor, "isic", **settings["isic"]).mask, found.mask)
+
+
+def test_a_folder_gives_a_list(settings, crop, tmp_path):
+    (tmp_path / "another.nii.gz").write_bytes(crop.read_bytes())
+    found = medsegdiff_bundle.segment(tmp_path, **settings["hippocampus"])
+    assert [result.name for result in found] == ["another", "crop"]
+
+
+@pytest.mark.parametrize(
+    ("image", "given", "sentence"),
+    [
+        ("/nowhere", {}, "There is no image file or folder '/nowhere'."),
+        ("text.txt", {}, "'text.txt' cannot be segmented: "),
+        ("broken.png", {"task": "isic"}, "'broken.png' cannot be segmented: "),
+        ("crop.nii.gz", {"task": "liver"}, "There is no task 'liver': choose from hippocampus, isic, lidc."),
+        ("crop.nii.gz", {"checkpoint": "none.pt"}, "weights of the task 'hippocampus': the file 'none.pt' does"),
+        ("crop.nii.gz", {"checkpoint": "text.txt"}, "The weights 'text.txt' cannot be read: "),
+        ("crop.nii.gz", {"device": "quantum"}, "There is no device 'quantum' here."),
+        ("crop.nii.gz", {"fusion": "guess"}, "fusion must be one of staple, mean, vote, got 'guess'."),
+        (
+            "crop.nii.gz",
+            {"num_inference_steps": 0},
+            "num_inference_steps must be a whole number from 1 to the 1000 training timesteps, got 0.",
+        ),
+        ("crop.nii.gz", {"ensemble_sise": 3}, "inference.json has no setting 'ensemble_sise'."),
+        ("crop.nii.gz", {"affine": np.eye(4)}, "affine is for arrays: a file has its own."),
+        (np.zeros((4, 4)), {}, "The task takes arrays of 3 axes, and one of channels, got (4, 4)."),
+        (np.full((4, 4, 4), np.nan), {}, "The array must hold finite real numbers, got float64."),
+        (np.zeros((4, 4, 4, 2)), {}, "has 2 channel(s), the network takes 1."),
+        (np.zeros((4, 4, 4)), {"affine": np.zeros((4, 4))}, "affine must be an invertible matrix of shape (4, 4)."),
+        (np.full((4, 4), 0.5), {"task": "isic"}, "A picture must hold whole numbers from 0 to 255."),
+        (np.zeros((4, 4, 4)), {"task": "isic"}, "A picture must be (H, W) or (H, W, 3), got (4, 4, 4)."),
+        (np.zeros((4, 4)), {"task": "isic", "affine": np.eye(4)}, "A picture has no affine."),
+    ],
+)
+def test_one_sentence_and_nothing_written(image, given, sentence, settings, crop, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("text.txt", "broken.png"):
+        Path(name).write_text("nothing")
+    with pytest.raises(ValueError) as raised:
+        task = given.get("task", "hippocampus")
+        medsegdiff_bundle.segment(image, output_dir="out", **{**settings.get(task, {}), **given})
+    assert sentence in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert not Path("out").exists()
+
+
+def test_importing_the_package_imports_no_torch():
+    code = "import sys, medsegdiff_bundle; assert not {'torch', 'monai', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_unknown_attributes_stay_unknown():
+    with pytest.raises(AttributeError, match="no attribute 'segments'"):
+        medsegdiff_bundle.segments  # noqa: B018
+    assert json.loads((CONFIGS / "metadata.json").read_text())["version"] == medsegdiff_bundle.__version__
+
+
+def test_the_command(settings, crop, tmp_path, capsys):
+    small = settings["hippocampus"]["checkpoint"]
+    assert main(["segment", str(crop), "-o", str(tmp_path / "out"), "--steps", "1", "--members", "1"]) == 0
+    assert capsys.readouterr().out == f"crop: {tmp_path / 'out' / 'crop_seg.nii.gz'}\n"
+    assert main(["segment", str(crop), "-o", str(tmp_path / "no"), "--checkpoint", small]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"error: The weights {small!r} do not fit: ") and captured.err.count("\n") == 1
+    assert not (tmp_path / "no").exists()
