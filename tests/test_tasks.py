@@ -131,13 +131,19 @@ def test_inference(task, source, tmp_path):
     )
     cases = {".": "d", "images": NAMES, "images/e.png": "e"}[source]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        f"{case}{ending}.png" for case in cases for ending in ("", "_seg", "_uncertainty")
+        f"{case}{ending}"
+        for case in cases
+        for ending in (".png", "_seg.png", "_uncertainty.png", "_report.json", "_report.html")
     )
     for case in cases:
         mask, uncertainty = (Image.open(tmp_path / f"{case}_{what}.png") for what in ("seg", "uncertainty"))
         assert mask.size == uncertainty.size == SIZE[name]
         assert set(np.unique(mask)) <= {0, 255}
         assert np.asarray(uncertainty).max() > 0
+        report = json.loads((tmp_path / f"{case}_report.json").read_text())
+        (structure,) = report["structures"].values()
+        assert report["unit"] == "pixels" and structure["volume"] == (np.asarray(mask) == 255).sum()
+        assert len(structure["member_volumes"]) == report["ensemble_size"] == 3
 
 
 def test_masks_lie_as_their_pictures(task, tmp_path):
