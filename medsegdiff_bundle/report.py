@@ -139,7 +139,7 @@ def html_report(
         case=html.escape(case),
         size=statistics["ensemble_size"],
         figures="\n".join(figures),
-        measure="Volume" if statistics["unit"] == "ml" else "area",
+        measure="Volumes" if statistics["unit"] == "ml" else "Areas",
         unit=statistics["unit"],
         coverage=f"{statistics['coverage']:.0%}",
         rows="\n".join(rows),
@@ -157,17 +157,20 @@ def _png(picture: Tensor) -> str:
 def _row(index: int, name: str, values: dict[str, Any]) -> str:
     red, green, blue = (PALETTE[index % len(PALETTE)] * 255).round().int().tolist()
 
-    def number(value: float | None, digits: str = ".4g") -> str:
-        return "–" if value is None else f"{value:{digits}}"
+    def size(value: float) -> str:
+        return f"{value:.0f}" if value >= 1000 else f"{value:.4g}"
 
-    interval = values["volume_interval"]
+    def share(value: float | None) -> str:
+        return "–" if value is None else f"{value:.3f}"
+
+    deviation, interval = values["volume_std"], values["volume_interval"]
     cells = [
-        number(values["volume"]),
-        number(values["volume_mean"]),
-        number(values["volume_std"], ".2g"),
-        "–" if interval is None else " to ".join(map(number, interval)),
-        number(values["pairwise_dice"], ".3f"),
-        number(values["mean_uncertainty"], ".3f"),
+        size(values["volume"]),
+        size(values["volume_mean"]),
+        "–" if deviation is None else size(deviation),
+        "–" if interval is None else " to ".join(map(size, interval)),
+        share(values["pairwise_dice"]),
+        share(values["mean_uncertainty"]),
     ]
     swatch = f'<span class="swatch" style="background: rgb({red}, {green}, {blue})"></span>'
     return f"<tr><th>{swatch}{html.escape(name)}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
@@ -210,7 +213,7 @@ about a person.</p>
 <p>The model drew the structures $size time(s). Each drawing is a <em>member</em>; together they give the fused
 mask.</p>
 
-<h2>${measure}s</h2>
+<h2>$measure</h2>
 <div class="table">
 <table>
 <thead><tr><th>structure</th><th>fused mask, $unit</th><th>mean of members</th><th>standard deviation</th>

@@ -91,7 +91,7 @@ def contour_pictures(image: Tensor, fused: Tensor, members: Tensor, uncertainty:
         parts = [_upright(x[cut], volume) for x in (image, fused[None], members, uncertainty[None])]
         scale = -(-HEIGHT // parts[0].shape[-2])
         grey, labels, drawn, heat = (_enlarged(x.float(), scale) for x in parts)
-        grey, width = _shades(grey), 1 + scale // 4
+        grey, width = _shades(grey), max(2, 1 + scale // 4)
         line, thin_line = (_contours(labels.long(), each)[0] for each in (width, 1 + scale // 8))
         lines = _contours(drawn.long(), width)
         share = (lines > 0).float().mean(0)
