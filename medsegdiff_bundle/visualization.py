@@ -16,8 +16,10 @@ HEIGHT = 256  # least height of a picture in pixels
 PALETTE = torch.tensor(colormaps["tab10"](range(10)))[:, :3].float()  # of the classes from 1 on, over and over
 
 
-def overlay_picture(image: Tensor, mask: Tensor, uncertainty: Tensor | None = None) -> Tensor:
-    """Image, image with its mask, and uncertainty map, in one row.
+def overlay_picture(
+    image: Tensor, mask: Tensor, uncertainty: Tensor | None = None, members: Tensor | None = None
+) -> Tensor:
+    """Image, image with its mask, with the contours of the members, and uncertainty map, in one row.
 
     A volume shows the slice along its last axis that holds most of the mask (the middle one if there is none).
 
@@ -25,25 +27,28 @@ def overlay_picture(image: Tensor, mask: Tensor, uncertainty: Tensor | None = No
         image: (C, S); one channel is grey, three are RGB, else the first is shown.
         mask: (1, S), classes; 0 is left clear.
         uncertainty: (1, S), 0 to 1, or None.
+        members: (E, S), classes, or None.
 
     Returns:
         (3, H, W), float32 in [0, 1], at least `HEIGHT` pixels high.
     """
-    parts = [torch.as_tensor(x).detach().float().cpu() for x in (image, mask, uncertainty) if x is not None]
-    volume = parts[0].ndim == 4
+    parts = {"image": image, "mask": mask, "members": members, "uncertainty": uncertainty}
+    given = {name: torch.as_tensor(part).detach().cpu() for name, part in parts.items() if part is not None}
+    volume = image.ndim == 4
     if volume:
-        counts = (parts[1][0] > 0).sum(dim=(0, 1))
-        index = int(counts.argmax()) if counts.any() else parts[1].shape[-1] // 2
-        parts = [x[..., index] for x in parts]
-    parts = [_upright(x, volume) for x in parts]
-    grey = _shades(parts[0])
-    classes = parts[1][0].long()
-    tinted = torch.where(classes > 0, 0.5 * grey + 0.5 * _colours(classes), grey)
-    row = [grey, tinted]
-    if uncertainty is not None:
-        row.append(_heat(parts[2][0]))
-    picture = torch.cat(row, dim=2)
-    return _enlarged(picture, -(-HEIGHT // picture.shape[1]))
+        counts = (given["mask"][0] > 0).sum(dim=(0, 1))
+        index = int(counts.argmax()) if counts.any() else given["mask"].shape[-1] // 2
+        given = {name: part[..., index] for name, part in given.items()}
+    given = {name: _upright(part, volume).float() for name, part in given.items()}
+    scale = -(-HEIGHT // given["image"].shape[1])
+    given = {name: _enlarged(part, scale) for name, part in given.items()}
+    grey, classes = _shades(given["image"]), given["mask"][0].long()
+    row = [grey, torch.where(classes > 0, 0.5 * grey + 0.5 * _colours(classes), grey)]
+    if "members" in given:
+        row.append(_drawn(grey, given["members"].long(), _line_width(scale)))
+    if "uncertainty" in given:
+        row.append(_heat(given["uncertainty"][0]))
+    return torch.cat(row, dim=2)
 
 
 class ContourPictures(NamedTuple):
@@ -91,18 +96,14 @@ def contour_pictures(image: Tensor, fused: Tensor, members: Tensor, uncertainty:
         parts = [_upright(x[cut], volume) for x in (image, fused[None], members, uncertainty[None])]
         scale = -(-HEIGHT // parts[0].shape[-2])
         grey, labels, drawn, heat = (_enlarged(x.float(), scale) for x in parts)
-        grey, width = _shades(grey), max(2, 1 + scale // 4)
+        grey, width = _shades(grey), _line_width(scale)
         line, thin_line = (_contours(labels.long(), each)[0] for each in (width, 1 + scale // 8))
-        lines = _contours(drawn.long(), width)
-        share = (lines > 0).float().mean(0)
-        strength = torch.where(share > 0, 0.3 + 0.7 * share, 0)
-        # Where lines of several classes meet, the colour is that of the highest.
         pictures.append(
             ContourPictures(
                 index,
                 grey,
                 torch.where(line > 0, _colours(line), grey),
-                (1 - strength) * grey + strength * _colours(lines.amax(0)),
+                _drawn(grey, drawn.long(), width),
                 torch.where(thin_line > 0, 1.0, _heat(heat[0])),
             )
         )
@@ -131,6 +132,19 @@ def _heat(values: Tensor) -> Tensor:
     """Values (H, W) from 0 to 1 as (3, H, W)."""
     heat = torch.tensor(colormaps["inferno"](values.clamp(0, 1).numpy()))
     return heat[..., :3].float().permute(2, 0, 1)
+
+
+def _drawn(picture: Tensor, members: Tensor, width: int) -> Tensor:
+    """Picture (3, H, W) with the contours of members (E, H, W), stronger the more of them share a line."""
+    lines = _contours(members, width)
+    share = (lines > 0).float().mean(0)
+    strength = torch.where(share > 0, 0.3 + 0.7 * share, 0)
+    # Where lines of several classes meet, the colour is that of the highest.
+    return (1 - strength) * picture + strength * _colours(lines.amax(0))
+
+
+def _line_width(scale: int) -> int:
+    return max(2, 1 + scale // 4)
 
 
 def _enlarged(picture: Tensor, scale: int) -> Tensor:

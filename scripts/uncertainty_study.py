@@ -1,6 +1,7 @@
 """Does the uncertainty point at the errors? This model against the softmax entropy of anchor and baselines.
 
-In the space of the image files, on the whole image and near the structures (voxels within a margin of the label).
+In the space of the image files, on the whole image and near the structures (voxels within a margin of the label). A row
+is a mask and a map: its errors are those of the mask, in their order by the map.
 Prints Markdown tables and draws figures. Example:
 
     python scripts/uncertainty_study.py --dataset_dir FOLDER --baselines dynunet=output/dynunet/model.pt
@@ -173,14 +174,14 @@ def spread(values: list[float], digits: int = 3) -> str:
 def print_scores(scores: dict[tuple[str, str], list[Score]], title: str, fraction: float) -> None:
     """One table: a row per answer."""
     print(f"\n{title}\n")
-    print(f"| mask | map | wrong voxels | ECE | AURC | errors caught in {fraction:.0%} | at most |\n{'|---' * 7}|")
+    print(f"| mask | map | wrong voxels | ECE | 1000 AURC | errors caught in {fraction:.0%} | at most |\n{'|---' * 7}|")
     for (mask, name), each in scores.items():
         ece = expected_calibration_error(merge_reliability_curves([score.curve for score in each]))
         rate, at_most = (
             sum(values) / len(each) for values in ([s.error_rate for s in each], [s.at_most for s in each])
         )
         print(
-            f"| {mask} | {name} | {rate:.2%} | {ece:.4f} | {spread([s.aurc for s in each], 4)} "
+            f"| {mask} | {name} | {rate:.2%} | {ece:.4f} | {spread([1000 * s.aurc for s in each], 2)} "
             f"| {spread([s.caught for s in each])} | {at_most:.3f} |"
         )
 

@@ -169,9 +169,9 @@ def test_masks_lie_as_their_pictures(task, tmp_path):
         found = np.asarray(Image.open(tmp_path / f"{case}_seg.png")) > 0
         assert found.shape == expected.shape
         assert (found != expected).mean() < 0.03  # the rim, resampled
-        # The picture of both holds the image, the mask over it and the uncertainty, side by side.
+        # The picture of all holds the image, the mask over it, the members and the uncertainty, side by side.
         height, width = imread(tmp_path / f"{case}.png").shape[:2]
-        assert width / height == pytest.approx(3 * SIZE[name][0] / SIZE[name][1], rel=0.01)
+        assert width / height == pytest.approx(4 * SIZE[name][0] / SIZE[name][1], rel=0.01)
 
 
 def test_preprocessing_of_inference_is_that_of_validation():

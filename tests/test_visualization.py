@@ -30,6 +30,17 @@ def test_small_pictures_are_enlarged_and_constant_ones_survive():
     assert torch.isfinite(picture).all() and picture.min() >= 0 and picture.max() <= 1
 
 
+def test_members_are_drawn_between_mask_and_uncertainty():
+    mask = torch.zeros(1, 256, 300)
+    mask[0, 100:150, 100:150] = 1
+    members = torch.cat([mask, torch.zeros_like(mask)])
+    picture = overlay_picture(torch.zeros(1, 256, 300), mask, torch.zeros(1, 256, 300), members)
+    assert picture.shape == (3, 300, 4 * 256)
+    panel = picture[..., 2 * 256 : 3 * 256]
+    torch.testing.assert_close(panel[:, 120, 100], (0.3 + 0.7 / 2) * PALETTE[0])  # one of two
+    assert panel[:, 120, 120].max() == panel[:, 120, 99].max() == 0
+
+
 def test_contours_of_the_members_are_stronger_the_more_share_them():
     image, fused = torch.zeros(1, 40, 40), torch.zeros(40, 40, dtype=torch.uint8)
     fused[18:24, 18:24] = 1
