@@ -6,7 +6,7 @@ their outputs carry the metadata and applied operations of the input, so that `I
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,8 +18,11 @@ from monai.utils import convert_to_dst_type, convert_to_tensor, ensure_tuple
 from torch import Tensor
 
 from medsegdiff_bundle.fusion import staple
-from medsegdiff_bundle.uncertainty import UNCERTAINTIES
+from medsegdiff_bundle.report import ensemble_statistics
+from medsegdiff_bundle.uncertainty import CLASS_UNCERTAINTIES, UNCERTAINTIES
 
+MAPS = {**UNCERTAINTIES, **CLASS_UNCERTAINTIES}
+CHUNK = 2**18  # voxels of which maps are made at once
 FUSIONS = ("staple", "mean", "vote")
 
 
@@ -170,37 +173,140 @@ class STAPLEEnsembled(FuseEnsembled):
 
 
 class EnsembleUncertaintyd(Ensembled):
-    """Write a map of the disagreement of the members; see `medsegdiff_bundle.uncertainty`.
+    """Write maps of the disagreement of the members; see `medsegdiff_bundle.uncertainty`.
 
     Args:
         keys: key of the members; as in `MeanEnsembled`, several keys are stacked, one member each.
-        output_key: where the map goes.
-        method: entropy (of the mean prediction), mutual_information, or variance.
+        output_key: where the map goes; one for each method.
+        method: entropy (of the mean prediction), mutual_information, variance, disagreement (per class), or several.
         num_classes: K; needed for members that are labels, which count as sure votes.
 
     Shapes:
-        one key: (E, K, ...) probabilities or (E, 1, ...) labels -> (1, ...) float32
+        one key: (E, K, ...) probabilities or (E, 1, ...) labels -> (1, ...) float32, disagreement (K - 1, ...)
         several keys: each (K, ...) or (1, ...) -> the same
     """
 
     def __init__(
-        self, keys: KeysCollection, output_key: str, method: str = "entropy", num_classes: int | None = None
+        self,
+        keys: KeysCollection,
+        output_key: Sequence[str] | str,
+        method: Sequence[str] | str = "entropy",
+        num_classes: int | None = None,
     ) -> None:
-        if method not in UNCERTAINTIES:
-            raise ValueError(f"method must be one of {', '.join(UNCERTAINTIES)}, got {method!r}.")
+        self.methods, self.output_keys = ensure_tuple(method), ensure_tuple(output_key)
+        for name in self.methods:
+            if name not in MAPS:
+                raise ValueError(f"method must be one of {', '.join(MAPS)}, got {name!r}.")
+        if len(self.output_keys) != len(self.methods):
+            raise ValueError(
+                f"output_key must name {len(self.methods)} key(s), one for each method, got {output_key!r}."
+            )
         _check_num_classes(num_classes)
-        self.uncertainty = UNCERTAINTIES[method]
         self.num_classes = num_classes
-        super().__init__(keys, self._measure, output_key)
+        super().__init__(keys, _stack, self.output_keys[0])
 
-    def _measure(self, items: Any) -> Any:
-        members = _stack(items)
-        if members.shape[1] == 1:
-            labels, num_classes = _labels(members, self.num_classes)
-            members = torch.nn.functional.one_hot(labels.long(), num_classes).movedim(-1, 1).float()
-        else:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Write each map."""
+        d = dict(data)
+        stacked: Any = super().__call__(d)[self.output_key]  # (E, K, ...) or (E, 1, ...)
+        shape = stacked.shape[2:]
+        # A part at a time: sure votes of labels, and the copies on the way, are many times the size of the map.
+        maps: dict[str, list[Tensor]] = {name: [] for name in self.methods}
+        for part in stacked.flatten(2).split(CHUNK, 2):
+            probabilities = self._probabilities(part)
+            for name in self.methods:
+                maps[name].append(MAPS[name](probabilities))
+        for name, output_key in zip(self.methods, self.output_keys, strict=True):
+            d[output_key] = _like(torch.cat(maps[name], -1).reshape(-1, *shape), d[self.keys[0]])
+        return d
+
+    def _probabilities(self, members: Tensor) -> Tensor:
+        """(E, K, P) or labels (E, 1, P) -> (E, K, P)."""
+        if members.shape[1] > 1:
             _check_channels(members, self.num_classes)
-        return _like(self.uncertainty(members).unsqueeze(0), items)
+            return members
+        labels, num_classes = _labels(members, self.num_classes)
+        return torch.nn.functional.one_hot(labels.long(), num_classes).movedim(-1, 1).float()
+
+
+class MemberLabelsd(MapTransform):
+    """Keep the label that each member gives each voxel, which fusion and inversion leave as they are: a byte each.
+
+    Args:
+        keys: of the members.
+        output_key: where the labels go; one for each of `keys`.
+        num_classes: K; needed for members that are labels.
+        allow_missing_keys: whether a missing key is passed over.
+
+    Shapes:
+        (E, K, ...) probabilities or (E, 1, ...) labels -> (E, ...) uint8
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        output_key: KeysCollection,
+        num_classes: int | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.output_keys = _one_for_each("output_key", output_key, self.keys)
+        _check_num_classes(num_classes)
+        self.num_classes = num_classes
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Label each key."""
+        d = dict(data)
+        for key, output_key in self.key_iterator(d, self.output_keys):
+            # One at a time: labels on the way take eight bytes.
+            each = [_labels(member[None], self.num_classes)[0].to(torch.uint8) for member in _stack(d[key])]
+            d[output_key] = convert_to_dst_type(torch.cat(each), d[key], dtype=torch.uint8)[0]
+        return d
+
+
+class EnsembleStatisticsd(MapTransform):
+    """Put what the members say together, in numbers, into `data["result"]`; see `report.ensemble_statistics`.
+
+    MONAI Label answers with that dictionary, and `ReportHandler` writes it beside the mask. The unit is ml for a
+    volume, by its affine, and pixels for a picture.
+
+    Args:
+        keys: of the fused mask, (1, S).
+        class_names: of the classes from 1 on.
+        members_key: of the members' labels in the space of the mask, (E, S); see `MemberLabelsd`.
+        uncertainty_key: of the map, (1, S).
+        result_key: of the dictionary; what it holds already stays.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        class_names: Sequence[str],
+        members_key: str = "member_labels",
+        uncertainty_key: str = "uncertainty",
+        result_key: str = "result",
+    ) -> None:
+        super().__init__(keys)
+        if len(self.keys) != 1:
+            raise ValueError(f"keys must be the one key of the fused mask, got {keys!r}.")
+        self.class_names = ensure_tuple(class_names)
+        self.members_key = members_key
+        self.uncertainty_key = uncertainty_key
+        self.result_key = result_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Count."""
+        d = dict(data)
+        fused = d[self.keys[0]]
+        voxel_volume = None
+        if fused.ndim == 4:
+            voxel_volume = abs(float(torch.linalg.det(torch.as_tensor(fused.affine)[:3, :3].double())))
+        fused, members, uncertainty = (
+            convert_to_tensor(d[key], track_meta=False) for key in (*self.keys, self.members_key, self.uncertainty_key)
+        )
+        statistics = ensemble_statistics(members, fused[0], uncertainty[0], self.class_names, voxel_volume)
+        d[self.result_key] = {**d.get(self.result_key, {}), **statistics}
+        return d
 
 
 class SplitAnchord(MapTransform):
@@ -217,9 +323,7 @@ class SplitAnchord(MapTransform):
 
     def __init__(self, keys: KeysCollection, anchor_key: KeysCollection, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.anchor_keys = ensure_tuple(anchor_key)
-        if len(self.anchor_keys) != len(self.keys):
-            raise ValueError(f"anchor_key must name {len(self.keys)} key(s), one for each of keys, got {anchor_key!r}.")
+        self.anchor_keys = _one_for_each("anchor_key", anchor_key, self.keys)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Split each key."""
@@ -235,6 +339,13 @@ class SplitAnchord(MapTransform):
             d[anchor_key] = convert_to_dst_type(plain[0], stacked)[0]
             d[key] = convert_to_dst_type(plain[1:], stacked)[0]
         return d
+
+
+def _one_for_each(name: str, names: KeysCollection, keys: Sequence[Hashable]) -> tuple[Hashable, ...]:
+    checked: tuple[Hashable, ...] = ensure_tuple(names)
+    if len(checked) != len(keys):
+        raise ValueError(f"{name} must name {len(keys)} key(s), one for each of keys, got {names!r}.")
+    return checked
 
 
 def _stack(items: Any) -> Tensor:

@@ -1,5 +1,6 @@
 """The main job, end to end, on real volumes: train, resume, evaluate, segment; and the sentences for bad values."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -133,6 +134,38 @@ def test_inference_writes_mask_uncertainty_and_picture(trained, small_run, small
         values = np.asarray(uncertainty.dataobj)
         assert 0 <= values.min() < values.max() <= 1
         assert min(imread(tmp_path / f"{name}.png").shape[:2]) >= 256
+        report = json.loads((tmp_path / f"{name}_report.json").read_text())
+        voxels = [(np.asarray(mask.dataobj) == label).sum() for label in (1, 2)]
+        volumes = [structure["volume"] for structure in report["structures"].values()]
+        assert volumes == pytest.approx([0.001 * count for count in voxels])  # voxels of 1 mm
+        assert (tmp_path / f"{name}_report.html").is_file()
+    endings = ("_report.html", "_report.json", "_seg.nii.gz", "_uncertainty.nii.gz", ".png")
+    assert len(list(tmp_path.iterdir())) == 2 * len(endings)
+
+
+def test_maps_that_are_asked_for(small_dataset, tmp_path):
+    image = nibabel.load(next((small_dataset / "imagesTr").glob("hippocampus_001*")))
+    names = ["mutual_information", "disagreement", "variance"]
+    bundle_run(
+        "inference.json",
+        bundle_root=str(ROOT),
+        device="cpu",
+        dataset_dir=image.get_filename(),
+        output_dir=str(tmp_path),
+        uncertainty_maps=names,
+        report=False,
+    )
+    case = "hippocampus_001"
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"{case}.png",
+        f"{case}_report.json",
+        *(f"{case}_{what}.nii.gz" for what in ("seg", *names)),
+    }
+    for name in names:
+        written = nibabel.load(tmp_path / f"{case}_{name}.nii.gz")
+        assert written.shape == (*image.shape, 2)[: 4 if name == "disagreement" else 3]
+        np.testing.assert_allclose(written.affine, image.affine)
+        assert 0 <= np.asarray(written.dataobj).min() < np.asarray(written.dataobj).max() <= 1
 
 
 def test_windows_labels_and_anchor_only(trained, small_run, tmp_path):

@@ -131,13 +131,19 @@ def test_inference(task, source, tmp_path):
     )
     cases = {".": "d", "images": NAMES, "images/e.png": "e"}[source]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        f"{case}{ending}.png" for case in cases for ending in ("", "_seg", "_uncertainty")
+        f"{case}{ending}"
+        for case in cases
+        for ending in (".png", "_seg.png", "_uncertainty.png", "_report.json", "_report.html")
     )
     for case in cases:
         mask, uncertainty = (Image.open(tmp_path / f"{case}_{what}.png") for what in ("seg", "uncertainty"))
         assert mask.size == uncertainty.size == SIZE[name]
         assert set(np.unique(mask)) <= {0, 255}
         assert np.asarray(uncertainty).max() > 0
+        report = json.loads((tmp_path / f"{case}_report.json").read_text())
+        (structure,) = report["structures"].values()
+        assert report["unit"] == "pixels" and structure["volume"] == (np.asarray(mask) == 255).sum()
+        assert len(structure["member_volumes"]) == report["ensemble_size"] == 3
 
 
 def test_masks_lie_as_their_pictures(task, tmp_path):
@@ -163,9 +169,9 @@ def test_masks_lie_as_their_pictures(task, tmp_path):
         found = np.asarray(Image.open(tmp_path / f"{case}_seg.png")) > 0
         assert found.shape == expected.shape
         assert (found != expected).mean() < 0.03  # the rim, resampled
-        # The picture of both holds the image, the mask over it and the uncertainty, side by side.
+        # The picture of all holds the image, the mask over it, the members and the uncertainty, side by side.
         height, width = imread(tmp_path / f"{case}.png").shape[:2]
-        assert width / height == pytest.approx(3 * SIZE[name][0] / SIZE[name][1], rel=0.01)
+        assert width / height == pytest.approx(4 * SIZE[name][0] / SIZE[name][1], rel=0.01)
 
 
 def test_preprocessing_of_inference_is_that_of_validation():

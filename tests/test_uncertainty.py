@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from medsegdiff_bundle.uncertainty import mutual_information, predictive_entropy, variance
+from medsegdiff_bundle.uncertainty import disagreement, mutual_information, predictive_entropy, variance
 
 METHODS = [predictive_entropy, mutual_information, variance]
 
@@ -49,7 +49,30 @@ def test_shape_type_and_range(method, shape, dtype):
     assert torch.all(result >= 0) and torch.all(result <= (0.25 if method is variance else 1))
 
 
-def test_disagreement_is_part_of_the_entropy():
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        (pixel([0.9, 0.1], [0.6, 0.4]), [0.0]),  # both vote for class 0, however sure
+        (pixel([0.9, 0.1], [0.4, 0.6]), [0.5]),
+        (pixel([0.9, 0.1], [0.4, 0.6], [0.1, 0.9], [0.2, 0.8]), [0.25]),
+        # Votes 1, 1, 2, 0, 1: three of five for class 1, one for class 2.
+        (pixel([0, 1.0, 0], [0, 1.0, 0], [0, 0, 1.0], [1.0, 0, 0], [0, 1.0, 0]), [0.4, 0.2]),
+        (pixel([0.2, 0.8]), [0.0]),
+    ],
+)
+def test_disagreement_by_hand(members, expected):
+    assert disagreement(members).flatten().tolist() == pytest.approx(expected)
+
+
+def test_shape_of_disagreement():
+    members = torch.randn(5, 4, 6, 7, generator=torch.Generator().manual_seed(0)).softmax(1)
+    result = disagreement(members)
+    assert result.shape == (3, 6, 7) and result.dtype == torch.float32
+    assert 0 <= result.min() and 0.3 < result.max() <= 0.5
+    torch.testing.assert_close(disagreement(members[[4, 2, 0, 1, 3]][:, [0, 3, 1, 2]]), result[[2, 0, 1]])
+
+
+def test_mutual_information_is_part_of_the_entropy():
     members = torch.randn(5, 3, 200, generator=torch.Generator().manual_seed(0)).softmax(1)
     information = mutual_information(members)
     assert torch.all(information <= predictive_entropy(members))
@@ -63,7 +86,7 @@ def test_order_of_members_and_classes_does_not_matter(method):
     torch.testing.assert_close(method(members[[2, 0, 3, 1]][:, [1, 2, 0]]), method(members))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, disagreement])
 @pytest.mark.parametrize(
     ("members", "message"),
     [

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from medsegdiff_bundle.visualization import overlay_picture
+from medsegdiff_bundle.visualization import PALETTE, contour_pictures, overlay_picture
 
 
 def test_a_photograph_keeps_its_way_up():
@@ -28,3 +28,44 @@ def test_small_pictures_are_enlarged_and_constant_ones_survive():
     picture = overlay_picture(torch.full((1, 30, 20), 7.0), torch.zeros(1, 30, 20))
     assert picture.shape == (3, 260, 780)
     assert torch.isfinite(picture).all() and picture.min() >= 0 and picture.max() <= 1
+
+
+def test_members_are_drawn_between_mask_and_uncertainty():
+    mask = torch.zeros(1, 256, 300)
+    mask[0, 100:150, 100:150] = 1
+    members = torch.cat([mask, torch.zeros_like(mask)])
+    picture = overlay_picture(torch.zeros(1, 256, 300), mask, torch.zeros(1, 256, 300), members)
+    assert picture.shape == (3, 300, 4 * 256)
+    panel = picture[..., 2 * 256 : 3 * 256]
+    torch.testing.assert_close(panel[:, 120, 100], (0.3 + 0.7 / 2) * PALETTE[0])  # one of two
+    assert panel[:, 120, 120].max() == panel[:, 120, 99].max() == 0
+
+
+def test_contours_of_the_members_are_stronger_the_more_share_them():
+    image, fused = torch.zeros(1, 40, 40), torch.zeros(40, 40, dtype=torch.uint8)
+    fused[18:24, 18:24] = 1
+    members = fused.repeat(4, 1, 1)
+    members[3, 24:30, 18:24] = 1  # one member goes on to the right
+    (pictures,) = contour_pictures(image, fused, members, torch.zeros(40, 40))
+    assert pictures.position is None
+    # The window starts 16 voxels before the mask, at 2, and ends at the border; 7 pixels per voxel.
+    assert all(picture.shape == (3, 38 * 7, 38 * 7) for picture in pictures[1:])
+    left, right, far_right = (16 * 7, 22 * 7 - 1, 28 * 7 - 1)
+    row, blue = 19 * 7, PALETTE[0]
+    assert pictures.image.max() == 0
+    torch.testing.assert_close(pictures.fused[:, row, left], blue)
+    torch.testing.assert_close(pictures.fused[:, row, right], blue)
+    assert pictures.fused[:, row, far_right].max() == pictures.fused[:, row, left - 1].max() == 0
+    torch.testing.assert_close(pictures.members[:, row, left], blue)
+    torch.testing.assert_close(pictures.members[:, row, right], (0.3 + 0.7 * 3 / 4) * blue)
+    torch.testing.assert_close(pictures.members[:, row, far_right], (0.3 + 0.7 * 1 / 4) * blue)
+    assert pictures.uncertainty[:, row, left].min() == 1  # the contour is white
+
+
+def test_slices_of_a_volume_go_through_what_is_marked():
+    fused = torch.zeros(20, 20, 30)
+    fused[5:15, 5:15, 10:20] = 2
+    members, flat = fused[None].long(), torch.zeros(1, 20, 20, 30)
+    assert [pictures.position for pictures in contour_pictures(flat, fused, members, fused / 2)] == [12, 14, 17]
+    (middle,) = contour_pictures(flat, 0 * fused, 0 * members, fused / 2)
+    assert middle.position == 15 and middle.members.max() == 0

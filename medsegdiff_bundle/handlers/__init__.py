@@ -5,6 +5,7 @@ from .epoch_seed import EpochSeed
 from .overlay import OverlayHandler
 from .pretrained import WeightsLoader
 from .progress import DiceReport, ProgressHandler
+from .report import ReportHandler
 from .training_checkpoint import TrainingCheckpoint
 from .validation import FinalValidationHandler
 
@@ -15,6 +16,7 @@ __all__ = [
     "FinalValidationHandler",
     "OverlayHandler",
     "ProgressHandler",
+    "ReportHandler",
     "TrainingCheckpoint",
     "WeightsLoader",
 ]

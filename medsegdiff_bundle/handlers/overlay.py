@@ -15,7 +15,7 @@ from medsegdiff_bundle.visualization import overlay_picture
 
 
 class OverlayHandler:
-    """Draw cases of an evaluator as PNG: image, fused mask over it, uncertainty; see `overlay_picture`.
+    """Draw cases of an evaluator as PNG: image, fused mask over it, members, uncertainty; see `overlay_picture`.
 
     Args:
         output_dir: folder of the files; made if need be.
@@ -38,7 +38,10 @@ class OverlayHandler:
         self.load = LoadImage(image_only=True, ensure_channel_first=True)
 
     def attach(self, engine: Engine) -> None:
-        """Register at an evaluator whose output has pred and uncertainty in the space of the image file."""
+        """Register at an evaluator whose output has pred and uncertainty in the space of the image file.
+
+        The members are drawn if it has member_labels too.
+        """
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
@@ -49,7 +52,7 @@ class OverlayHandler:
         for case in output:
             path = case["image"].meta["filename_or_obj"]
             # From the file: the image at hand may have been turned, resampled and normalised.
-            picture = overlay_picture(self.load(path), case["pred"], case["uncertainty"])
+            picture = overlay_picture(self.load(path), case["pred"], case["uncertainty"], case.get("member_labels"))
             name = self.filename.format(case=case_name(path), epoch=engine.state.epoch)
             self.output_dir.mkdir(parents=True, exist_ok=True)
             matplotlib.image.imsave(self.output_dir / name, picture.permute(1, 2, 0).numpy())

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from ignite.engine import Engine
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.engines import Evaluator
@@ -151,6 +152,49 @@ def test_handlers(tmp_path):
         assert evaluator.state.metrics[name] == pytest.approx(values.mean().item())
         torch.testing.assert_close(evaluator.state.metric_details[name], values)
         assert len((tmp_path / f"{name}_raw.csv").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_in_the_json_of_an_evaluator(name):
+    """As a configuration has it: members beside the fused mask, the output transform an expression."""
+    cases = [random_case(seed=seed) for seed in range(2)]
+    config = {
+        "imports": ["$import monai"],
+        "handler": {
+            "_target_": "IgniteMetricHandler",
+            "metric_fn": {"_target_": f"medsegdiff_bundle.metrics.{name}", "num_classes": 3},
+            "output_transform": "$monai.handlers.from_engine(['members', 'label'])",
+        },
+    }
+    engine = Engine(lambda engine, batch: [{"pred": None, "members": cases[batch][0], "label": cases[batch][1]}])
+    ConfigParser(config).get_parsed_content("handler").attach(engine, name)
+    engine.run([0, 1])
+    values = torch.cat([from_json(name, num_classes=3)([members], [raters]) for members, raters in cases])
+    assert engine.state.metrics[name] == pytest.approx(values.mean().item())
+
+
+# By hand: two members and two raters who marked nothing; then one rater and one member who mark one of four voxels.
+EMPTY = (torch.zeros(2, 1, 4), torch.zeros(2, 4))
+FOUND = (torch.tensor([[[0, 0, 0, 0]], [[1, 0, 0, 0]]]), torch.zeros(1, 4))
+MISSED = (torch.zeros(2, 1, 4), torch.tensor([[1, 0, 0, 0]]))
+
+
+@pytest.mark.parametrize(
+    ("name", "empty", "found", "missed"),
+    [
+        ("GeneralizedEnergyDistanceMetric", 0.0, 2 * 0.5 - 0.5, 2.0),
+        ("HungarianMatchedIoUMetric", 1.0, 0.5, 0.0),
+        ("CollectiveInsightMetric", 1.0, 3 / (1 + 1 + 1 / (1 - 3 / 16)), 0.0),
+        # A tie goes to the background: right, at confidence 1/2 in one of four voxels.
+        ("ExpectedCalibrationErrorMetric", 0.0, 0.5 / 4, 1 / 4),
+        ("AreaUnderRiskCoverageMetric", 0.0, 0.0, 1 / 4),
+        ("ErrorCaughtMetric", None, None, 0.05),
+    ],
+)
+def test_empty_masks(name, empty, found, missed):
+    for (members, raters), expected in ((EMPTY, empty), (FOUND, found), (MISSED, missed)):
+        value = from_json(name)([members], [raters]).item()
+        assert value != value if expected is None else value == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,0 +1,251 @@
+"""What the members of an ensemble say about one case: numbers, and a page for a reader.
+
+Letters in shapes: E members, S spatial axes.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from string import Template
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from PIL import Image
+from torch import Tensor
+
+from medsegdiff_bundle.metrics.overlap import dice, shared_voxels
+from medsegdiff_bundle.visualization import PALETTE, contour_pictures
+
+COVERAGE = 0.9  # share of the members that the interval of a volume holds
+
+
+def ensemble_statistics(
+    members: Tensor,
+    fused: Tensor,
+    uncertainty: Tensor,
+    class_names: Sequence[str],
+    voxel_volume: float | None = None,
+) -> dict[str, Any]:
+    """Volumes and agreement of the members, as plain numbers for JSON; None stands for what is undefined.
+
+    - `unit`: "ml", or "pixels" for pictures, whose areas stand in the place of the volumes.
+    - `ensemble_size`: E.
+    - `coverage`: share of the members that the intervals hold, 0.9.
+    - `mean_uncertainty`: of the voxels that the fused mask or any member gives to a structure.
+    - `structures`: for each class name
+        - `volume`: of the fused mask.
+        - `member_volumes`: of each member, and their `volume_mean` and `volume_std` (divided by E - 1; None for one
+          member).
+        - `volume_interval`: from the 5th to the 95th percentile of the members, between two of them by linear
+          interpolation, so with fewer than 20 members a little inside the smallest and the largest. It tells the spread
+          of the members, not where the true volume lies. None for one member.
+        - `pairwise_dice`: mean over all pairs of two members; 1 for two that are both empty. None for one member.
+        - `mean_uncertainty`: of the voxels that the fused mask or any member gives to this structure.
+
+    Args:
+        members: labels, (E, S).
+        fused: labels, (S).
+        uncertainty: (S).
+        class_names: of the classes from 1 on.
+        voxel_volume: in mm^3; None counts pixels.
+
+    Raises:
+        ValueError: the maps are not of the same voxels, or a label has no name.
+    """
+    if members.shape[1:] != fused.shape or uncertainty.shape != fused.shape:
+        raise ValueError(
+            "members must be (E, S), fused and uncertainty (S), "
+            f"got {tuple(members.shape)}, {tuple(fused.shape)} and {tuple(uncertainty.shape)}."
+        )
+    shared = shared_voxels(members, fused.unsqueeze(0), len(class_names) + 1, include_background=False)
+    scale = 1.0 if voxel_volume is None else voxel_volume / 1000  # to ml
+    counts = shared.diagonal(dim1=1, dim2=2)  # (structures, E + 1), the fused mask last
+    overlaps = dice(shared)[:, :-1, :-1]
+    structures = {}
+    for label, name in enumerate(class_names, start=1):
+        *each, of_fused = (scale * counts[label - 1]).tolist()
+        structures[name] = {
+            "volume": of_fused,
+            "member_volumes": each,
+            **_spread(counts[label - 1, :-1], scale, overlaps[label - 1]),
+            "mean_uncertainty": _mean(uncertainty, (fused == label) | (members == label).any(0)),
+        }
+    return {
+        "unit": "pixels" if voxel_volume is None else "ml",
+        "ensemble_size": len(members),
+        "coverage": COVERAGE,
+        "mean_uncertainty": _mean(uncertainty, (fused > 0) | (members > 0).any(0)),
+        "structures": structures,
+    }
+
+
+def _spread(counts: Tensor, scale: float, overlaps: Tensor) -> dict[str, Any]:
+    """Of one structure: voxels of each member (E,) float64, volume of a voxel, Dice of all pairs of members (E, E)."""
+    mean = scale * counts.mean().item()
+    if len(counts) == 1:
+        return {"volume_mean": mean, "volume_std": None, "volume_interval": None, "pairwise_dice": None}
+    tail = (1 - COVERAGE) / 2
+    rows, columns = torch.triu_indices(len(overlaps), len(overlaps), 1)
+    return {
+        "volume_mean": mean,
+        "volume_std": scale * counts.std().item(),
+        "volume_interval": (scale * counts.quantile(counts.new_tensor([tail, 1 - tail]))).tolist(),
+        "pairwise_dice": overlaps[rows, columns].mean().item(),
+    }
+
+
+def _mean(values: Tensor, chosen: Tensor) -> float | None:
+    return values[chosen].double().mean().item() if chosen.any() else None
+
+
+def html_report(
+    case: str, image: Tensor, fused: Tensor, members: Tensor, uncertainty: Tensor, statistics: dict[str, Any]
+) -> str:
+    """One page about a case that needs no other file: contours, uncertainty, volumes, and what they mean.
+
+    Args:
+        case: name.
+        image: (C, S), as in its file, with its affine if it is a `MetaTensor`.
+        fused: labels, (S).
+        members: labels, (E, S).
+        uncertainty: (S), 0 to 1.
+        statistics: from `ensemble_statistics`.
+
+    Returns:
+        HTML.
+    """
+    spacing = [1.0, 1.0]
+    if isinstance(image, MetaTensor) and image.ndim == 4:
+        spacing = image.affine[:3, :2].norm(dim=0).tolist()
+    fused, members, uncertainty = (
+        x.as_tensor() if isinstance(x, MetaTensor) else x for x in (fused, members, uncertainty)
+    )
+    figures = []
+    for position, *pictures in contour_pictures(image, fused, members, uncertainty):
+        for what, picture in zip(CAPTIONS, pictures, strict=True):
+            caption = what if position is None else f"{what}, slice {position}"
+            height, width = picture.shape[1:]
+            shape = f"aspect-ratio: {width * spacing[0]:.2f} / {height * spacing[1]:.2f}"
+            figures.append(
+                f'<figure><img src="data:image/png;base64,{_png(picture)}" style="{shape}" alt="{caption}">'
+                f"<figcaption>{caption}</figcaption></figure>"
+            )
+    rows = [_row(label, name, each) for label, (name, each) in enumerate(statistics["structures"].items())]
+    return PAGE.substitute(
+        case=html.escape(case),
+        size=statistics["ensemble_size"],
+        figures="\n".join(figures),
+        measure="Volumes" if statistics["unit"] == "ml" else "Areas",
+        unit=statistics["unit"],
+        coverage=f"{statistics['coverage']:.0%}",
+        rows="\n".join(rows),
+    )
+
+
+def _png(picture: Tensor) -> str:
+    """Picture (3, H, W) in [0, 1] as a PNG in base64."""
+    buffer = io.BytesIO()
+    pixels = (picture.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _row(index: int, name: str, values: dict[str, Any]) -> str:
+    red, green, blue = (PALETTE[index % len(PALETTE)] * 255).round().int().tolist()
+
+    def size(value: float) -> str:
+        return f"{value:.0f}" if value >= 1000 else f"{value:.4g}"
+
+    def share(value: float | None) -> str:
+        return "–" if value is None else f"{value:.3f}"
+
+    deviation, interval = values["volume_std"], values["volume_interval"]
+    cells = [
+        size(values["volume"]),
+        size(values["volume_mean"]),
+        "–" if deviation is None else size(deviation),
+        "–" if interval is None else " to ".join(map(size, interval)),
+        share(values["pairwise_dice"]),
+        share(values["mean_uncertainty"]),
+    ]
+    swatch = f'<span class="swatch" style="background: rgb({red}, {green}, {blue})"></span>'
+    return f"<tr><th>{swatch}{html.escape(name)}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+
+
+CAPTIONS = ("image", "fused mask", "members", "uncertainty")
+PAGE = Template("""\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$case</title>
+<style>
+body { font: 16px/1.45 system-ui, sans-serif; max-width: 68rem; margin: 1.5rem auto; padding: 0 1rem; color: #1a1a1a; }
+h1 { font-size: 1.5rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.15rem; margin-top: 1.8rem; }
+.warning { border: 2px solid #b00020; padding: .6rem .9rem; }
+.figures { display: grid; grid-template-columns: repeat(4, 1fr); gap: .6rem; }
+@media (max-width: 40rem) { .figures { grid-template-columns: repeat(2, 1fr); } }
+figure { margin: 0; }
+img { width: 100%; display: block; image-rendering: pixelated; }
+figcaption { font-size: .85rem; text-align: center; color: #444; }
+.scale { height: .8rem; max-width: 16rem;
+  background: linear-gradient(to right, #000004, #420a68, #932667, #dd513a, #fca50a, #fcffa4); }
+.table { overflow-x: auto; }
+table { border-collapse: collapse; }
+th, td { padding: .35rem .7rem; border-bottom: 1px solid #ccc; text-align: right; font-variant-numeric: tabular-nums; }
+th { font-weight: 600; }
+th:first-child { text-align: left; white-space: nowrap; }
+.swatch { display: inline-block; width: .8em; height: .8em; margin-right: .5em; }
+dt { font-weight: 600; margin-top: .5rem; }
+dd { margin: 0; }
+</style>
+</head>
+<body>
+<h1>$case</h1>
+<p class="warning"><strong>Not a medical device.</strong> For research. Not for diagnosis, treatment or any decision
+about a person.</p>
+<p>The model drew the structures $size time(s). Each drawing is a <em>member</em>; together they give the fused
+mask.</p>
+
+<h2>$measure</h2>
+<div class="table">
+<table>
+<thead><tr><th>structure</th><th>fused mask, $unit</th><th>mean of members</th><th>standard deviation</th>
+<th>$coverage of the members</th><th>Dice of two members</th><th>mean uncertainty</th></tr></thead>
+<tbody>
+$rows
+</tbody>
+</table>
+</div>
+
+<h2>Pictures</h2>
+<div class="figures">
+$figures
+</div>
+<p>Uncertainty, from 0 (dark) to 1 (bright):</p>
+<div class="scale"></div>
+
+<h2>What this says</h2>
+<dl>
+<dt>fused mask</dt><dd>What is saved as the segmentation. Its line runs along the inner side of the structure.</dd>
+<dt>members</dt><dd>The lines of all drawings. A strong line is one that most members share; where faint lines run
+apart, they disagree.</dd>
+<dt>uncertainty</dt><dd>0 where the members are sure of one answer, 1 where every answer is as likely as another. It
+marks where a look is worth most; it is not the probability of an error. The number in the table is the mean over all
+voxels that the fused mask or any member gives to the structure.</dd>
+<dt>mean, standard deviation, $coverage of the members</dt><dd>How much the size varies from drawing to drawing; the
+last is from the 5th to the 95th percentile. An error that all members share does not show in it, so the true size may
+well lie outside.</dd>
+<dt>Dice of two members</dt><dd>How far two drawings cover each other, mean over all pairs: 1 the same, 0 nothing in
+common.</dd>
+<dt>–</dt><dd>Undefined: one member alone, or a structure that nobody marked.</dd>
+</dl>
+</body>
+</html>
+""")

@@ -1,0 +1,42 @@
+"""The measures of scripts/uncertainty_study.py by hand."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
+
+import uncertainty_study as study
+
+
+def test_near_is_a_box_around_what_any_rater_marks():
+    label = torch.zeros(2, 9, 9)
+    label[0, 4, 4] = 2
+    label[1, 4, 5] = 1
+    expected = torch.zeros(9, 9, dtype=torch.bool)
+    expected[2:7, 2:8] = True
+    assert torch.equal(study.near(label, 2), expected)
+    assert study.near(torch.ones(1, 4, 4, 4), 1).all()
+
+
+def test_score_of_a_region():
+    # Class 1 everywhere, wrong in voxels 0 and 5; voxel 9 is outside of the region, and wrong too.
+    foreground = torch.full((10,), 0.8)
+    label = torch.ones(1, 10)
+    label[0, [0, 5, 9]] = 0
+    uncertainty = torch.tensor([0.9, 0.1, 0.2, 0.3, 0.4, 0.05, 0.5, 0.6, 0.0, 1.0])
+    region = torch.arange(10) < 9
+    given = study.Answer("fused", "entropy", torch.stack([1 - foreground, foreground]), uncertainty)
+    score = study.measure(given, label, region, fraction=1 / 9)
+    assert score.error_rate == pytest.approx(2 / 9)
+    assert (score.caught, score.at_most) == pytest.approx((1 / 2, 1 / 2))  # one voxel reviewed, of two wrong ones
+    # Certain to uncertain: 8, 5 (wrong), 1, 2, 3, 4, 6, 7, 0 (wrong).
+    assert score.aurc == pytest.approx((sum(1 / n for n in range(2, 9)) + 2 / 9) / 9)
+    assert score.caught_by_share[0] == 0 and score.caught_by_share[-1] == pytest.approx(1 / 2)  # 20 %: two of nine
+    assert score.curve.num_voxels.sum() == 9
+
+
+def test_spread_passes_over_cases_without_a_value():
+    assert study.spread([1.0, float("nan"), 3.0], 2) == "2.00 ± 1.00"
