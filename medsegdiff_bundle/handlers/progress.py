@@ -6,6 +6,7 @@ import logging
 import time
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
@@ -44,7 +45,7 @@ def other_metrics(evaluator: Engine) -> dict[str, float]:
 class DiceReport:
     """Print the Dice per class of the fused mask and of the anchor, and last `Dice: <mean>` of the fused mask.
 
-    Other metrics of the evaluator come before that.
+    Other metrics of the evaluator come before that. Of several processes only the first prints, the values of all.
 
     Args:
         class_names: without the background.
@@ -59,6 +60,8 @@ class DiceReport:
 
     def __call__(self, engine: Engine) -> None:
         """Print."""
+        if idist.get_rank() > 0:
+            return
         for name in ("anchor", "fused"):
             print(_sentence(engine, name, self.class_names))
         for name, value in other_metrics(engine).items():

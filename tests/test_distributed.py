@@ -1,0 +1,208 @@
+"""Training, evaluation and inference on two processes of the CPU, started as a user would."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import monai.bundle
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = ROOT / "configs"
+SAMPLE_DATA = ROOT / "medsegdiff_bundle" / "sample_data" / "hippocampus"
+
+
+def one_process(*configs, **settings):
+    """`monai.bundle run` here."""
+    monai.bundle.run(
+        config_file=[str(CONFIGS / each) for each in configs],
+        logging_file=str(CONFIGS / "logging.conf"),
+        **settings,
+        device="cpu",
+    )
+
+
+def two_processes(*configs, folder, **settings):
+    """`monai.bundle run` by torchrun; the finished process, whatever its exit status."""
+    options = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
+            *("-m", "monai.bundle", "run", "--config_file", str([str(CONFIGS / each) for each in configs])),
+            *options,
+        ],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+def output_of(process):
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """Four training and three validation cases, and a folder of the latter's images."""
+    folder = tmp_path_factory.mktemp("cases")
+    entries = json.loads((SAMPLE_DATA / "dataset.json").read_text())
+    chosen = {"training": entries["training"][:4], "validation": entries["validation"][:3]}
+    (folder / "dataset.json").write_text(json.dumps(chosen))
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).symlink_to(SAMPLE_DATA / part)
+    (folder / "images").mkdir()
+    for entry in chosen["validation"]:
+        (folder / "images" / Path(entry["image"]).name).symlink_to(SAMPLE_DATA / entry["image"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny(small_run, dataset):
+    """Settings that make a run small; the device is left to the configs."""
+    return {**{key: value for key, value in small_run.items() if key != "device"}, "dataset_dir": str(dataset)}
+
+
+@pytest.fixture(scope="module")
+def training(tiny, tmp_path_factory):
+    """Settings of a training without chance, but for the first weights: files and options."""
+    config = tmp_path_factory.mktemp("config") / "given.json"
+    size = [16, 16, 16]
+    transforms = json.loads((CONFIGS / "train.json").read_text())["train_transforms"][:6]
+    config.write_text(
+        json.dumps(
+            {
+                "train_transforms": [
+                    *transforms,
+                    {"_target_": "CenterSpatialCropd", "keys": ["image", "label"], "roi_size": size},
+                    {"_target_": "EnsureTyped", "keys": ["image", "label"], "track_meta": False},
+                ],
+                "train#dataloader#shuffle": False,
+                "train#trainer#prepare_batch#_target_": "given_noise.GivenNoise",
+            }
+        )
+    )
+    return config, {
+        **tiny,
+        "patch_size": size,
+        "recycling": 0,
+        "epochs": 2,
+        "val_interval": 2,
+        "ensemble_size": 1,
+        # Or rounding decides the sign of whole steps, where a norm takes away what a bias adds.
+        "optimizer#eps": 1e-5,
+        "lr_scheduler#warmup_steps": 0,
+    }
+
+
+@pytest.fixture(scope="module")
+def trained(training, tmp_path_factory):
+    """Output folder of one process with batches of two."""
+    config, options = training
+    folder = tmp_path_factory.mktemp("one_process")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "tests"))
+        one_process("train.json", config, output_dir=str(folder), batch_size=2, **options)
+    return folder
+
+
+def test_two_processes_train_as_one_with_the_doubled_batch(training, trained, tmp_path):
+    config, options = training
+    files = ("train.json", "multi_gpu_train.json", config)
+    options = {**options, "train#sampler#shuffle": False, "batch_size": 1}
+    output = output_of(two_processes(*files, folder=tmp_path, output_dir=tmp_path, **options))
+    assert output.count("Dice: ") == 1
+    one, two = (torch.load(folder / "last.pt", weights_only=True) for folder in (trained, tmp_path))
+    assert one["iteration"] == two["iteration"] == 4
+    for part in ("network", "ema_network"):
+        torch.testing.assert_close(two[part], one[part], rtol=0, atol=2e-5)  # four steps of up to 1e-3
+
+
+def test_inference_takes_every_case_once(tiny, trained, dataset, tmp_path):
+    options = {
+        **tiny,
+        "dataset_dir": str(dataset / "images"),
+        "checkpoint": str(trained / "model.pt"),
+        "displayable_configs#ensemble_size": 2,
+        "postprocessing#transforms#3#print_log": True,
+    }
+    one_process("inference.json", output_dir=str(tmp_path / "one"), **options)
+    files = ("inference.json", "multi_gpu_inference.json")
+    output = output_of(two_processes(*files, folder=tmp_path, output_dir=tmp_path / "two", **options))
+    expected = sorted((tmp_path / "one").iterdir())
+    assert [path.name for path in expected] == sorted(path.name for path in (tmp_path / "two").iterdir())
+    for path in expected:
+        if path.name.endswith(".nii.gz"):
+            one, two = (np.asarray(nibabel.load(tmp_path / run / path.name).dataobj) for run in ("one", "two"))
+            assert (np.abs(one - two.astype(float)) < 1e-5).mean() > 0.999  # rounding may decide a voxel of a mask
+    written = [line.split("/")[-1] for line in output.splitlines() if "writing: " in line]
+    assert sorted(written) == [path.name for path in expected if path.name.endswith("_seg.nii.gz")]
+
+
+def test_more_processes_than_images(tiny, trained, dataset, tmp_path):
+    image = sorted((dataset / "images").iterdir())[0]
+    options = {**tiny, "dataset_dir": image, "checkpoint": trained / "model.pt", "output_dir": tmp_path / "output"}
+    output_of(two_processes("inference.json", "multi_gpu_inference.json", folder=tmp_path, **options))
+    assert len(list((tmp_path / "output").glob("*_seg.nii.gz"))) == 1
+
+
+EVALUATE = ("train.json", "evaluate.json", "multi_gpu_evaluate.json")
+
+
+def test_evaluation_is_over_the_cases_of_all_processes(tiny, trained, tmp_path, capsys):
+    options = {**tiny, "checkpoint": str(trained / "model.pt"), "ensemble_size": 2}
+    one_process(*EVALUATE[:2], output_dir=str(tmp_path / "one"), **options)
+    expected = [line for line in capsys.readouterr().out.splitlines() if " 0." in line]
+    output = output_of(two_processes(*EVALUATE, folder=tmp_path, output_dir=tmp_path / "two", **options))
+    assert [line for line in output.splitlines() if " 0." in line] == expected
+    for name in ("fused_raw.csv", "anchor_raw.csv"):
+        one, two = (sorted((tmp_path / run / name).read_text().splitlines()) for run in ("one", "two"))
+        assert one == two and len(one) == 4
+
+
+def test_more_processes_than_cases_to_evaluate(tiny, trained, tmp_path):
+    entries = json.loads((Path(tiny["dataset_dir"]) / "dataset.json").read_text())
+    (tmp_path / "dataset.json").write_text(json.dumps({**entries, "validation": entries["validation"][:1]}))
+    for part in ("imagesTr", "labelsTr"):
+        (tmp_path / part).symlink_to(SAMPLE_DATA / part)
+    options = {**tiny, "dataset_dir": tmp_path, "checkpoint": trained / "model.pt"}
+    process = two_processes(*EVALUATE, folder=tmp_path, output_dir=tmp_path / "output", **options)
+    assert process.returncode != 0
+    print(process.stderr)
+
+
+def test_a_case_that_cannot_be_read_ends_the_run(tiny, trained, dataset, tmp_path):
+    """The second process stops at its only case; the first, which waits for its metrics, must not wait for ever."""
+    entries = json.loads((dataset / "dataset.json").read_text())
+    shutil.copytree(dataset / "imagesTr", tmp_path / "imagesTr")
+    (tmp_path / "labelsTr").symlink_to(SAMPLE_DATA / "labelsTr")
+    (tmp_path / "dataset.json").write_text(json.dumps(entries))
+    broken = tmp_path / entries["validation"][1]["image"]
+    broken.write_bytes(broken.read_bytes()[:-2000])  # the header is whole
+    options = {**tiny, "dataset_dir": tmp_path, "checkpoint": trained / "model.pt"}
+    start = time.monotonic()
+    process = two_processes(*EVALUATE, folder=tmp_path, output_dir=tmp_path / "output", **options)
+    print(time.monotonic()-start)
+    assert process.returncode != 0
+    print(process.stderr)
+
+
+def test_a_process_that_stalls_ends_the_run(tiny, trained, tmp_path):
+    options = {**tiny, "checkpoint": trained / "model.pt", "process_group_timeout": 5}
+    stall = tmp_path / "stall.json"
+    stall.write_text(json.dumps({"run": [
+        "$__import__('time').sleep(600) if dist.get_rank() == 1 else None", "$@validate#evaluator.run()"]}))
+    start = time.monotonic()
+    process = two_processes(*EVALUATE, stall, folder=tmp_path, output_dir=tmp_path / "output", **options)
+    print(time.monotonic()-start)
+    assert process.returncode != 0
+    print(process.stderr)
