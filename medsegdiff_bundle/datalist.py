@@ -131,6 +131,8 @@ def image_datalist(
     """
     path = Path(source)
     if path.is_file():
+        if _is_dicom(path):
+            raise ValueError(f"{str(path)!r} is a DICOM file: give the folder that holds its series.")
         files = [path]
     elif (path / "dataset.json").is_file():
         files = [Path(case["image"]) for case in _decathlon_section(path, "validation")]
@@ -193,14 +195,14 @@ def series_datalist(
 
 
 def _dicom_files(folder: Path) -> list[Path]:
-    """Files of a folder that begin as DICOM files do; a DICOMDIR is an index of them."""
-    found = []
-    for file in sorted(folder.iterdir()):
-        if file.is_file() and file.name != "DICOMDIR":
-            with file.open("rb") as stream:
-                if stream.read(132)[128:] == b"DICM":
-                    found.append(file)
-    return found
+    """DICOM files of a folder but its DICOMDIR, which is an index of them."""
+    return sorted(file for file in folder.iterdir() if file.is_file() and file.name != "DICOMDIR" and _is_dicom(file))
+
+
+def _is_dicom(file: Path) -> bool:
+    """Whether a file begins as DICOM files do; needs no pydicom."""
+    with file.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
 
 
 def _check_series(folder: Path, files: list[Path], in_channels: int | None) -> None:

@@ -278,6 +278,18 @@ def test_what_would_give_a_wrong_volume_is_refused(make, sentence, array, tmp_pa
     assert sentence in str(raised.value)
 
 
+def test_one_slice_is_no_series(array, tmp_path):
+    write_series(tmp_path / "series", array, matrix_of("oblique"))
+    with pytest.raises(ValueError, match="is a DICOM file: give the folder that holds its series."):
+        image_datalist(tmp_path / "series" / "IM0000")
+
+
+def test_the_network_takes_pictures(array, tmp_path):
+    write_series(tmp_path / "series", array, matrix_of("oblique"))
+    with pytest.raises(ValueError, match="holds a DICOM series, which has 3 axes, the network takes 2."):
+        image_datalist(tmp_path / "series", spatial_dims=2)
+
+
 def test_channels_of_a_series(array, tmp_path):
     write_series(tmp_path / "series", array, matrix_of("oblique"))
     with pytest.raises(ValueError, match=r"has 1 channel\(s\), the network takes 3"):
