@@ -187,7 +187,7 @@ def test_uncertainty_is_the_pure_function(method):
     assert torch.equal(out["pred"], members)
 
 
-@pytest.mark.parametrize("chunk", [7, 2**18])
+@pytest.mark.parametrize("chunk", [7, 2**16])
 def test_several_maps_part_by_part(chunk, monkeypatch):
     monkeypatch.setattr(transforms, "CHUNK", chunk)
     members = MetaTensor(probabilities(4, 3, 6, 5), meta={"name": "case"})
