@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import time
-import zipfile
 from pathlib import Path
 
 import monai.bundle
@@ -19,8 +18,6 @@ import nibabel
 import numpy as np
 import pytest
 import requests
-import torch
-from monai.bundle import ConfigParser
 
 import medsegdiff_bundle
 
@@ -30,7 +27,7 @@ ENVIRONMENT = ROOT / ".venv-label"
 READY_WITHIN = 300  # seconds
 
 
-def guide_commands(heading):
+def commands_below(heading):
     """The first block of commands below a heading of the guide."""
     section = (ROOT / "docs" / "monai_label.md").read_text().split(f"\n## {heading}\n")[1]
     return re.search(r"^```\n(.*?)^```", section, re.MULTILINE | re.DOTALL)[1]
@@ -39,7 +36,7 @@ def guide_commands(heading):
 @pytest.fixture(scope="session")
 def label_python():
     """Python of the guide's environment, which is made again only when what it is made from has changed."""
-    commands = guide_commands("1. Install")
+    commands = commands_below("1. Install")
     digest = hashlib.sha256((commands + sys.version).encode())
     for name in ("constraints.txt", "scripts/monai_label/requirements.txt"):
         digest.update((ROOT / name).read_bytes())
@@ -52,18 +49,18 @@ def label_python():
 
 
 @pytest.fixture(scope="session")
-def packages(tmp_path_factory):
-    """Folder with the unpacked packages of two tasks; the weights for skin lesions are random."""
-    folder = tmp_path_factory.mktemp("packages")
-    parser = ConfigParser()
-    parser.read_config([str(ROOT / "configs" / name) for name in ("inference.json", "tasks/isic.json")])
-    torch.manual_seed(0)
-    torch.save(parser.get_parsed_content("network_def").state_dict(), folder / "random.pt")
-    for options in (["hippocampus"], ["isic", "--weights", str(folder / "random.pt")]):
-        command = [sys.executable, "scripts/package.py", "--output", str(folder), "--task", *options]
-        printed = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
-        zipfile.ZipFile(printed.split()[-1]).extractall(folder)
+def guide_workspace(tmp_path_factory):
+    """What the guide makes: `app` with the packaged bundle in `app/model`, and `studies`."""
+    folder = tmp_path_factory.mktemp("guide")
+    environment = {**os.environ, "WORKSPACE": str(folder)}
+    subprocess.run(["bash", "-e", "-c", commands_below("2. Bundle and app")], cwd=ROOT, check=True, env=environment)
     return folder
+
+
+@pytest.fixture(scope="session")
+def guide_commands():
+    """Function that returns the commands of one of the guide's steps."""
+    return commands_below
 
 
 class LabelServer:
@@ -82,6 +79,11 @@ class LabelServer:
         query = {"image": image, "output": output}
         return self.call("POST", f"/infer/{model}", params=query, data={"params": json.dumps(params)})
 
+    def slicer_params(self, kind, model):
+        """What 3D Slicer sends for a model: the first choice of every option that the server lists for it."""
+        options = self.call("GET", "/info/").json()[kind][model]["config"]
+        return {key: value[0] if isinstance(value, list) else value for key, value in options.items()}
+
     def volume(self, model, image, **params):
         return read_nifti(self.infer(model, image, "image", **params).content)
 
@@ -99,14 +101,18 @@ def read_nifti(content):
 
 @pytest.fixture(scope="session")
 def serve():
-    """Context manager that starts a server by a shell script and ends it: serve(script, log, port)."""
+    """Context manager that starts a server by a shell script, at a free port that the script finds in PORT."""
 
     @contextlib.contextmanager
-    def running(script, log, port):
+    def running(script, log, **variables):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
         # However this process ends, its end of the pipe is closed; then `read` returns, and the shell, the server and
         # the server's own processes, which are one group, are killed.
         watched = f"{{ {script}\nkill -KILL 0; }} & read -r; kill -KILL 0"
-        environment = {**os.environ, "PYTHONPATH": "", "MONAI_LABEL_SESSION_PATH": str(log.parent / "sessions")}
+        environment = {**os.environ, "MONAI_LABEL_SESSION_PATH": str(log.parent / "sessions"), **variables}
+        environment |= {"PORT": str(port), "PYTHONPATH": ""}
         with log.open("w") as output:
             process = subprocess.Popen(
                 ["bash", "-c", watched],
@@ -138,18 +144,6 @@ def answers(url):
         return requests.get(f"{url}/info/", timeout=60).ok
     except requests.ConnectionError:
         return False
-
-
-@pytest.fixture(scope="session")
-def free_port():
-    """Function that finds a port nobody listens to."""
-
-    def find():
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return probe.getsockname()[1]
-
-    return find
 
 
 @pytest.fixture

@@ -5,11 +5,16 @@ import json
 import os
 import shutil
 import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK as sitk
+import torch
+from monai.bundle import ConfigParser
 from PIL import Image
 
 import medsegdiff_bundle
@@ -25,14 +30,29 @@ PICTURE_SIZE = (90, 70)  # width and height
 
 
 @pytest.fixture(scope="module")
-def workspace(label_python, packages, tmp_path_factory):
+def skin_package(tmp_path_factory):
+    """The unpacked package for skin lesions, with random weights."""
+    folder = tmp_path_factory.mktemp("skin")
+    parser = ConfigParser()
+    parser.read_config([str(ROOT / "configs" / name) for name in ("inference.json", "tasks/isic.json")])
+    torch.manual_seed(0)
+    torch.save(parser.get_parsed_content("network_def").state_dict(), folder / "random.pt")
+    options = ["--task", "isic", "--weights", str(folder / "random.pt"), "--output", str(folder)]
+    subprocess.run([sys.executable, "scripts/package.py", *options], cwd=ROOT, check=True)
+    (package,) = folder.glob("*.zip")
+    zipfile.ZipFile(package).extractall(folder)
+    return folder / SKIN
+
+
+@pytest.fixture(scope="module")
+def workspace(label_python, guide_workspace, skin_package, tmp_path_factory):
     """A folder with the stock app and both bundles in it, and with a folder of four volumes and a picture."""
     folder = tmp_path_factory.mktemp("stock")
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts" / "monai_label" / "shim")}
     options = ["--download", "--name", "monaibundle", "--output", str(folder)]
     subprocess.run([label_python, "-m", "monailabel.main", "apps", *options], check=True, env=environment)
-    for name in (HIPPOCAMPUS, SKIN):
-        shutil.copytree(packages / name, folder / "monaibundle" / "model" / name)
+    for source in (guide_workspace / "app" / "model" / HIPPOCAMPUS, skin_package):
+        shutil.copytree(source, folder / "monaibundle" / "model" / source.name)
     (folder / "studies").mkdir()
     for study in STUDIES:
         shutil.copy(SAMPLE_DATA / "imagesTr" / f"{study}.nii.gz", folder / "studies")
@@ -44,14 +64,13 @@ def workspace(label_python, packages, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def server(workspace, label_python, serve, free_port):
-    port = free_port()
+def server(workspace, label_python, serve):
     script = (
         "export PYTHONPATH=scripts/monai_label/shim\n"
         f"{label_python} -m monailabel.main start_server --app {workspace}/monaibundle --studies {workspace}/studies "
-        f"--host 127.0.0.1 --port {port} --conf models {HIPPOCAMPUS},{SKIN} --conf zoo_source local --conf sam2 false"
+        f"--host 127.0.0.1 --port $PORT --conf models {HIPPOCAMPUS},{SKIN} --conf zoo_source local --conf sam2 false"
     )
-    with serve(script, workspace / "server.log", port) as running:
+    with serve(script, workspace / "server.log") as running:
         yield running
 
 
@@ -106,11 +125,19 @@ def test_request_parameters_take_effect(server, workspace, bundle, bundle_mask, 
     assert (mask != expected).sum() < (usual != expected).sum() / 4
 
 
-def test_uploaded_volume(server, workspace):
+def test_what_slicer_asks_for(server, workspace, tmp_path):
+    """It sends every option, and reads a NRRD file of whole labels."""
     study = STUDIES[0]
-    with (workspace / "studies" / f"{study}.nii.gz").open("rb") as file:
-        answer = server.call("POST", f"/infer/{HIPPOCAMPUS}", params={"output": "json"}, files={"file": file})
-    assert answer.json()["label_names"] == {"anterior": 1, "posterior": 2}
+    params = server.slicer_params("models", HIPPOCAMPUS) | {"result_extension": ".nrrd", "result_dtype": "uint8"}
+    answer = server.infer(HIPPOCAMPUS, study, "image", **params)
+    (tmp_path / "mask.nrrd").write_bytes(answer.content)
+    mask = sitk.ReadImage(tmp_path / "mask.nrrd")
+    image = sitk.ReadImage(workspace / "studies" / f"{study}.nii.gz")
+    assert mask.GetSize() == image.GetSize()
+    for place in ("GetOrigin", "GetSpacing", "GetDirection"):
+        np.testing.assert_allclose(getattr(mask, place)(), getattr(image, place)(), atol=1e-4)
+    expected = np.asarray(server.volume(HIPPOCAMPUS, study).dataobj)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(mask).T, expected)
 
 
 def test_batch_inference_keeps_a_mask_of_every_study(server, workspace, dice):
@@ -148,7 +175,7 @@ def test_training_on_submitted_labels_gives_the_weights_that_are_used(server, wo
     for name in STUDIES:
         with (SAMPLE_DATA / "labelsTr" / f"{name}.nii.gz").open("rb") as label:
             server.call("PUT", "/datastore/label", params={"image": name, "tag": "final"}, files={"label": label})
-    request = {"max_epochs": 1, "device": "cpu", "multi_gpu": False, "val_split": 0.25}
+    request = server.slicer_params("trainers", HIPPOCAMPUS) | {"max_epochs": 1, "val_split": 0.25}
     server.call("POST", f"/train/{HIPPOCAMPUS}", json=request)
     server.wait_for("train")
     log = server.log.read_text()
@@ -159,5 +186,5 @@ def test_training_on_submitted_labels_gives_the_weights_that_are_used(server, wo
     expected = voxels(bundle_mask(bundle, workspace / "studies" / f"{study}.nii.gz"))
     assert (after != expected).sum() < (before != expected).sum() / 4
     assert dice(after, label_of(study)).min() > 0.7  # the training began with the weights of the package
-    # The server offers what lies beside model.pt, shortest name first, and would take it for the model.
-    assert server.call("GET", "/info/").json()["trainers"][HIPPOCAMPUS]["config"]["model_filename"] == ["model.pt"]
+    # Every .pt file would be offered as a model, and 3D Slicer would send the one with the shortest name.
+    assert server.slicer_params("trainers", HIPPOCAMPUS)["model_filename"] == "model.pt"

@@ -28,8 +28,8 @@ def disagreement(members: torch.Tensor) -> float:
     """How much the members of one study disagree about its structures.
 
     Mean mutual information (see `medsegdiff_bundle.uncertainty`) of the voxels that at least one member gives to a
-    structure: unlike the entropy, which is as high where every member is unsure in the same way, it grows only with what
-    more labels can settle. The mean does not grow with the size of the structure.
+    structure. Unlike the entropy, which is also high where all members are unsure in the same way, it is what more
+    labels can settle; and a mean does not grow with the size of the structure.
 
     Args:
         members: class probabilities, (E, K, S).
