@@ -51,9 +51,9 @@ def trained(small_training, tmp_path_factory):
 def test_training_writes_weights_pictures_and_curves(trained):
     weights = torch.load(trained / "model.pt", weights_only=True)
     assert all(isinstance(value, torch.Tensor) for value in weights.values())
-    assert {path.name for path in trained.iterdir()} == {"last.pt", "model.pt", "overlays", "tensorboard"}
+    assert {path.name for path in trained.iterdir()} == {"last.ckpt", "model.pt", "overlays", "tensorboard"}
     assert len(list((trained / "overlays").glob("epoch_*.png"))) == 2
-    state = torch.load(trained / "last.pt", weights_only=True)
+    state = torch.load(trained / "last.ckpt", weights_only=True)
     assert (state["epoch"], state["iteration"]) == (2, 4)
     assert 0 <= state["best_metric"] <= 1
 
@@ -79,7 +79,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(small_training, tmp_
     bundle_run("train.json", output_dir=str(whole), epochs=2, **settings)
     bundle_run("train.json", output_dir=str(parts), epochs=1, **settings)
     bundle_run("train.json", output_dir=str(parts), epochs=2, resume=True, **settings)
-    expected, state = (torch.load(folder / "last.pt", weights_only=True) for folder in (whole, parts))
+    expected, state = (torch.load(folder / "last.ckpt", weights_only=True) for folder in (whole, parts))
     assert (state["epoch"], state["iteration"]) == (2, 4)
     assert all(each["step"] == 4 for each in state["optimizer"]["state"].values())
     for part in ("network", "ema_network"):
@@ -90,8 +90,8 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(small_training, tmp_
 def test_resume_does_not_replace_better_weights(trained, small_training, tmp_path):
     folder = tmp_path / "resumed"
     shutil.copytree(trained, folder)
-    state = torch.load(folder / "last.pt", weights_only=True)
-    torch.save({**state, "best_metric": 2.0}, folder / "last.pt")
+    state = torch.load(folder / "last.ckpt", weights_only=True)
+    torch.save({**state, "best_metric": 2.0}, folder / "last.ckpt")
     kept = (folder / "model.pt").read_bytes()
     bundle_run("train.json", output_dir=str(folder), epochs=3, resume=True, **small_training)
     assert (folder / "model.pt").read_bytes() == kept
@@ -106,7 +106,7 @@ def test_evaluation_prints_fused_and_anchor(trained, small_training, tmp_path, c
         **small_training,
     )
     lines = capsys.readouterr().out.splitlines()
-    best = torch.load(trained / "last.pt", weights_only=True)["best_metric"]
+    best = torch.load(trained / "last.ckpt", weights_only=True)["best_metric"]
     assert f"Dice: {best:.4f}" in lines  # the same cases, steps, members and weights as in training
     assert any(line.startswith("anchor 0.") and "posterior" in line for line in lines)
     assert len((tmp_path / "fused_raw.csv").read_text().splitlines()) == 3

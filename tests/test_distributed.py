@@ -121,7 +121,7 @@ def test_two_processes_train_as_one_with_the_doubled_batch(training, trained, tm
     options = {**options, "train#sampler#shuffle": False, "batch_size": 1}
     output = output_of(two_processes(*files, folder=tmp_path, output_dir=tmp_path, **options))
     assert output.count("Dice: ") == 1
-    one, two = (torch.load(folder / "last.pt", weights_only=True) for folder in (trained, tmp_path))
+    one, two = (torch.load(folder / "last.ckpt", weights_only=True) for folder in (trained, tmp_path))
     assert one["iteration"] == two["iteration"] == 4
     for part in ("network", "ema_network"):
         torch.testing.assert_close(two[part], one[part], rtol=0, atol=2e-5)  # four steps of up to 1e-3

@@ -18,21 +18,21 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingCheckpoint:
-    """Write `last.pt` after each epoch, `model.pt` after each validation that beats all before; resume from `last.pt`.
+    """Write `last.ckpt` after each epoch, `model.pt` after each validation that beats all before.
 
-    `model.pt` is the flat state dict of the averaged weights, as `monai.bundle.load` and MONAI Label read it. `last.pt`
-    holds everything that a resume needs; what is random in an epoch follows from its number, see `EpochSeed`. Files are
-    written beside their place and then moved there, so a killed run leaves no torn file. Of several processes only the
-    first writes.
+    `model.pt` is the flat state dict of the averaged weights, as `monai.bundle.load` and MONAI Label read it.
+    `last.ckpt` holds everything that a resume needs; were it a `.pt` file too, MONAI Label would take it for the model.
+    What is random in an epoch follows from its number, see `EpochSeed`. Files are written beside their place and then
+    moved there, so a killed run leaves no torn file. Of several processes only the first writes.
 
     Args:
         output_dir: folder of both files; made if need be.
         ema_network: the averaged network.
-        objects: what else `last.pt` holds: everything with `state_dict` and `load_state_dict`.
+        objects: what else `last.ckpt` holds: everything with `state_dict` and `load_state_dict`.
         lr_scheduler: stepped once per iteration; a resume sets it to the iterations done, and its length stays that of
             the new run, which may have more epochs.
         evaluator: the validation engine, whose key metric decides (the larger, the better).
-        resume: continue from `last.pt` instead of starting anew.
+        resume: continue from `last.ckpt` instead of starting anew.
 
     Raises:
         ValueError: nothing to resume from, or nothing left to do.
@@ -53,8 +53,8 @@ class TrainingCheckpoint:
         self.lr_scheduler = lr_scheduler
         self.best_metric = -math.inf
         self.metric_name = "fused"
-        if resume and not (self.output_dir / "last.pt").is_file():
-            raise ValueError(f"There is nothing to resume from: {str(self.output_dir / 'last.pt')!r} does not exist.")
+        if resume and not (self.output_dir / "last.ckpt").is_file():
+            raise ValueError(f"There is nothing to resume from: {str(self.output_dir / 'last.ckpt')!r} does not exist.")
         self.resume = resume
         evaluator.add_event_handler(Events.COMPLETED, self.save_best)
 
@@ -66,8 +66,8 @@ class TrainingCheckpoint:
         engine.add_event_handler(Events.COMPLETED, self.report_best)
 
     def load(self, engine: Engine) -> None:
-        """Continue where `last.pt` ends."""
-        path = self.output_dir / "last.pt"
+        """Continue where `last.ckpt` ends."""
+        path = self.output_dir / "last.ckpt"
         state = torch.load(path, map_location="cpu", weights_only=True)
         if state["epoch"] >= (engine.state.max_epochs or 0):
             raise ValueError(
@@ -83,7 +83,7 @@ class TrainingCheckpoint:
         logger.info(f"Resumed from {path} after epoch {state['epoch']}.")
 
     def save_last(self, engine: Engine) -> None:
-        """Write `last.pt`."""
+        """Write `last.ckpt`."""
         state = {name: thing.state_dict() for name, thing in self.objects.items()}
         state |= {
             "ema_network": self.ema_network.state_dict(),
@@ -91,7 +91,7 @@ class TrainingCheckpoint:
             "iteration": engine.state.iteration,
             "best_metric": self.best_metric,
         }
-        self._write(state, "last.pt")
+        self._write(state, "last.ckpt")
 
     def save_best(self, evaluator: Engine) -> None:
         """Write `model.pt` if the validation was the best so far."""

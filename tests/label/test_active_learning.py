@@ -1,0 +1,99 @@
+"""The server of docs/monai_label.md hands out the studies that the members of the ensemble disagree on most."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+import medsegdiff_bundle
+from medsegdiff_bundle.uncertainty import mutual_information
+
+pytestmark = pytest.mark.monai_label
+
+ROOT = Path(medsegdiff_bundle.__file__).parent.parent
+SAMPLE_DATA = ROOT / "medsegdiff_bundle" / "sample_data" / "hippocampus"
+HIPPOCAMPUS = "hippocampus_mri_medsegdiff_segmentation"
+STUDIES = [f"hippocampus_{number}" for number in ("001", "003", "007")]
+
+
+@pytest.fixture(scope="module")
+def server(guide_workspace, label_python, serve, guide_commands):
+    """The guide's server, with three of its studies."""
+    for path in (guide_workspace / "studies").iterdir():
+        if path.name.split(".")[0] not in STUDIES:
+            path.unlink()
+    with serve(guide_commands("3. Server"), guide_workspace / "server.log", WORKSPACE=str(guide_workspace)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def expected(guide_workspace):
+    """The same scores, computed without the server: mean mutual information where any member sees a structure."""
+    bundle = guide_workspace / "app" / "model" / HIPPOCAMPUS
+    parser = ConfigParser()
+    parser.read_config(str(bundle / "configs" / "inference.json"))
+    parser.update({"bundle_root": str(bundle), "device": "cpu"})
+    network = parser.get_parsed_content("network_def").eval()
+    network.load_state_dict(torch.load(bundle / "models" / "model.pt", weights_only=True))
+    scores = {}
+    for study in STUDIES:
+        image = parser.get_parsed_content("preprocessing")(
+            {"image": str(guide_workspace / "studies" / f"{study}.nii.gz")}
+        )
+        members = parser.get_parsed_content("inferer")(image["image"][None], network)[0].as_tensor()
+        scores[study] = mutual_information(members)[(members.argmax(1) > 0).any(0)].mean().item()
+    return scores
+
+
+def next_study(server):
+    return server.call("POST", "/activelearning/disagreement", json={}).json()["id"]
+
+
+def scores_of(server):
+    info = {study: server.call("GET", "/datastore/image/info", params={"image": study}).json() for study in STUDIES}
+    return {study: each.get("disagreement") for study, each in info.items()}
+
+
+def test_info_lists_method_and_strategy_beside_those_of_monaibundle(server):
+    info = server.call("GET", "/info/").json()
+    assert set(info["scoring"]) == {"disagreement"}
+    assert set(info["strategies"]) == {"random", "first", "disagreement"}
+    assert set(info["models"]) == set(info["trainers"]) == {HIPPOCAMPUS}
+
+
+def test_the_server_scores_by_itself(server, expected):
+    server.wait_for("scoring")
+    deadline = time.monotonic() + 60  # until the server has read what that process wrote
+    while None in (scores := scores_of(server)).values():
+        assert time.monotonic() < deadline, scores
+        time.sleep(0.5)
+    assert scores == pytest.approx(expected, rel=1e-3)
+
+
+def test_scores_are_renewed_when_the_weights_change(server, guide_workspace, expected):
+    def score(**params):
+        return server.call("POST", "/scoring/disagreement", params={"run_sync": "true"}, json=params).json()
+
+    weights = guide_workspace / "app" / "model" / HIPPOCAMPUS / "models" / "model.pt"
+    assert score() == {"total": 3, "executed": 0}
+    os.utime(weights)
+    assert score(ensemble_size=2) == {"total": 3, "executed": 3}
+    assert all(scores_of(server)[study] < 0.9 * expected[study] for study in STUDIES)  # two members disagree less
+    os.utime(weights)
+    assert score() == {"total": 3, "executed": 3}
+    assert scores_of(server) == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_most_uncertain_study_is_handed_out_first(server, expected):
+    ranking = sorted(STUDIES, key=expected.get, reverse=True)
+    assert ranking not in (STUDIES, STUDIES[::-1])  # or the names alone would give it
+    assert next_study(server) == ranking[0]
+    assert next_study(server) == ranking[1]  # since someone may be at work on the first
+    with (SAMPLE_DATA / "labelsTr" / f"{ranking[0]}.nii.gz").open("rb") as label:
+        query = {"image": ranking[0], "tag": "final"}
+        server.call("PUT", "/datastore/label", params=query, files={"label": label})
+    assert next_study(server) == ranking[2]
+    assert next_study(server) == ranking[1]  # the first is done
