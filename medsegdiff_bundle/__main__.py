@@ -39,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _report(result: Segmentation) -> None:
-    print(f"{result.name}: {result.mask_file}", flush=True)
+    unit = result.report["unit"]
+    sizes = [f"{name} {structure['volume']:.3f} {unit}" for name, structure in result.report["structures"].items()]
+    print(f"{result.name}: {', '.join(sizes)}; mask in {result.mask_file}", flush=True)
 
 
 def _argument_parser() -> argparse.ArgumentParser:
@@ -48,7 +50,7 @@ def _argument_parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "segment",
         help="segment an image, or the images of a folder",
-        description="Write the mask, the uncertainty and a picture of both of each image.",
+        description="Write mask, uncertainty, a picture and a report of each image, and print the volumes.",
     )
     command.add_argument("image", help="NIfTI file, picture, folder of a DICOM series, or folder of images")
     command.add_argument("-o", "--output", dest="output_dir", metavar="FOLDER", required=True, help="made if need be")

@@ -39,7 +39,7 @@ class Segmentation(NamedTuple):
     affine: np.ndarray | None  # (4, 4), voxel to RAS in mm; None for a picture
     class_names: tuple[str, ...]  # K - 1, without the background
     members: np.ndarray | None  # (E, K, *S), float32 probabilities, if asked for
-    report: dict[str, Any]  # numbers about the case, see `inference.json`
+    report: dict[str, Any]  # volumes with their spread, and more: see `medsegdiff_bundle.report.ensemble_statistics`
     mask_file: Path | None  # where the mask was written, if output_dir was given
 
 
@@ -73,7 +73,7 @@ def segment(
             of a file of `configs/tasks`.
         affine: of an array of a volume, (4, 4), voxel to RAS in mm; `np.diag([1, 1, 2, 1])` says 2 mm from slice to
             slice. None stands for 1 mm along each axis.
-        output_dir: folder for mask, uncertainty and picture, and for the DICOM SEG of a series; None writes none.
+        output_dir: folder for mask, uncertainty, picture, report, and the DICOM SEG of a series; None writes none.
         checkpoint: file of weights.
         num_inference_steps: denoising steps per member.
         ensemble_size: members E.
@@ -190,7 +190,7 @@ def _run(parser: ConfigParser, return_members: bool, kept: bool, on_result: Call
                     affine=mask.affine.cpu().numpy() if volume else None,
                     class_names=class_names,
                     members=members_of(case) if return_members else None,
-                    report=case.get("result", {}),
+                    report=case["result"],
                     mask_file=Path(output_dir) / f"{name}_seg{output_ext}" if kept else None,
                 )
             )

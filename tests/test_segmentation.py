@@ -25,6 +25,7 @@ NETWORK = {"network_def#channels": [4, 8, 8], "network_def#num_heads": 2}
 SMALL = {
     "hippocampus": {**NETWORK, "network_def#token_size": 8},
     "isic": {**NETWORK, "network_def#token_size": 2, "patch_size": [16, 16]},
+    "lidc": {**NETWORK, "network_def#token_size": 2},
 }
 
 
@@ -104,23 +105,23 @@ def test_members(settings, crop):
     assert alone.members.shape == (1, 3, 16, 20, 18)
 
 
-@pytest.mark.parametrize("channels", [3, 1])
-def test_pictures(channels, settings, tmp_path):
+@pytest.mark.parametrize(("task", "channels"), [("isic", 3), ("lidc", 1)])
+def test_pictures(task, channels, settings, tmp_path):
     generator = np.random.default_rng(0)
     picture = generator.integers(0, 256, (24, 40, 3) if channels == 3 else (24, 40), dtype=np.uint8)
     Image.fromarray(picture).save(tmp_path / "picture.png")
     found = medsegdiff_bundle.segment(
-        tmp_path / "picture.png", "isic", output_dir=tmp_path / "out", return_members=True, **settings["isic"]
+        tmp_path / "picture.png", task, output_dir=tmp_path / "out", return_members=True, **settings[task]
     )
     assert found.mask.shape == found.uncertainty.shape == (24, 40)
     assert found.members.shape == (2, 2, 24, 40)
     assert found.affine is None
     assert len(np.unique(found.mask)) == 2
     np.testing.assert_array_equal(np.asarray(Image.open(found.mask_file)), found.mask * 255)
-    again = medsegdiff_bundle.segment(picture, "isic", **settings["isic"])
+    again = medsegdiff_bundle.segment(picture, task, **settings[task])
     np.testing.assert_array_equal(again.mask, found.mask)
     meta_tensor = LoadImage(ensure_channel_first=True)(tmp_path / "picture.png")
-    np.testing.assert_array_equal(medsegdiff_bundle.segment(meta_tensor, "isic", **settings["isic"]).mask, found.mask)
+    np.testing.assert_array_equal(medsegdiff_bundle.segment(meta_tensor, task, **settings[task]).mask, found.mask)
 
 
 def test_a_folder_gives_a_list(settings, crop, tmp_path):
@@ -182,7 +183,11 @@ def test_unknown_attributes_stay_unknown():
 def test_the_command(settings, crop, tmp_path, capsys):
     small = settings["hippocampus"]["checkpoint"]
     assert main(["segment", str(crop), "-o", str(tmp_path / "out"), "--steps", "1", "--members", "1"]) == 0
-    assert capsys.readouterr().out == f"crop: {tmp_path / 'out' / 'crop_seg.nii.gz'}\n"
+    mask = nibabel.load(tmp_path / "out" / "crop_seg.nii.gz")
+    voxel = abs(np.linalg.det(OBLIQUE[:3, :3])) / 1000  # ml
+    anterior, posterior = (voxel * (np.asarray(mask.dataobj) == number).sum() for number in (1, 2))
+    expected = f"crop: anterior {anterior:.3f} ml, posterior {posterior:.3f} ml; mask in {mask.get_filename()}\n"
+    assert capsys.readouterr().out == expected
     assert main(["segment", str(crop), "-o", str(tmp_path / "no"), "--checkpoint", small]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""

@@ -1,6 +1,7 @@
 """The wheel: complete, and able to segment in an environment that never saw this repository."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -64,7 +65,10 @@ def test_it_segments_in_an_empty_folder(wheel, tmp_path):
     image, label = (SAMPLE / part / "hippocampus_001.nii.gz" for part in ("imagesTr", "labelsTr"))
     words = (python, "-m", "medsegdiff_bundle", "segment", image, "-o", "out", "--members", "1", "--device", "cpu")
     printed = run(*words, cwd=folder, env=environment)
-    assert printed == "hippocampus_001: out/hippocampus_001_seg.nii.gz\n"
+    assert re.fullmatch(
+        r"hippocampus_001: anterior \d\.\d+ ml, posterior \d\.\d+ ml; mask in out/hippocampus_001_seg\.nii\.gz\n",
+        printed,
+    )
     mask = np.asarray(nibabel.load(folder / "out" / "hippocampus_001_seg.nii.gz").dataobj)
     expected = np.asarray(nibabel.load(label).dataobj)
     for value in (1, 2):
