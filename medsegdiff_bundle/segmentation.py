@@ -6,7 +6,6 @@ by the caller's settings. An array takes the same way, as a file in a folder tha
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
 from collections.abc import Callable
@@ -202,7 +201,6 @@ def _run(parser: ConfigParser, return_members: bool, kept: bool, on_result: Call
             output: Any = engine.state.output
             output["members"] = output["pred"]  # which fusion is about to replace
 
-    logging.getLogger("monai.networks.utils").setLevel(logging.WARNING)  # or it prints how many weights it copied
     evaluator.run()
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from ignite.engine import Engine, Events
-from monai.networks import copy_model_state
 from torch import Tensor, nn
 
 
@@ -48,17 +47,18 @@ class WeightsLoader:
             raise ValueError(f"The weights {self.path!r} cannot be read: {error}.") from error
         if not isinstance(weights, dict) or not all(isinstance(weight, Tensor) for weight in weights.values()):
             raise ValueError(f"The file {self.path!r} holds something else than weights, a flat state dict.")
-        self._check(weights)
-        copy_model_state(self.network, weights)
+        self.network.load_state_dict(self._fitting(weights), strict=self.strict)
 
-    def _check(self, weights: dict[str, Tensor]) -> None:
+    def _fitting(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights that agree with the network's in name and shape; if strict, all."""
         own = self.network.state_dict()
-        agreeing = [name for name in own if name in weights and weights[name].shape == own[name].shape]
-        if not agreeing:
+        fitting = {name: weight for name, weight in weights.items() if name in own and weight.shape == own[name].shape}
+        if not fitting:
             raise ValueError(f"The weights {self.path!r} have no weight in common with the network.")
-        if self.strict and len(agreeing) < max(len(own), len(weights)):
-            name = next(name for name in [*own, *weights] if name not in agreeing)
+        if self.strict and len(fitting) < max(len(own), len(weights)):
+            name = next(name for name in [*own, *weights] if name not in fitting)
             have, want = (str(tuple(d[name].shape)) if name in d else "nothing" for d in (weights, own))
             raise ValueError(
                 f"The weights {self.path!r} do not fit: {name} is {have} in the file, {want} in the network."
             )
+        return fitting
