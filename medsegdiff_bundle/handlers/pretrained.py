@@ -53,7 +53,7 @@ class WeightsLoader:
         """The weights that agree with the network's in name and shape; if strict, all."""
         own = self.network.state_dict()
         fitting = {name: weight for name, weight in weights.items() if name in own and weight.shape == own[name].shape}
-        if not fitting:
+        if not (own.keys() & weights.keys() if self.strict else fitting):
             raise ValueError(f"The weights {self.path!r} have no weight in common with the network.")
         if self.strict and len(fitting) < max(len(own), len(weights)):
             name = next(name for name in [*own, *weights] if name not in fitting)
