@@ -111,9 +111,19 @@ def test_mask_is_that_of_inference_json(server, workspace, bundle, bundle_mask, 
     np.testing.assert_allclose(dice(np.asarray(mask.dataobj), label_of(study)), expected, atol=1e-3)
 
 
-def test_infer_returns_json(server):
-    answer = server.infer(HIPPOCAMPUS, STUDIES[0], "json").json()
+def test_json_has_volumes_and_uncertainty_of_each_structure(server):
+    study = STUDIES[0]
+    answer = server.infer(HIPPOCAMPUS, study, "json", ensemble_size=3).json()
     assert answer["label_names"] == {"anterior": 1, "posterior": 2}
+    assert (answer["ensemble_size"], answer["unit"]) == (3, "ml")
+    mask = server.volume(HIPPOCAMPUS, study, ensemble_size=3)
+    voxel = abs(np.linalg.det(mask.affine[:3, :3])) / 1000
+    for name, label in answer["label_names"].items():
+        structure = answer["structures"][name]
+        assert structure["volume"] == pytest.approx(voxel * (np.asarray(mask.dataobj) == label).sum())
+        assert len(structure["member_volumes"]) == 3
+        assert 0.5 < structure["pairwise_dice"] < 1
+        assert 0 < structure["mean_uncertainty"] < 1
 
 
 @pytest.mark.parametrize("params", [{"num_inference_steps": 4}, {"ensemble_size": 1}, {"fusion": "staple"}])
