@@ -63,7 +63,7 @@ def blend_windows(
                 if result.numel() == 0:
                     shape = (len(image), num_members, piece.shape[1], *image.shape[2:])
                     result = torch.empty(shape, dtype=piece.dtype, device=piece.device)
-                result[(n, slice(first, first + len(piece)), slice(None), *box)] = piece
+                result[n, first : first + len(piece)][(slice(None), slice(None), *box)] = piece
                 first += len(piece)
     return result
 
