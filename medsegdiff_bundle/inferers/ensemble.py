@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import logging
+import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from numbers import Integral
 from typing import Any
 
@@ -12,11 +13,15 @@ import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
 from monai.networks.schedulers import Scheduler
-from torch import Tensor
-from torch.utils._pytree import tree_map_only
+from torch import Tensor, nn
+from tqdm import tqdm
 
-from .noise import member_noise
-from .windows import blend_windows
+from .sampling import MemberSampler
+from .windows import blend_windows, window_starts
+
+SMALLEST_WINDOW = 32  # voxels per axis, below which running out of memory is an error
+
+logger = logging.getLogger(__name__)
 
 
 def _is_whole(number: Any) -> bool:
@@ -28,28 +33,33 @@ class EnsembleInferer(Inferer):
 
     The condition is encoded once per image or window and serves every step of every member. A member's noise is a
     function of seed, member, position and step (see `member_noise`), the same for each image of a batch, so a member
-    depends neither on the batch nor on the other members. Windows come from MONAI's `sliding_window_inference`, see
-    `blend_windows`.
+    depends neither on the batch nor on the other members, and overlapping windows share their noise.
+
+    Where the memory of a GPU does not suffice, fewer members run at once, and if one is too many, windows are halved
+    until they fit; both are logged. The first leaves the result as it is, smaller windows see less around them.
 
     Args:
         scheduler: one of `medsegdiff_bundle.schedulers`; copied at each call, so its state is never shared.
         num_inference_steps: denoising steps per member, 1 to `scheduler.num_train_timesteps`.
         ensemble_size: members E.
-        members_per_batch: members that run through the network at once; None takes all. It changes memory and speed,
-            not the result.
+        members_per_batch: members that run through the network at once; None takes as many as half of the free memory
+            holds, judging by the first. It changes memory and speed, not the result.
         seed: of the ensemble.
         roi_size: window in voxels, one number or one per axis; cut to the image where it is larger. None takes the
             image whole.
-        overlap: of neighbouring windows, 0 to below 1.
+        overlap: of neighbouring windows, at least; 0 to below 1.
         start_from_anchor: timestep at which to start, from the anchor noised to its level (truncated diffusion, Zheng
             et al. 2022, arXiv 2202.09671); None starts from pure noise at T - 1.
         anchor_only: the Condition Model's segmentation is the only member: one pass, no diffusion.
         return_anchor: put the Condition Model's segmentation before the members; `SplitAnchord` takes it off.
         output: "probabilities", (N, E, K, S) float32 that sum to one over the K classes; or "labels", (N, E, 1, S)
-            uint8, K times fewer numbers of a quarter of the size. Without windows, the probabilities of no more than
-            `members_per_batch` members exist at a time; windows are blended before the classes are chosen.
+            uint8, K times fewer numbers of a quarter of the size. Then the probabilities of no more than
+            `members_per_batch` members exist at a time, of the image or of one window, and those of all members where
+            windows overlap, which are blended before the classes are chosen.
         amp: run the network in bfloat16 autocast; without it, autocast of the caller stays in force.
-        progress: show a bar over the windows.
+        channels_last: keep the channels of a voxel side by side in memory, of the images and of the weights of the
+            network that is called. It changes the speed (`docs/speed.md`), not the result.
+        progress: show one bar over windows, members and steps.
 
     Raises:
         ValueError: an argument is out of range.
@@ -69,6 +79,7 @@ class EnsembleInferer(Inferer):
         return_anchor: bool = False,
         output: str = "probabilities",
         amp: bool = False,
+        channels_last: bool = False,
         progress: bool = False,
     ) -> None:
         super().__init__()
@@ -95,7 +106,7 @@ class EnsembleInferer(Inferer):
         self.scheduler = scheduler
         self.num_inference_steps = num_inference_steps
         self.ensemble_size = ensemble_size
-        self.members_per_batch = members_per_batch or ensemble_size
+        self.members_per_batch = members_per_batch
         self.seed = seed
         self.roi_size = roi_size
         self.overlap = overlap
@@ -104,7 +115,9 @@ class EnsembleInferer(Inferer):
         self.return_anchor = return_anchor
         self.output = output
         self.amp = amp
+        self.channels_last = channels_last
         self.progress = progress
+        self._bytes_per_member: dict[Any, tuple[int, bool]] = {}
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
@@ -124,24 +137,71 @@ class EnsembleInferer(Inferer):
         Raises:
             ValueError: `roi_size` does not fit the image's number of axes, or the network predicts something else than
                 the scheduler expects.
+            torch.OutOfMemoryError: one member of the smallest window does not fit.
         """
         expected = getattr(self.scheduler, "prediction_type", None)
         predicted = getattr(network, "prediction_type", expected)
         if not self.anchor_only and predicted != expected:
             raise ValueError(f"The network's prediction_type is {predicted!r}, the scheduler's {expected!r}.")
         image = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+        if self.channels_last:
+            memory_format = torch.channels_last if image.ndim == 4 else torch.channels_last_3d
+            image = image.to(memory_format=memory_format)
+            if isinstance(network, nn.Module):
+                network.to(memory_format=memory_format)  # type: ignore[call-overload]
+        roi = self._window(image)
+        members = None
+        while members is None:
+            try:
+                members = self._run(image, roi, network, args, kwargs)
+            except torch.OutOfMemoryError:
+                smaller = _halved(roi or list(image.shape[2:]))
+                if smaller is None:
+                    raise
+                logger.warning("Out of memory with one member: starting again with windows of %s voxels.", smaller)
+                roi = smaller
+        return MetaTensor(members).copy_meta_from(inputs) if isinstance(inputs, MetaTensor) else members
+
+    def _window(self, image: Tensor) -> list[int] | None:
+        """Size of the windows, None for the whole image."""
+        if self.roi_size is None:
+            return None
+        size = image.shape[2:]
+        roi = [self.roi_size] * len(size) if isinstance(self.roi_size, int) else list(self.roi_size)
+        if len(roi) != len(size):
+            raise ValueError(f"roi_size must have {len(size)} numbers, one per axis of the image, got {self.roi_size}.")
+        # Padding a smaller image up to the window would be no help: the network takes it as it is.
+        return [min(edge, whole) for edge, whole in zip(roi, size, strict=True)]
+
+    def _run(
+        self, image: Tensor, roi: list[int] | None, network: Any, args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> Tensor:
+        """The result for windows of a size, or for the image as a whole."""
         scheduler: Any = copy.deepcopy(self.scheduler).to(image.device)
         scheduler.set_timesteps(self.num_inference_steps, image.device, self.start_from_anchor)
-
-        def segment(window: Tensor, start: Sequence[int]) -> Tensor:
-            with torch.autocast(image.device.type, dtype=torch.bfloat16) if self.amp else nullcontext():
-                return self._segment(window, start, scheduler, network, *args, **kwargs)
-
-        if self.roi_size is None:
-            members = segment(image, [0] * (image.ndim - 2))
-        else:
-            members = self._blend(image, self.roi_size, segment)
-        return MetaTensor(members).copy_meta_from(inputs) if isinstance(inputs, MetaTensor) else members
+        edges = zip(image.shape[2:], roi or image.shape[2:], strict=True)
+        windows = math.prod(len(window_starts(*edge, self.overlap)) for edge in edges)
+        per_window = 1 if self.anchor_only else self.ensemble_size * self.num_inference_steps
+        with tqdm(total=len(image) * windows * per_window, desc="sampling", disable=not self.progress) as bar:
+            sample = MemberSampler(
+                network,
+                args,
+                kwargs,
+                scheduler,
+                self.ensemble_size,
+                self.members_per_batch,
+                self.seed,
+                self.start_from_anchor,
+                self.anchor_only,
+                self.return_anchor,
+                self.amp,
+                self._bytes_per_member,
+                bar.update,
+            )
+            if roi is None:
+                return torch.cat([self._finish(batch) for batch in sample(image, [0] * (image.ndim - 2))], dim=1)
+            num_members = self.return_anchor + (1 if self.anchor_only else self.ensemble_size)
+            return blend_windows(image, roi, self.overlap, num_members, sample, self._finish)
 
     def _finish(self, members: Tensor) -> Tensor:
         """What `output` asks for, from probabilities (N, M, K, S)."""
@@ -149,55 +209,11 @@ class EnsembleInferer(Inferer):
             return members.max(dim=2, keepdim=True).indices.to(torch.uint8)  # many times faster than argmax
         return members
 
-    def _blend(
-        self, image: Tensor, roi_size: Sequence[int] | int, segment: Callable[[Tensor, Sequence[int]], Tensor]
-    ) -> Tensor:
-        """`segment` over the windows of each image."""
-        size = image.shape[2:]
-        roi = [roi_size] * len(size) if isinstance(roi_size, int) else list(roi_size)
-        if len(roi) != len(size):
-            raise ValueError(f"roi_size must have {len(size)} numbers, one per axis of the image, got {roi_size}.")
-        # MONAI would pad a smaller image with zeros up to the window; the network takes it as it is.
-        roi = [min(edge, whole) for edge, whole in zip(roi, size, strict=True)]
-        return blend_windows(image, roi, self.overlap, segment, self._finish, self.progress)
 
-    def _segment(
-        self, image: Tensor, start: Sequence[int], scheduler: Any, network: Any, *args: Any, **kwargs: Any
-    ) -> Tensor:
-        """All members of one whole image, finished, or of one window whose first voxel is `start`: (N, M, K, S)."""
-        finish = self._finish if self.roi_size is None else lambda members: members
-        if self.anchor_only:
-            anchor = finish(torch.softmax(network(image, *args, **kwargs).float(), dim=1).unsqueeze(1))
-            return torch.cat([anchor, anchor], dim=1) if self.return_anchor else anchor
-        features = network.encode(image, *args, **kwargs)
-        batches = []
-        if self.return_anchor:
-            batches.append(finish(torch.softmax(features.logits.float(), dim=1).unsqueeze(1)))
-        for first in range(0, self.ensemble_size, self.members_per_batch):
-            members = range(first, min(first + self.members_per_batch, self.ensemble_size))
-            batches.append(finish(self._sample(members, start, scheduler, network, features)))
-        return torch.cat(batches, dim=1)
-
-    def _sample(self, members: range, start: Sequence[int], scheduler: Any, network: Any, features: Any) -> Tensor:
-        """Denoise some members of one encoded batch of images: (N, len(members), K, S)."""
-        batch, *shape = features.logits.shape
-        device = features.logits.device
-
-        def noise(step: int) -> Tensor:
-            each = [member_noise(self.seed, member, step, start, shape) for member in members]
-            return torch.stack(each).to(device).repeat(batch, *[1] * len(shape))  # (N * E, K, S), image by image
-
-        if batch > 1:  # one image's features serve all of its members as they are
-            features = tree_map_only(Tensor, lambda feature: feature.repeat_interleave(len(members), dim=0), features)
-        x = noise(0)
-        if self.start_from_anchor is not None:
-            anchor = 2 * torch.softmax(features.logits.float(), dim=1) - 1
-            x = scheduler.add_noise(anchor.expand_as(x), x, scheduler.timesteps[0])
-        for step, timestep in enumerate(scheduler.timesteps):
-            prediction = network.denoise(x, timestep, features)
-            x, _ = scheduler.step(
-                prediction.float(), timestep, x, noise=noise(step + 1) if scheduler.stochastic else None
-            )
-        # One-hot in [-1, 1] back to a distribution; the floor keeps it defined where every class was clipped to -1.
-        probabilities = ((x + 1) / 2).clamp(1e-6, 1)
-        return (probabilities / probabilities.sum(dim=1, keepdim=True)).unflatten(0, (batch, -1))
+def _halved(size: list[int]) -> list[int] | None:
+    """Half of the longest axis of a window, or None if it is small enough."""
+    longest = max(size)
+    if longest <= SMALLEST_WINDOW:
+        return None
+    axis = size.index(longest)
+    return [*size[:axis], (longest + 1) // 2, *size[axis + 1 :]]

@@ -2,90 +2,137 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import cast
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
-from monai.data.utils import compute_importance_map, dense_patch_slices
-from monai.inferers import sliding_window_inference
+from monai.data.utils import compute_importance_map
 from torch import Tensor
+
+
+def window_starts(size: int, edge: int, overlap: float) -> list[int]:
+    """First voxels of the fewest windows along one axis that overlap by the given share or more, evenly spaced.
+
+    Even spacing keeps the last overlap as small as the others, and with it the memory of `blend_windows`.
+    """
+    intervals = math.ceil((size - edge) / max(1, int(edge * (1 - overlap))))
+    return [index * (size - edge) // max(intervals, 1) for index in range(intervals + 1)]
 
 
 def blend_windows(
     image: Tensor,
     roi_size: Sequence[int],
     overlap: float,
-    segment: Callable[[Tensor, Sequence[int]], Tensor],
+    num_members: int,
+    segment: Callable[[Tensor, Sequence[int]], Iterable[Tensor]],
     finish: Callable[[Tensor], Tensor],
-    progress: bool = False,
 ) -> Tensor:
-    """Segment window by window and blend with Gaussian weights, one layer of windows at a time.
+    """Segment window by window, and blend with MONAI's Gaussian weights, holding only what is not yet complete.
 
-    A window's weights are the product of a Gaussian per axis. So MONAI's `sliding_window_inference` blends a layer of
-    windows across the longest axis, with the Gaussians of the other axes, and the layers are blended here, with that of
-    the longest. What the next layer no longer touches is finished at once: probabilities exist for one layer only.
+    The weights of a window are the product of a Gaussian per axis, so the axes can be blended one after the other.
+    Along each axis the part of a window that the next one touches is kept and added to that one; the rest has met all
+    of its windows and goes on to the next axis, in the end to `finish`. So probabilities exist for one window and for
+    the overlap of two layers of windows across the longest axis, never for the volume.
 
     Args:
         image: (N, C, S).
         roi_size: of a window, one number per axis, none above the image's.
-        overlap: of neighbouring windows, 0 to below 1.
-        segment: window (1, C, roi) and position of its first voxel -> probabilities (1, M, K, roi).
-        finish: blended probabilities (N, M, K, part of S) -> what to keep of them, (N, M, ?, part of S).
-        progress: show MONAI's bar for each layer.
+        overlap: of neighbouring windows, at least; 0 to below 1.
+        num_members: M.
+        segment: window (1, C, roi) and position of its first voxel -> probabilities (1, m, K, roi), in batches of
+            members that add up to M.
+        finish: blended probabilities (1, m, K, part of S) -> what to keep of them, (1, m, ?, part of S).
 
     Returns:
         (N, M, ?, S).
     """
-    size = list(image.shape[2:])
-    axis = size.index(max(size))
-    edge = roi_size[axis]
-    interval = edge if edge == size[axis] else max(1, int(edge * (1 - overlap)))
-    starts = [window[0].start for window in dense_patch_slices([size[axis]], [edge], [interval])]
-    profile = _gaussian(roi_size, axis, image.device)
-    weights = torch.ones(tuple(roi_size), device=image.device)
-    for other in range(len(size)):
-        if other != axis:
-            weights = weights * _gaussian(roi_size, other, image.device)
-
-    finished: list[Tensor] = []
-    blended, weight = torch.zeros(()), torch.zeros(())  # sums over the layers so far, where the next one overlaps them
-    kept = 0
-    for start, following in zip(starts, [*starts[1:], size[axis]], strict=True):
-        shape: list[int] = []
-
-        def predictor(window: Tensor, coordinates: Sequence[Sequence[slice]], start: int = start) -> Tensor:
-            position = [coordinate.start for coordinate in coordinates[0][2:]]
-            position[axis] += start
-            members = segment(window, position)
-            shape[:] = members.shape[1:3]  # noqa: B023 - read right after this layer
-            return members.flatten(1, 2)
-
-        layer = cast(
-            Tensor,
-            sliding_window_inference(
-                image.narrow(axis + 2, start, edge),
-                roi_size,
-                1,
-                predictor,
-                overlap,
-                roi_weight_map=weights,
-                progress=progress,
-                with_coord=True,
-            ),
-        ).unflatten(1, shape)
-        layer, layer_weight = layer * profile, profile.clone()
-        if kept > 0:
-            layer.narrow(axis + 3, 0, kept).add_(blended)
-            layer_weight.narrow(axis, 0, kept).add_(weight)
-        done = following - start
-        kept = edge - done
-        finished.append(finish(layer.narrow(axis + 3, 0, done) / layer_weight.narrow(axis, 0, done)))
-        blended = layer.narrow(axis + 3, done, kept).clone()
-        weight = layer_weight.narrow(axis, done, kept).clone()
-    return torch.cat(finished, dim=axis + 3)
+    starts = [window_starts(*axis, overlap) for axis in zip(image.shape[2:], roi_size, strict=True)]
+    result = torch.empty(0)
+    for n, one in enumerate(image.split(1)):
+        blender = _Blender(list(image.shape[2:]), list(roi_size), starts, num_members, image.device)
+        for window in blender.windows():
+            position = [axis_starts[index] for axis_starts, index in zip(starts, window, strict=True)]
+            part = one
+            for axis, edge in enumerate(roi_size):
+                part = part.narrow(axis + 2, position[axis], edge)
+            first = 0
+            for members in segment(part, position):
+                blended, box = blender.add(members[0], first, window)
+                piece = finish(blended.unsqueeze(0))[0]  # (m, ?, part of S)
+                if result.numel() == 0:
+                    shape = (len(image), num_members, piece.shape[1], *image.shape[2:])
+                    result = torch.empty(shape, dtype=piece.dtype, device=piece.device)
+                result[n, first : first + len(piece)][(slice(None), slice(None), *box)] = piece
+                first += len(piece)
+    return result
 
 
-def _gaussian(roi_size: Sequence[int], axis: int, device: torch.device) -> Tensor:
-    """MONAI's Gaussian of one axis, shaped to multiply a window."""
-    profile = compute_importance_map((roi_size[axis],), mode="gaussian", device=device)
-    return profile.reshape([roi_size[axis] if other == axis else 1 for other in range(len(roi_size))])
+class _Blender:
+    """Windows of one image, in an order that lets go of each voxel as soon as possible.
+
+    Args:
+        size: of the image, one number per axis.
+        roi_size: of a window.
+        starts: first voxels of the windows along each axis.
+        num_members: M.
+        device: of the image.
+    """
+
+    def __init__(
+        self, size: list[int], roi_size: list[int], starts: list[list[int]], num_members: int, device: torch.device
+    ) -> None:
+        self.size, self.roi_size, self.starts, self.num_members = size, roi_size, starts, num_members
+        # The last axis to be blended keeps an overlap across the whole of the others: the longest costs least.
+        self.order = sorted(range(len(size)), key=lambda axis: size[axis])
+        self.weights = torch.ones(tuple(roi_size), device=device)
+        self.totals: list[Tensor] = []  # per axis, the sum of all windows' weights
+        for axis, edge in enumerate(roi_size):
+            profile = compute_importance_map((edge,), mode="gaussian", device=device)
+            total = torch.zeros(size[axis], device=device)
+            for start in starts[axis]:
+                total[start : start + edge] += profile
+            self.weights = self.weights * self._along(axis, profile)
+            self.totals.append(self._along(axis, total))
+        self.kept: list[Tensor] = []  # per axis, (M, K, ...): see `_keep`
+
+    def windows(self) -> Iterable[tuple[int, ...]]:
+        """Index of each window along every axis; the last axis of `order` changes slowest."""
+        slowest_first = self.order[::-1]
+        for window in itertools.product(*(range(len(self.starts[axis])) for axis in slowest_first)):
+            yield tuple(window[slowest_first.index(axis)] for axis in range(len(self.size)))
+
+    def add(self, members: Tensor, first: int, window: tuple[int, ...]) -> tuple[Tensor, tuple[slice, ...]]:
+        """Take some members' probabilities in a window (m, K, roi), and give what is complete, and where it lies."""
+        if not self.kept:
+            self.kept = [self._keep(axis, members) for axis in range(len(self.size))]
+        values = members * self.weights
+        box = [slice(None)] * len(self.size)  # of `values`: the whole image's voxels along the axes that are done
+        for axis in self.order:
+            starts, edge = self.starts[axis], self.roi_size[axis]
+            start = starts[window[axis]]
+            following = starts[window[axis] + 1] if window[axis] + 1 < len(starts) else self.size[axis]
+            kept = self.kept[axis][(slice(first, first + len(members)), slice(None), *box)]
+            if start > 0:
+                met = starts[window[axis] - 1] + edge - start
+                values.narrow(axis + 2, 0, met).add_(kept.narrow(axis + 2, 0, met))
+            left = start + edge - following
+            kept.narrow(axis + 2, 0, left).copy_(values.narrow(axis + 2, following - start, left))
+            values = values.narrow(axis + 2, 0, following - start)
+            box[axis] = slice(start, following)
+        for axis, total in enumerate(self.totals):
+            values = values / total.narrow(axis, box[axis].start, values.shape[axis + 2])
+        return values, tuple(box)
+
+    def _keep(self, axis: int, members: Tensor) -> Tensor:
+        """Room for the overlap of two windows along an axis: the whole image along the axes blended before it."""
+        edge, starts = self.roi_size[axis], self.starts[axis]
+        shape = list(self.roi_size)
+        for done in self.order[: self.order.index(axis)]:
+            shape[done] = self.size[done]
+        shape[axis] = max((a + edge - b for a, b in zip(starts[:-1], starts[1:], strict=True)), default=0)
+        return torch.empty(self.num_members, members.shape[1], *shape, device=members.device)
+
+    def _along(self, axis: int, values: Tensor) -> Tensor:
+        """Shape one axis' values (size,) to multiply a window or an image."""
+        return values.reshape([-1 if other == axis else 1 for other in range(len(self.size))])

@@ -1,0 +1,157 @@
+"""What a call of `EnsembleInferer` does with one image or window: encode it once, then denoise its members."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+from .memory import PeakMemory, free_memory
+from .noise import member_noise
+
+# Share of the free memory that a batch of members may take. The rest is for what `PeakMemory` does not see, the
+# workspace of convolutions, and for the results.
+MEMORY_SHARE = 0.5
+
+# A member of the denoiser takes less than this many times the memory of encoding. In the networks of this bundle the
+# two are alike; the guess only serves to spare small images the measurement.
+MEMBER_PER_ENCODING = 8
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class MemberSampler:
+    """Draws the members of one window after the other; most of its fields are arguments of `EnsembleInferer`.
+
+    Args:
+        network: anything with `encode` and `denoise`; with `anchor_only`, anything that turns images into logits.
+        args: positional arguments of `network.encode`, after the image.
+        kwargs: keyword arguments, likewise.
+        scheduler: with its timesteps set.
+        ensemble_size: see `EnsembleInferer`.
+        members_per_batch: likewise; halved where the memory does not suffice.
+        seed: likewise.
+        start_from_anchor: likewise.
+        anchor_only: likewise.
+        return_anchor: likewise.
+        amp: likewise.
+        bytes_per_member: memory of a member by kind of window, and whether it was measured or is a guess; from
+            earlier calls, and this one adds to it.
+        advance: told the sampling steps of members that were done; fewer than none if they are to be done again.
+    """
+
+    network: Any
+    args: Sequence[Any]
+    kwargs: dict[str, Any]
+    scheduler: Any
+    ensemble_size: int
+    members_per_batch: int | None
+    seed: int
+    start_from_anchor: int | None
+    anchor_only: bool
+    return_anchor: bool
+    amp: bool
+    bytes_per_member: dict[Any, tuple[int, bool]]
+    advance: Callable[[int], Any]
+
+    def __call__(self, image: Tensor, start: Sequence[int]) -> Iterator[Tensor]:
+        """Probabilities of the anchor, if it is asked for, and of the members, in batches (N, m, K, S).
+
+        Args:
+            image: the window, (N, C, S).
+            start: position of its first voxel in the image.
+
+        Raises:
+            torch.OutOfMemoryError: a single member does not fit.
+        """
+        # The batches are handed out between the autocast blocks, not inside: the caller must not see one.
+        kind = self._kind(image)
+        with PeakMemory() if kind not in self.bytes_per_member else nullcontext() as memory, self._autocast(image):
+            encode = self.network if self.anchor_only else self.network.encode
+            features = encode(image, *self.args, **self.kwargs)
+        if memory is not None:
+            self.bytes_per_member[kind] = MEMBER_PER_ENCODING * max(1, memory.peak), False
+        if self.anchor_only:
+            self.advance(len(image))
+            anchor = torch.softmax(features.float(), dim=1).unsqueeze(1)
+            yield torch.cat([anchor, anchor], dim=1) if self.return_anchor else anchor
+            return
+        if self.return_anchor:
+            yield torch.softmax(features.logits.float(), dim=1).unsqueeze(1)
+        first = 0
+        while first < self.ensemble_size:
+            count = min(self._members_at_once(image), self.ensemble_size - first)
+            batch = self._sample(range(first, first + count), image, start, features)
+            if batch is None:
+                self.members_per_batch = count // 2
+                logger.warning("Out of memory with %d members at once, so %d from here on.", count, count // 2)
+            else:
+                first += count
+                yield batch
+
+    def _autocast(self, image: Tensor) -> AbstractContextManager[Any]:
+        return torch.autocast(image.device.type, dtype=torch.bfloat16) if self.amp else nullcontext()
+
+    def _kind(self, image: Tensor) -> tuple[Any, ...]:
+        """What the memory of a member depends on."""
+        return id(self.network), image.shape, image.device, self.amp
+
+    def _members_at_once(self, image: Tensor) -> int:
+        """As many as were asked for, or as a share of the free memory holds; one where that is to be measured first."""
+        if self.members_per_batch is not None:
+            return self.members_per_batch
+        free = free_memory(image.device)
+        if free is None:
+            return self.ensemble_size
+        need, measured = self.bytes_per_member[self._kind(image)]
+        count = int(MEMORY_SHARE * free / need)
+        return max(1, count) if measured or count >= self.ensemble_size else 1
+
+    def _sample(self, members: range, image: Tensor, start: Sequence[int], features: Any) -> Tensor | None:
+        """Denoise some members, (N, m, K, S); None if there are several and the memory does not hold them."""
+        measure = len(members) == 1 and not self.bytes_per_member[self._kind(image)][1]
+        done = 0
+        try:
+            with PeakMemory() if measure else nullcontext() as memory, self._autocast(image):
+                x, features_of_each = self._begin(members, start, features)
+                for step, timestep in enumerate(self.scheduler.timesteps):
+                    prediction = self.network.denoise(x, timestep, features_of_each).float()
+                    again = self.scheduler.stochastic
+                    noise = self._noise(members, step + 1, start, features.logits) if again else None
+                    x, _ = self.scheduler.step(prediction, timestep, x, noise=noise)
+                    done += len(x)
+                    self.advance(len(x))
+                # One-hot in [-1, 1] back to a distribution; the floor keeps it defined where every class was clipped.
+                probabilities = ((x + 1) / 2).clamp(1e-6, 1)
+                probabilities = probabilities / probabilities.sum(dim=1, keepdim=True)
+        except torch.OutOfMemoryError:
+            self.advance(-done)
+            if len(members) == 1:
+                raise
+            return None
+        if memory is not None:
+            self.bytes_per_member[self._kind(image)] = max(1, memory.peak), True
+        return probabilities.unflatten(0, (len(image), -1))
+
+    def _begin(self, members: range, start: Sequence[int], features: Any) -> tuple[Tensor, Any]:
+        """First noisy masks (N * m, K, S), image by image, and features for as many."""
+        logits = features.logits
+        x = self._noise(members, 0, start, logits)
+        if len(logits) > 1:  # one image's features serve all of its members as they are
+            features = tree_map_only(Tensor, lambda feature: feature.repeat_interleave(len(members), dim=0), features)
+        if self.start_from_anchor is not None:
+            anchor = 2 * torch.softmax(features.logits.float(), dim=1) - 1
+            x = self.scheduler.add_noise(anchor.expand_as(x), x, self.scheduler.timesteps[0])
+        return x, features
+
+    def _noise(self, members: range, step: int, start: Sequence[int], logits: Tensor) -> Tensor:
+        """Noise of one step, (N * m, K, S), the same for every image."""
+        each = [member_noise(self.seed, member, step, start, logits.shape[1:]) for member in members]
+        return torch.stack(each).to(logits.device).repeat(len(logits), *[1] * (logits.ndim - 1))

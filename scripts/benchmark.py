@@ -1,0 +1,357 @@
+"""What a fused mask costs, as ratios of times that are measured in turn in one run.
+
+    python scripts/benchmark.py                      # volumes of the hippocampus, 3D
+    python scripts/benchmark.py --task pictures      # 2D, 256 x 256 pixels, three channels
+    python scripts/benchmark.py --profile            # share of each operator in one denoising step
+    python scripts/benchmark.py --switches           # gain of each switch, each run in a process of its own
+    python scripts/benchmark.py --fusion             # STAPLE against SimpleITK, and the metrics of an ensemble
+
+Networks are those of the configurations, with random weights. On a CPU the clock is the processor's time, so that other
+programs on the machine count less; on a GPU it is the wall's. Every number is the median of the repeats.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from monai.inferers import DiffusionInferer
+from monai.networks.nets import DiffusionModelUNet
+from monai.networks.schedulers import DDIMScheduler
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from medsegdiff_bundle.fusion import staple  # noqa: E402
+from medsegdiff_bundle.inferers import EnsembleInferer, tune_allocator  # noqa: E402
+from medsegdiff_bundle.inferers.noise import member_noise  # noqa: E402
+from medsegdiff_bundle.metrics import generalized_energy_distance, hungarian_matched_iou  # noqa: E402
+
+# Configuration on top of inference.json, size of the image, and MONAI's network of about as many operations.
+TASKS: dict[str, tuple[list[str], tuple[int, ...], tuple[int, ...]]] = {
+    "hippocampus": ([], (40, 56, 40), (8, 24, 48, 96)),
+    "pictures": (["tasks/isic.json"], (256, 256), (24, 24, 48, 96, 96)),
+}
+NAIVE_STEPS = 100
+PROFILED_MEMBERS = 5
+MATRIX_PRODUCTS = ("aten::addmm", "aten::mm", "aten::bmm", "aten::baddbmm")
+
+
+def arguments() -> argparse.Namespace:
+    """Options of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", choices=TASKS, default="hippocampus")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="bfloat16: autocast")
+    parser.add_argument("--members", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=None, help="of ours; by default what the configuration takes")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--contiguous", action="store_true", help="leave channels-last off")
+    parser.add_argument("--untuned", action="store_true", help="leave the allocator of the C library as it is")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--profile", action="store_true")
+    what.add_argument("--switches", action="store_true")
+    what.add_argument("--fusion", action="store_true")
+    what.add_argument("--seconds", action="store_true", help="print the seconds of one call of ours alone")
+    return parser.parse_args()
+
+
+class Bench:
+    """Networks, input and clock of one run."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        files, self.size, self.monai_channels = TASKS[options.task]
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.options = options
+        torch.manual_seed(0)
+        config = self.configuration(files)
+        self.network = config.get_parsed_content("network_def").eval().to(self.device)
+        self.scheduler = config.get_parsed_content("scheduler")
+        self.steps = options.steps or config.get_parsed_content("num_inference_steps")
+        self.classes = config.get_parsed_content("num_classes")
+        channels = config.get_parsed_content("image_channels")
+        baseline = self.configuration([*files, "baselines/dynunet.json"])
+        self.dynunet = baseline.get_parsed_content("network_def").eval().to(self.device)
+        self.channels_last = not options.contiguous
+        self.memory_format = torch.contiguous_format
+        if self.channels_last:
+            self.memory_format = torch.channels_last if len(self.size) == 2 else torch.channels_last_3d
+        self.image = torch.randn(1, channels, *self.size, device=self.device).to(memory_format=self.memory_format)
+        for network in (self.network, self.dynunet):
+            network.to(memory_format=self.memory_format)
+        self.inferer = EnsembleInferer(
+            self.scheduler,
+            self.steps,
+            options.members,
+            amp=options.dtype == "bfloat16",
+            channels_last=self.channels_last,
+        )
+
+    def configuration(self, files: list[str]) -> ConfigParser:
+        """inference.json under other files, all of which the bundle's commands would read."""
+        config = ConfigParser()
+        config.read_config([str(ROOT / "configs" / name) for name in ["inference.json", *files]])
+        config["bundle_root"] = str(ROOT)
+        return config
+
+    def autocast(self) -> torch.autocast:
+        """The precision of everything that is timed."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.options.dtype == "bfloat16")
+
+    def clock(self) -> float:
+        """Seconds."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+            return time.perf_counter()
+        return time.process_time()
+
+    def seconds(self, work: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+        """Median time of each piece of work, measured in turn after one round that does not count."""
+        times = defaultdict(list)
+        with torch.no_grad(), self.autocast():
+            for _ in range(repeats + 1):
+                for name, call in work.items():
+                    begin = self.clock()
+                    call()
+                    times[name].append(self.clock() - begin)
+        return {name: statistics.median(values[1:]) for name, values in times.items()}
+
+    def noisy(self, members: int) -> Tensor:
+        """Pure noise in the place of masks."""
+        return torch.randn(members, self.classes, *self.size, device=self.device)
+
+    def denoising_step(self, members: int) -> Callable[[], Any]:
+        """One call of the denoiser for a batch of members of an encoded image."""
+        with torch.no_grad(), self.autocast():
+            features = self.network.encode(self.image)
+        x, t = self.noisy(members), torch.tensor([self.scheduler.num_train_timesteps - 1], device=self.device)
+        return lambda: self.network.denoise(x, t, features)
+
+
+def billions(call: Callable[[], Any]) -> float:
+    """Floating point operations of a call, convolutions and matrix products, in 10^9."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        call()
+    return counter.get_total_flops() / 1e9
+
+
+def convolutions(bench: Bench, members: int) -> dict[str, tuple[Callable[[], Any], float]]:
+    """Plain 3 x 3 (x 3) convolutions as wide as the levels of the denoiser, in both memory formats."""
+    work = {}
+    dims = len(bench.size)
+    layer, channels_last = (nn.Conv2d, torch.channels_last) if dims == 2 else (nn.Conv3d, torch.channels_last_3d)
+    widths = sorted({block.out_channels for block in bench.network.modules() if isinstance(block, layer)})
+    for width in [width for width in widths if width >= 16]:
+        size = [max(8, edge * 16 // width) for edge in bench.size]
+        for name, memory_format in (("contiguous", torch.contiguous_format), ("channels-last", channels_last)):
+            conv = layer(width, width, 3, padding=1).to(bench.device, memory_format=memory_format)
+            x = torch.randn(members, width, *size, device=bench.device).to(memory_format=memory_format)
+            amount = 2 * members * width**2 * 3**dims * torch.Size(size).numel() / 1e9
+            work[f"conv {width} {name}"] = (lambda conv=conv, x=x: conv(x)), amount
+    return work
+
+
+def costs(bench: Bench) -> None:
+    """The ratios (a), (b) and (c), and the share of the convolution rate."""
+    options, members = bench.options, bench.options.members
+    step_of_one, t = bench.noisy(1), torch.tensor([999], device=bench.device)
+    monai_network = DiffusionModelUNet(
+        len(bench.size),
+        bench.classes + bench.image.shape[1],
+        bench.classes,
+        num_res_blocks=1,
+        channels=bench.monai_channels,
+        attention_levels=[False] * len(bench.monai_channels),
+        norm_num_groups=8,
+    )
+    monai_network = monai_network.eval().to(bench.device, memory_format=bench.memory_format)
+    monai_scheduler = DDIMScheduler(bench.scheduler.num_train_timesteps)
+    monai_inferer = DiffusionInferer(monai_scheduler)
+    monai_scheduler.set_timesteps(bench.steps)
+    many = bench.image.expand(members, *bench.image.shape[1:]).contiguous()
+    noise = bench.noisy(members)
+
+    def naive() -> None:
+        features = bench.network.encode(bench.image)
+        bench.network.denoise(step_of_one, t, features)
+
+    def monai() -> None:
+        monai_inferer.sample(noise, monai_network, monai_scheduler, conditioning=many, mode="concat", verbose=False)
+
+    step = bench.denoising_step(PROFILED_MEMBERS)
+    plain = convolutions(bench, PROFILED_MEMBERS)
+    work: dict[str, Callable[[], Any]] = {
+        "ours": lambda: bench.inferer(bench.image, bench.network),
+        "naive step": naive,
+        "monai": monai,
+        "dynunet": lambda: bench.dynunet(bench.image),
+        "step": step,
+        **{name: call for name, (call, _) in plain.items()},
+    }
+    seconds = bench.seconds(work, options.repeats)
+    rates = {name: amount / seconds[name] for name, (_, amount) in plain.items()}
+    best = max(rates, key=rates.__getitem__)
+    amount = billions(step)
+    ours, naive_loop = seconds["ours"], seconds["naive step"] * NAIVE_STEPS * members
+    monai_amount = billions(monai) / bench.steps / members
+    print(f"ours: {members} members, {bench.steps} step(s), fused cost {ours:.2f} s")
+    print(f"(a) naive loop, {NAIVE_STEPS} steps x {members} members from one timed step of one: {naive_loop:.0f} s")
+    print(f"    naive / ours = {naive_loop / ours:.0f}   (target: at least 50)")
+    print(f"(b) DiffusionModelUNet + DiffusionInferer, the same members and steps: {seconds['monai']:.2f} s")
+    print(
+        f"    {weights(monai_network)} weights, {monai_amount:.1f} GFLOP per member and step; ours "
+        f"{weights(bench.network)}, {amount / PROFILED_MEMBERS:.1f}"
+    )
+    print(
+        f"    MONAI / ours = {seconds['monai'] / ours:.2f}; with {NAIVE_STEPS} steps "
+        f"{seconds['monai'] / ours * NAIVE_STEPS / bench.steps:.0f}"
+    )
+    print(f"(c) one pass of DynUNet ({weights(bench.dynunet)} weights): {seconds['dynunet']:.2f} s")
+    print(f"    ours / DynUNet = {ours / seconds['dynunet']:.1f}   (target: at most 25)")
+    rate = amount / seconds["step"]
+    print(
+        f"(d) a denoising step of {PROFILED_MEMBERS} members, {amount:.0f} GFLOP: {rate:.0f} GFLOP/s; "
+        f"{best}: {rates[best]:.0f} GFLOP/s"
+    )
+    print(f"    fraction = {rate / rates[best]:.2f}   (target: at least 0.7)")
+
+
+def weights(network: nn.Module) -> str:
+    """Number of weights, in millions."""
+    return f"{sum(parameter.numel() for parameter in network.parameters()) / 1e6:.1f} M"
+
+
+def operators(bench: Bench) -> None:
+    """Share of each operator in a denoising step: the least time of each over the repeats."""
+    step = bench.denoising_step(PROFILED_MEMBERS)
+    runs: list[dict[str, float]] = []
+    with torch.no_grad(), bench.autocast():
+        for _ in range(3):
+            step()
+        for _ in range(2 * bench.options.repeats):
+            with profile(activities=[ProfilerActivity.CPU]) as profiler:
+                step()
+            runs.append({event.key: event.self_cpu_time_total for event in profiler.key_averages()})
+    least = {name: min(run[name] for run in runs) for name in runs[0]}
+    total = sum(least.values())
+    largest = 0.0
+    for name, spent in sorted(least.items(), key=lambda item: -item[1]):
+        if spent > 0.01 * total:
+            print(f"{spent / total:6.1%}  {name}")
+        if "conv" not in name and name not in MATRIX_PRODUCTS:
+            largest = max(largest, spent / total)
+    print(f"largest outside convolution and matrix products: {largest:.1%}   (target: at most 15 %)")
+
+
+def switches(options: argparse.Namespace) -> None:
+    """Seconds of one call with each set of switches, in turn, each in a new process: the allocator cannot be undone."""
+    sets = {
+        "none, one member at a time": ["--untuned", "--contiguous", "--members", "1"],
+        "none": ["--untuned", "--contiguous"],
+        "channels-last": ["--untuned"],
+        "allocator": ["--contiguous"],
+        "allocator, channels-last": [],
+        "allocator, channels-last, bfloat16": ["--dtype", "bfloat16"],
+    }
+    common = ["--seconds", "--task", options.task, "--threads", str(options.threads), "--repeats", "1"]
+    times = defaultdict(list)
+    for _ in range(options.repeats):
+        for name, extra in sets.items():
+            members = [] if "--members" in extra else ["--members", str(options.members)]
+            command = [sys.executable, __file__, *common, *members, *extra]
+            output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            times[name].append(float(output.split()[-1]) / (1 if members else 1 / options.members))
+    first = statistics.median(times["none"])
+    for name, values in times.items():
+        seconds = statistics.median(values)
+        print(f"{seconds:7.2f} s  {first / seconds:5.2f} x  {name}")
+
+
+def ovals(members: int, size: tuple[int, ...], classes: int) -> Tensor:
+    """Nested ovals whose boundaries every member draws its own way, (E, ...), uint8."""
+    axes = torch.meshgrid(*[torch.linspace(-1, 1, edge) for edge in size], indexing="ij")
+    radius = torch.stack(axes).square().sum(0).sqrt()
+    coarse = torch.randn(members, 1, *[max(edge // 8, 2) for edge in size])
+    smooth = nn.functional.interpolate(coarse, size=size, mode="bicubic" if len(size) == 2 else "trilinear")
+    thresholds = torch.linspace(0.3, 0.7, classes - 1)
+    return (classes - 1 - torch.bucketize((radius + 0.15 * smooth.squeeze(1)).contiguous(), thresholds)).to(torch.uint8)
+
+
+def fusion(repeats: int) -> None:
+    """STAPLE against SimpleITK, and the metrics of 16 samples against 4 raters."""
+    import SimpleITK  # of the package's tests, not of the package
+
+    def itk(members: Tensor, classes: int) -> None:
+        images = [SimpleITK.GetImageFromArray(member.numpy()) for member in members]
+        fuse = SimpleITK.STAPLEImageFilter() if classes == 2 else SimpleITK.MultiLabelSTAPLEImageFilter()
+        if classes == 2:
+            fuse.SetForegroundValue(1)
+        fuse.Execute(images)
+
+    def median(call: Callable[[], Any], count: int) -> float:
+        times = []
+        for _ in range(count + 1):
+            begin = time.process_time()
+            call()
+            times.append(time.process_time() - begin)
+        return statistics.median(times[1:])
+
+    torch.manual_seed(0)
+    for size, count in (((256, 256), repeats), ((128, 128, 128), 1)):
+        for classes in (2, 4):
+            members = ovals(10, size, classes)
+            theirs, ours = median(partial(itk, members, classes), count), median(partial(staple, members, classes), 5)
+            print(
+                f"STAPLE, 10 members of {' x '.join(map(str, size))}, {classes} classes: SimpleITK "
+                f"{theirs * 1e3:.0f} ms, ours {ours * 1e3:.1f} ms, {theirs / ours:.0f} times   (target: at least 40)"
+            )
+    samples = ovals(20, (128, 128), 2)
+    for metric in (generalized_energy_distance, hungarian_matched_iou):
+        spent = median(partial(metric, samples[:16], samples[16:]), 50)
+        print(f"{metric.__name__}, 16 samples, 4 raters, 128 x 128: {spent * 1e3:.2f} ms")
+
+
+def main() -> None:
+    """Print what was asked for."""
+    options = arguments()
+    torch.set_num_threads(options.threads)
+    if options.switches:
+        return switches(options)
+    if options.fusion:
+        return fusion(options.repeats)
+    tuned = not options.untuned and tune_allocator()
+    bench = Bench(options)
+    if options.seconds:
+        bench.inferer.members_per_batch = options.members
+        print(*bench.seconds({"ours": lambda: bench.inferer(bench.image, bench.network)}, options.repeats).values())
+        return None
+    print(
+        f"{options.task}: image {tuple(bench.image.shape)}, {options.dtype}, {options.threads} thread(s), "
+        f"{bench.device}, torch {torch.__version__}"
+    )
+    print(f"allocator {'tuned' if tuned else 'as it is'}, channels-last {'on' if bench.channels_last else 'off'}")
+    if options.profile:
+        return operators(bench)
+    costs(bench)
+    begin = time.process_time()
+    for member in range(options.members):
+        member_noise(0, member, 0, [0] * len(bench.size), (bench.classes, *bench.size))
+    print(f"(e) noise of {options.members} members, part of ours: {(time.process_time() - begin) * 1e3:.0f} ms")
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,245 @@
+"""Members per batch, running out of memory, what is alive at a time, and the bar."""
+
+import gc
+import logging
+import math
+
+import pytest
+import torch
+
+from medsegdiff_bundle.inferers import EnsembleInferer, memory, sampling, tune_allocator
+from medsegdiff_bundle.inferers.memory import PeakMemory, free_memory
+from medsegdiff_bundle.networks import ConditionFeatures, MedSegDiff
+from medsegdiff_bundle.schedulers import DDIMScheduler
+
+
+class Local(torch.nn.Module):
+    """A network that looks at 3 x 3 pixels, with a record of what it denoises; `limit` is all that it can denoise."""
+
+    def __init__(self, limit=math.inf, room=lambda shape: shape[0], encode_limit=math.inf):
+        super().__init__()
+        self.limit, self.room, self.encode_limit = limit, room, encode_limit
+        self.batches = []
+
+    def encode(self, image):
+        if image[0, 0].numel() > self.encode_limit:
+            raise torch.OutOfMemoryError("encoding")
+        return ConditionFeatures(torch.cat([image, -image, image.square()], dim=1), None, [], None, None, None)
+
+    def denoise(self, mask, timesteps, features):
+        if self.room(mask.shape) > self.limit:
+            raise torch.OutOfMemoryError("denoising")
+        self.batches.append(mask.shape[0])
+        around = torch.nn.functional.avg_pool2d(mask, 3, 1, 1)
+        return torch.tanh(around + features.logits)
+
+
+def scheduler():
+    return DDIMScheduler(100, "cosine", "sample")
+
+
+def image(*size):
+    return torch.randn(1, 1, *size, generator=torch.Generator().manual_seed(0))
+
+
+def small_network():
+    torch.manual_seed(0)
+    return MedSegDiff(2, 1, 3, channels=(4, 6), num_heads=2, num_anchor_levels=1).eval()
+
+
+# Members per batch
+
+
+@pytest.mark.parametrize(("members_that_fit", "batches"), [(0.3, [1] * 5), (2.5, [1, 2, 2]), (80, [5])])
+def test_free_memory_sets_the_batch_and_not_the_result(members_that_fit, batches, monkeypatch):
+    net = small_network()
+    counts = []
+    denoise = net.denoise
+    monkeypatch.setattr(net, "denoise", lambda x, *rest: counts.append(len(x)) or denoise(x, *rest))
+    expected = EnsembleInferer(scheduler(), 1, 5, 5)(image(20, 12), net)
+    with PeakMemory() as one, torch.no_grad():
+        EnsembleInferer(scheduler(), 1, 1, 1)(image(20, 12), net)
+    counts.clear()
+    monkeypatch.setattr(sampling, "free_memory", lambda device: members_that_fit * one.peak / sampling.MEMORY_SHARE)
+    inferer = EnsembleInferer(scheduler(), 1, 5)
+    torch.testing.assert_close(inferer(image(20, 12), net), expected, rtol=1e-4, atol=1e-5)
+    assert counts == batches
+    counts.clear()
+    inferer(image(20, 12), net)
+    assert counts == ([2, 2, 1] if batches == [1, 2, 2] else batches)  # measured once
+
+
+def test_all_at_once_where_free_memory_is_unknown(monkeypatch):
+    monkeypatch.setattr(sampling, "free_memory", lambda device: None)
+    net = Local()
+    EnsembleInferer(scheduler(), 1, 5)(image(9, 9), net)
+    assert net.batches == [5]
+
+
+def test_peak_memory_counts_what_is_alive():
+    before = torch.zeros(1000)
+    with PeakMemory() as memory_of:
+        a = before + 1
+        for _ in range(5):
+            b = a.view(10, 100).T * 2
+            del b
+        a.add_(1)
+        before.view(-1)[10:]
+    assert memory_of.peak == 8000
+
+
+def test_free_memory_of_this_machine(tmp_path, monkeypatch):
+    free = free_memory(torch.device("cpu"))
+    if memory.MEMORY_INFO.exists():
+        assert 2**20 < free < 2**50
+    info, limit, used = (tmp_path / name for name in ("info", "limit", "used"))
+    info.write_text("MemTotal:       100 kB\nMemAvailable:        50 kB\n")
+    monkeypatch.setattr(memory, "MEMORY_INFO", info)
+    monkeypatch.setattr(memory, "CONTROL_GROUPS", ((limit, used),))
+    assert free_memory(torch.device("cpu")) == 50 * 1024
+    used.write_text("40000\n")
+    for text, expected in (("max\n", 51200), ("60000\n", 20000), ("10000\n", 0)):
+        limit.write_text(text)
+        assert free_memory(torch.device("cpu")) == expected
+    monkeypatch.setattr(memory, "MEMORY_INFO", tmp_path / "none")
+    assert free_memory(torch.device("cpu")) is None
+
+
+def test_the_allocator_accepts_the_settings():
+    x = torch.randn(4, 4)
+    assert tune_allocator() in (True, False)
+    torch.testing.assert_close(x @ torch.eye(4), x)
+
+
+# Out of memory
+
+
+@pytest.mark.parametrize(("limit", "tried"), [(5, [4, 4]), (3, [2, 2, 2, 2]), (1, [1] * 8)])
+@pytest.mark.parametrize("roi_size", [None, (8, 8)])
+def test_out_of_memory_halves_the_members(limit, tried, roi_size, caplog):
+    expected = EnsembleInferer(scheduler(), 1, 8, 8, roi_size=roi_size)(image(8, 12), Local())
+    net = Local(limit)
+    inferer = EnsembleInferer(scheduler(), 1, 8, 8, roi_size=roi_size)
+    actual = inferer(image(8, 12), net)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+    assert net.batches == tried * (1 if roi_size is None else 2)
+    sentences = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(sentences) == {5: 1, 3: 2, 1: 3}[limit]  # once, not once per window
+    assert sentences[0] == "Out of memory with 8 members at once, so 4 from here on."
+    assert inferer.members_per_batch == 8  # the next call may have more memory
+
+
+@pytest.mark.parametrize("where", ["denoise", "encode"])
+def test_out_of_memory_with_one_member_halves_the_windows(where, caplog):
+    net = Local(2000, lambda shape: shape[-2:].numel()) if where == "denoise" else Local(encode_limit=2000)
+    actual = EnsembleInferer(scheduler(), 1, 3, 1)(image(80, 50), net)
+    windows = EnsembleInferer(scheduler(), 1, 3, 1, roi_size=(40, 50))(image(80, 50), Local())
+    assert torch.equal(actual, windows)
+    whole = EnsembleInferer(scheduler(), 1, 3)(image(80, 50), Local())
+    torch.testing.assert_close(actual[..., :20, :], whole[..., :20, :])  # where one window lies
+    assert [record.getMessage() for record in caplog.records] == [
+        "Out of memory with one member: starting again with windows of [40, 50] voxels."
+    ]
+
+
+def test_windows_have_a_smallest_size():
+    with pytest.raises(torch.OutOfMemoryError):
+        EnsembleInferer(scheduler(), 1, 3)(image(80, 50), Local(limit=0))
+
+
+# What is alive at a time
+
+
+def alive(inferer, size, net):
+    """Largest number of bytes of tensors at a time."""
+    gc.collect()
+    with PeakMemory() as of:
+        inferer(image(*size), net)
+    return of.peak
+
+
+def test_memory_of_labels_grows_by_labels_alone():
+    """Without windows, more members cost one byte per pixel each, and no probabilities (12 bytes for three classes)."""
+    size = (64, 48)
+    few, many = (alive(EnsembleInferer(scheduler(), 1, e, 2, output="labels"), size, Local()) for e in (4, 24))
+    assert (many - few) / 20 <= 2 * 64 * 48  # the batches, and what they are joined to
+    kept = alive(EnsembleInferer(scheduler(), 1, 24, 2), size, Local())
+    assert kept > many + 20 * 12 * 64 * 48
+
+
+def test_memory_of_windows_does_not_grow_along_the_volume():
+    inferer = EnsembleInferer(scheduler(), 1, 6, 1, roi_size=16, output="labels")
+    short, long = (alive(inferer, (length, 16), Local()) for length in (64, 256))
+    assert long - short <= 2 * 6 * (256 - 64) * 16  # labels; probabilities would take 72 bytes per pixel
+
+
+# Seams
+
+
+def test_shared_noise_leaves_smaller_seams_than_noise_of_each_window(monkeypatch):
+    """Neighbouring windows that draw their own noise disagree where they meet."""
+
+    def seam(inferer):
+        """Mean difference from sampling the image as a whole, around the places where windows overlap."""
+        members = inferer(torch.zeros(1, 1, 48, 136), Smooth())[0, :, 1]  # (E, 48, 136)
+        difference = (members - whole[0, :, 1]).abs().mean(dim=(0, 1))  # (136,)
+        return torch.cat([difference[24:40], difference[64:80], difference[104:120]]).mean().item()
+
+    class Smooth(Local):
+        """Denoises by a wide mean, as if from far-reaching features: what it draws depends on the noise around."""
+
+        def denoise(self, mask, timesteps, features):
+            return torch.tanh(20 * torch.nn.functional.avg_pool2d(mask, 9, 1, 4, count_include_pad=False))
+
+        def encode(self, image):
+            return ConditionFeatures(image.repeat(1, 2, 1, 1), None, [], None, None, None)
+
+    whole = EnsembleInferer(scheduler(), 3, 4)(torch.zeros(1, 1, 48, 136), Smooth())
+    inferer = EnsembleInferer(scheduler(), 3, 4, roi_size=(48, 40), overlap=0.2)
+    shared = seam(inferer)
+    noise = sampling.member_noise
+    monkeypatch.setattr(
+        sampling,
+        "member_noise",
+        lambda seed, member, step, start, shape: noise(seed + sum(start), member, step, [0] * len(start), shape),
+    )
+    own = seam(inferer)
+    assert shared < 0.3 * own
+
+
+# The bar
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "total"),
+    [
+        ({}, 2 * 5 * 3),
+        ({"members_per_batch": 2}, 2 * 5 * 3),
+        ({"roi_size": 8}, 2 * 2 * 5 * 3),
+        ({"roi_size": 8, "anchor_only": True}, 2 * 2),
+    ],
+)
+def test_one_bar_over_windows_members_and_steps(kwargs, total, capsys):
+    class Logits(Local):
+        def forward(self, image):
+            return image.repeat(1, 3, 1, 1)
+
+    pictures = image(8, 12).repeat(2, 1, 1, 1)
+    EnsembleInferer(scheduler(), 3, 5, **kwargs)(pictures, Logits())
+    assert capsys.readouterr().err == ""
+    EnsembleInferer(scheduler(), 3, 5, progress=True, **kwargs)(pictures, Logits())
+    shown = capsys.readouterr().err
+    assert shown.count("100%") == 1 and f"{total}/{total}" in shown
+
+
+def test_the_bar_goes_back_for_members_that_are_done_again(capsys):
+    class Late(Local):
+        """Memory runs out at the second step."""
+
+        def denoise(self, mask, timesteps, features):
+            if len(mask) > 2 and timesteps < 90:
+                raise torch.OutOfMemoryError
+            return super().denoise(mask, timesteps, features)
+
+    EnsembleInferer(scheduler(), 3, 4, 4, progress=True)(image(8, 12), Late())
+    assert "12/12" in capsys.readouterr().err.split("\r")[-1]
