@@ -135,12 +135,14 @@ def test_two_processes_train_as_one_with_the_doubled_batch(training, trained, tm
 
 
 def test_inference_takes_every_case_once(tiny, trained, dataset, tmp_path):
+    steps = json.loads((CONFIGS / "inference.json").read_text())["postprocessing"]["transforms"]
+    saver = next(i for i, step in enumerate(steps) if (step["_target_"], step.get("keys")) == ("SaveImaged", "pred"))
     options = {
         **tiny,
         "dataset_dir": str(dataset / "images"),
         "checkpoint": str(trained / "model.pt"),
         "displayable_configs#ensemble_size": 2,
-        "postprocessing#transforms#3#print_log": True,
+        f"postprocessing#transforms#{saver}#print_log": True,
     }
     one_process("inference.json", output_dir=str(tmp_path / "one"), **options)
     files = ("inference.json", "multi_gpu_inference.json")
