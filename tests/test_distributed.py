@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import monai.bundle
@@ -32,18 +31,20 @@ def one_process(*configs, **settings):
 def two_processes(*configs, folder, **settings):
     """`monai.bundle run` by torchrun; the finished process, whatever its exit status."""
     options = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
-    return subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
-            *("-m", "monai.bundle", "run", "--config_file", str([str(CONFIGS / each) for each in configs])),
-            *options,
-        ],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
+        *("-m", "monai.bundle", "run", "--config_file", str([str(CONFIGS / each) for each in configs])),
+        *options,
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=folder, env=environment, **pipes) as process:
+        try:
+            output, errors = process.communicate(timeout=240)
+        except subprocess.TimeoutExpired:
+            process.terminate()  # torchrun then ends its processes
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
 def output_of(process):
@@ -70,6 +71,12 @@ def dataset(tmp_path_factory):
 def tiny(small_run, dataset):
     """Settings that make a run small; the device is left to the configs."""
     return {**{key: value for key, value in small_run.items() if key != "device"}, "dataset_dir": str(dataset)}
+
+
+@pytest.fixture(scope="module")
+def untrained(tiny):
+    """Settings of an evaluation by one member of first weights."""
+    return {**tiny, "checkpoint": "", "ensemble_size": 1}
 
 
 @pytest.fixture(scope="module")
@@ -128,12 +135,14 @@ def test_two_processes_train_as_one_with_the_doubled_batch(training, trained, tm
 
 
 def test_inference_takes_every_case_once(tiny, trained, dataset, tmp_path):
+    steps = json.loads((CONFIGS / "inference.json").read_text())["postprocessing"]["transforms"]
+    saver = next(i for i, step in enumerate(steps) if (step["_target_"], step.get("keys")) == ("SaveImaged", "pred"))
     options = {
         **tiny,
         "dataset_dir": str(dataset / "images"),
         "checkpoint": str(trained / "model.pt"),
         "displayable_configs#ensemble_size": 2,
-        "postprocessing#transforms#3#print_log": True,
+        f"postprocessing#transforms#{saver}#print_log": True,
     }
     one_process("inference.json", output_dir=str(tmp_path / "one"), **options)
     files = ("inference.json", "multi_gpu_inference.json")
@@ -148,9 +157,9 @@ def test_inference_takes_every_case_once(tiny, trained, dataset, tmp_path):
     assert sorted(written) == [path.name for path in expected if path.name.endswith("_seg.nii.gz")]
 
 
-def test_more_processes_than_images(tiny, trained, dataset, tmp_path):
+def test_more_processes_than_images(tiny, dataset, tmp_path):
     image = sorted((dataset / "images").iterdir())[0]
-    options = {**tiny, "dataset_dir": image, "checkpoint": trained / "model.pt", "output_dir": tmp_path / "output"}
+    options = {**tiny, "dataset_dir": image, "checkpoint": "", "output_dir": tmp_path / "output"}
     output_of(two_processes("inference.json", "multi_gpu_inference.json", folder=tmp_path, **options))
     assert len(list((tmp_path / "output").glob("*_seg.nii.gz"))) == 1
 
@@ -158,51 +167,62 @@ def test_more_processes_than_images(tiny, trained, dataset, tmp_path):
 EVALUATE = ("train.json", "evaluate.json", "multi_gpu_evaluate.json")
 
 
+def report(output):
+    return [line for line in output.splitlines() if line.startswith(("anchor ", "fused ", "Dice: "))]
+
+
 def test_evaluation_is_over_the_cases_of_all_processes(tiny, trained, tmp_path, capsys):
-    options = {**tiny, "checkpoint": str(trained / "model.pt"), "ensemble_size": 2}
+    options = {**tiny, "checkpoint": str(trained / "model.pt"), "ensemble_size": 1}
     one_process(*EVALUATE[:2], output_dir=str(tmp_path / "one"), **options)
-    expected = [line for line in capsys.readouterr().out.splitlines() if " 0." in line]
+    expected = report(capsys.readouterr().out)
     output = output_of(two_processes(*EVALUATE, folder=tmp_path, output_dir=tmp_path / "two", **options))
-    assert [line for line in output.splitlines() if " 0." in line] == expected
+    assert report(output) == expected and len(expected) == 3
     for name in ("fused_raw.csv", "anchor_raw.csv"):
-        one, two = (sorted((tmp_path / run / name).read_text().splitlines()) for run in ("one", "two"))
-        assert one == two and len(one) == 4
+        one, two = (
+            {line.split(",")[0]: line.split(",")[1:] for line in (tmp_path / run / name).read_text().splitlines()[1:]}
+            for run in ("one", "two")
+        )
+        assert set(one) == set(two) and len(two) == 3
+        for case, values in one.items():
+            assert [float(each) for each in two[case]] == pytest.approx([float(each) for each in values], abs=1e-3)
 
 
-def test_more_processes_than_cases_to_evaluate(tiny, trained, tmp_path):
-    entries = json.loads((Path(tiny["dataset_dir"]) / "dataset.json").read_text())
-    (tmp_path / "dataset.json").write_text(json.dumps({**entries, "validation": entries["validation"][:1]}))
-    for part in ("imagesTr", "labelsTr"):
-        (tmp_path / part).symlink_to(SAMPLE_DATA / part)
-    options = {**tiny, "dataset_dir": tmp_path, "checkpoint": trained / "model.pt"}
-    process = two_processes(*EVALUATE, folder=tmp_path, output_dir=tmp_path / "output", **options)
-    assert process.returncode != 0
-    print(process.stderr)
-
-
-def test_a_case_that_cannot_be_read_ends_the_run(tiny, trained, dataset, tmp_path):
-    """The second process stops at its only case; the first, which waits for its metrics, must not wait for ever."""
+def copy_of(dataset, folder, cases):
+    """The data set with its first validation cases only, whose files may be changed."""
     entries = json.loads((dataset / "dataset.json").read_text())
-    shutil.copytree(dataset / "imagesTr", tmp_path / "imagesTr")
-    (tmp_path / "labelsTr").symlink_to(SAMPLE_DATA / "labelsTr")
-    (tmp_path / "dataset.json").write_text(json.dumps(entries))
-    broken = tmp_path / entries["validation"][1]["image"]
+    entries["validation"] = entries["validation"][:cases]
+    (folder / "imagesTr").mkdir(parents=True)
+    (folder / "labelsTr").symlink_to(SAMPLE_DATA / "labelsTr")
+    for entry in entries["validation"]:
+        shutil.copy(SAMPLE_DATA / entry["image"], folder / entry["image"])
+    (folder / "dataset.json").write_text(json.dumps(entries))
+    return folder / "imagesTr"
+
+
+def test_more_processes_than_cases_to_evaluate(untrained, dataset, tmp_path):
+    copy_of(dataset, tmp_path / "data", cases=1)
+    options = {**untrained, "dataset_dir": tmp_path / "data", "output_dir": tmp_path / "output"}
+    process = two_processes(*EVALUATE, folder=tmp_path, **options)
+    assert process.returncode != 0
+    assert "ValueError: the dataset length is less than the number of participating ranks." in process.stderr
+
+
+def test_a_case_that_cannot_be_read_ends_the_run(untrained, dataset, tmp_path):
+    """The second process stops at its only case, while the first is to share metrics with it."""
+    broken = sorted(copy_of(dataset, tmp_path / "data", cases=3).iterdir())[1]
     broken.write_bytes(broken.read_bytes()[:-2000])  # the header is whole
-    options = {**tiny, "dataset_dir": tmp_path, "checkpoint": trained / "model.pt"}
-    start = time.monotonic()
-    process = two_processes(*EVALUATE, folder=tmp_path, output_dir=tmp_path / "output", **options)
-    print(time.monotonic()-start)
+    options = {**untrained, "dataset_dir": tmp_path / "data", "output_dir": tmp_path / "output"}
+    process = two_processes(*EVALUATE, folder=tmp_path, **options)
     assert process.returncode != 0
-    print(process.stderr)
+    assert "[rank1]: EOFError: Compressed file ended" in process.stderr
+    assert broken.name in process.stdout + process.stderr
 
 
-def test_a_process_that_stalls_ends_the_run(tiny, trained, tmp_path):
-    options = {**tiny, "checkpoint": trained / "model.pt", "process_group_timeout": 5}
+def test_a_process_that_stalls_ends_the_run(untrained, tmp_path):
     stall = tmp_path / "stall.json"
-    stall.write_text(json.dumps({"run": [
-        "$__import__('time').sleep(600) if dist.get_rank() == 1 else None", "$@validate#evaluator.run()"]}))
-    start = time.monotonic()
-    process = two_processes(*EVALUATE, stall, folder=tmp_path, output_dir=tmp_path / "output", **options)
-    print(time.monotonic()-start)
+    sleep = "$__import__('time').sleep(3600) if dist.get_rank() == 1 else None"
+    stall.write_text(json.dumps({"run": [sleep, "$@validate#evaluator.run()"]}))
+    options = {**untrained, "process_group_timeout": 10, "output_dir": tmp_path / "output"}
+    process = two_processes(*EVALUATE, stall, folder=tmp_path, **options)
     assert process.returncode != 0
-    print(process.stderr)
+    assert "Timed out waiting 10000ms" in process.stderr
