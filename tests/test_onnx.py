@@ -62,7 +62,7 @@ def test_fourier_matrices(half):
 
 
 CASES = {  # configuration on top of inference.json, and size of the image
-    "3d": ({"spatial_dims": 3}, (19, 17, 24)),
+    "3d": ({"spatial_dims": 3, "network_def#num_transformer_blocks": 1}, (19, 17, 24)),
     "2d": (
         {
             "spatial_dims": 2,
