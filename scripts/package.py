@@ -65,7 +65,7 @@ def configurations(task: str) -> dict[str, dict[str, Any]]:
         overlay.pop("checkpoint", None)  # a package has weights of one task, in models/model.pt
         for name in ("train.json", "inference.json"):
             read[name] = merge(read[name], overlay)
-        read["metadata.json"] |= json.loads((ROOT / "zoo" / task / "metadata.json").read_text())
+        read["metadata.json"] |= json.loads((ROOT / "docs" / "tasks" / task / "metadata.json").read_text())
     # Weights of a training replace those of the package, so that whoever trains also uses them.
     read["train.json"]["ckpt_dir"] = "$@bundle_root + '/models'"
     return read
@@ -97,12 +97,12 @@ def stage(task: str, weights: Path, folder: Path) -> None:
     shutil.copy(ROOT / "configs" / "logging.conf", folder / "configs")
     shutil.copy(ROOT / "LICENSE", folder)
     shutil.copy(weights, folder / "models" / "model.pt")
-    documents = ROOT / "docs" if task == "hippocampus" else ROOT / "zoo" / task
+    documents = ROOT / "docs" if task == "hippocampus" else ROOT / "docs" / "tasks" / task
     for name in ("README.md", "data_license.txt"):
         shutil.copy(documents / name, folder / "docs")
     card = (documents / "README.md").read_text()
     for path in (ROOT / "docs").iterdir():  # what the model card refers to
-        if path.name in card and not (folder / "docs" / path.name).exists():
+        if path.is_file() and path.name in card and not (folder / "docs" / path.name).exists():
             shutil.copy(path, folder / "docs")
     project = (ROOT / "pyproject.toml").read_text().replace('readme = "README.md"', 'readme = "docs/README.md"')
     (folder / "pyproject.toml").write_text(project)
