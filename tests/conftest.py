@@ -1,9 +1,13 @@
 """Fixtures: a small Decathlon folder of real cases, and overrides that make a run small."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
+
+# Networks of a few voxels gain nothing from threads, which only wait for each other where other work fills the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parent.parent
 SAMPLE_DATA = ROOT / "medsegdiff_bundle" / "sample_data" / "hippocampus"
