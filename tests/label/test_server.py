@@ -177,8 +177,8 @@ def test_picture_gets_a_png_mask_of_its_size(server, workspace, bundle_mask, upl
 def test_training_on_submitted_labels_gives_the_weights_that_are_used(server, workspace, bundle, bundle_mask, dice):
     """As from 3D Slicer: labels are sent, the training runs in the background, and the next mask is asked for."""
     train = bundle / "configs" / "train.json"
-    # What a request cannot say is said in the bundle. With these, four steps change a mask visibly and take no time.
-    settings = {"patch_size": [24, 24, 24], "batch_size": 1, "learning_rate": 0.02}
+    # What a request cannot say is said in the bundle. With these, three steps change a mask visibly and take no time.
+    settings = {"patch_size": [24, 24, 24], "batch_size": 1, "learning_rate": 0.002}
     train.write_text(json.dumps(json.loads(train.read_text()) | settings))
     study, weights = STUDIES[0], bundle / "models" / "model.pt"
     before, old = np.asarray(server.volume(HIPPOCAMPUS, study).dataobj), weights.read_bytes()
