@@ -129,8 +129,8 @@ class MemberSampler:
                     done += len(x)
                     self.advance(len(x))
                 # One-hot in [-1, 1] back to a distribution; the floor keeps it defined where every class was clipped.
-                probabilities = ((x + 1) / 2).clamp(1e-6, 1)
-                probabilities = probabilities / probabilities.sum(dim=1, keepdim=True)
+                probabilities = (x + 1).div_(2).clamp_(1e-6, 1)
+                probabilities /= probabilities.sum(dim=1, keepdim=True)
         except torch.OutOfMemoryError:
             self.advance(-done)
             if len(members) == 1:

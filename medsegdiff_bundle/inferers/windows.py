@@ -120,9 +120,10 @@ class _Blender:
             kept.narrow(axis + 2, 0, left).copy_(values.narrow(axis + 2, following - start, left))
             values = values.narrow(axis + 2, 0, following - start)
             box[axis] = slice(start, following)
+        share = torch.ones((), device=values.device)
         for axis, total in enumerate(self.totals):
-            values = values / total.narrow(axis, box[axis].start, values.shape[axis + 2])
-        return values, tuple(box)
+            share = share / total.narrow(axis, box[axis].start, values.shape[axis + 2])
+        return values * share, tuple(box)
 
     def _keep(self, axis: int, members: Tensor) -> Tensor:
         """Room for the overlap of two windows along an axis: the whole image along the axes blended before it."""

@@ -1,0 +1,95 @@
+"""Peak memory of an ensemble of a large volume on the CPU: labels of all members, window by window.
+
+    python scripts/large_volume.py                                  # 512 x 512 x 256, 15 classes, 10 members
+    python scripts/large_volume.py --size 128 128 64 --roi_size 48  # the same in seconds
+
+The first window goes through the network of inference.json with so many classes and random weights, so that its memory
+is in the peak. The others go through a stand-in that works voxel by voxel: this is about memory, not about time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import resource
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from medsegdiff_bundle.inferers import EnsembleInferer, tune_allocator  # noqa: E402
+from medsegdiff_bundle.networks import ConditionFeatures, MedSegDiff  # noqa: E402
+from medsegdiff_bundle.schedulers import DDIMScheduler  # noqa: E402
+
+
+def arguments() -> argparse.Namespace:
+    """Options of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, nargs=3, default=[512, 512, 256], help="voxels of the volume")
+    parser.add_argument("--classes", type=int, default=15)
+    parser.add_argument("--members", type=int, default=10)
+    parser.add_argument("--members_per_batch", type=int, default=1)
+    parser.add_argument("--roi_size", type=int, default=96, help="edge of the windows")
+    parser.add_argument("--output", choices=["labels", "probabilities"], default="labels")
+    return parser.parse_args()
+
+
+class FirstWindow:
+    """A network for the first window, and a stand-in for the others."""
+
+    def __init__(self, network: MedSegDiff, classes: int) -> None:
+        self.network = network
+        self.classes = classes
+        self.windows = 0
+
+    def encode(self, image: Tensor) -> ConditionFeatures:
+        """The network's features once, then a few bumps of the image as logits: (1, 1, S)."""
+        self.windows += 1
+        if self.windows == 1:
+            return self.network.encode(image)
+        logits = torch.cat([image * k for k in range(self.classes)], dim=1)
+        return ConditionFeatures(logits, None, [], None, None, None)
+
+    def denoise(self, mask: Tensor, timesteps: Tensor, features: ConditionFeatures) -> Tensor:
+        """The network's prediction for the first window, then one from the mask and the logits: (N, K, S)."""
+        if self.windows == 1:
+            return self.network.denoise(mask, timesteps, features)
+        return (mask + features.logits).tanh_()
+
+
+def gigabytes() -> float:
+    """Largest memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def main() -> None:
+    """Print the memory before, the memory that all probabilities would take, and the peak."""
+    options = arguments()
+    torch.manual_seed(0)
+    tune_allocator()
+    network = MedSegDiff(3, 1, options.classes, (16, 32, 64, 128), anchor_residual=True).eval()
+    inferer = EnsembleInferer(
+        DDIMScheduler(schedule="cosine", prediction_type="sample"),
+        1,
+        options.members,
+        options.members_per_batch,
+        roi_size=options.roi_size,
+        output=options.output,
+        progress=True,
+    )
+    image = torch.randn(1, 1, *options.size)
+    whole = math.prod(options.size) * options.classes * options.members * 4 / 1e9
+    print(f"with the image {gigabytes():.1f} GB; all members' probabilities would take {whole:.1f} GB", flush=True)
+    begin = time.perf_counter()
+    result = inferer(image, FirstWindow(network, options.classes))
+    spent = time.perf_counter() - begin
+    print(f"{tuple(result.shape)} {result.dtype} in {spent:.0f} s, peak {gigabytes():.1f} GB   (target: below 6 GB)")
+
+
+if __name__ == "__main__":
+    main()
