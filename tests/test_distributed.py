@@ -215,7 +215,6 @@ def test_a_case_that_cannot_be_read_ends_the_run(untrained, dataset, tmp_path):
     process = two_processes(*EVALUATE, folder=tmp_path, **options)
     assert process.returncode != 0
     assert "[rank1]: EOFError: Compressed file ended" in process.stderr
-    assert broken.name in process.stdout + process.stderr
 
 
 def test_a_process_that_stalls_ends_the_run(untrained, tmp_path):

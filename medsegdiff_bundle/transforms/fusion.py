@@ -1,0 +1,85 @@
+"""Fusion of the members into one label map."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.transforms.post.dictionary import Ensembled
+from torch import Tensor
+
+from medsegdiff_bundle.fusion import staple
+
+from .members import check_channels, check_num_classes, like_members, member_labels, stack_members
+
+FUSIONS = ("staple", "mean", "vote")
+
+
+class FuseEnsembled(Ensembled):
+    """Fuse the members into one label map, by a method that a configuration names in a word.
+
+    - "staple": EM over the members' performance, see `medsegdiff_bundle.fusion.staple`. Probabilities become labels,
+      member by member, by argmax. The class of highest posterior; for two classes 1 where its posterior is above 0.5.
+    - "mean": the class of highest mean probability; of members that are labels the same as "vote".
+    - "vote": the class that most members choose.
+
+    In a tie it is the lowest of the classes.
+
+    Args:
+        keys: key of the members; as in MONAI's `MeanEnsembled`, several keys are stacked, one member each.
+        method: "staple", "mean" or "vote".
+        output_key: where the fused labels go; needed for several keys, otherwise `keys` by default.
+        num_classes: K; needed for members that are labels.
+
+    Raises:
+        ValueError: an argument is out of range.
+
+    Shapes:
+        one key: (E, K, ...) probabilities or (E, 1, ...) labels -> (1, ...) labels, float32 as from `AsDiscreted`
+        several keys: each (K, ...) or (1, ...) -> the same
+    """
+
+    def __init__(
+        self, keys: KeysCollection, method: str, output_key: str | None = None, num_classes: int | None = None
+    ) -> None:
+        if method not in FUSIONS:
+            raise ValueError(f"fusion must be one of {', '.join(FUSIONS)}, got {method!r}.")
+        check_num_classes(num_classes)
+        self.method = method
+        self.num_classes = num_classes
+        super().__init__(keys, self._fuse, output_key)
+
+    def _fuse(self, items: Any) -> Any:
+        members = stack_members(items)
+        if self.method == "mean" and members.shape[1] > 1:
+            check_channels(members, self.num_classes)
+            fused = members.float().mean(0).max(0).indices
+        else:
+            labels, num_classes = member_labels(members, self.num_classes)  # (E, ...)
+            fused = staple_labels(labels, num_classes) if self.method == "staple" else vote_labels(labels, num_classes)
+        return like_members(fused.unsqueeze(0), items)
+
+
+class STAPLEEnsembled(FuseEnsembled):
+    """`FuseEnsembled` by STAPLE; the other arguments are the same."""
+
+    def __init__(self, keys: KeysCollection, output_key: str | None = None, num_classes: int | None = None) -> None:
+        super().__init__(keys, "staple", output_key, num_classes)
+
+
+def staple_labels(labels: Tensor, num_classes: int) -> Tensor:
+    """Class of highest posterior, (E, ...) -> (...)."""
+    posterior = staple(labels, num_classes).posterior
+    return posterior > 0.5 if num_classes == 2 else posterior.max(0).indices
+
+
+def vote_labels(labels: Tensor, num_classes: int) -> Tensor:
+    """Class of most votes, (E, ...) -> (...). Class by class: one-hot votes of a large volume would not fit."""
+    fused = torch.zeros_like(labels[0])
+    most = torch.zeros(labels.shape[1:], dtype=torch.int16, device=labels.device)
+    for label in range(num_classes):
+        votes = (labels == label).sum(0, dtype=torch.int16)
+        fused[votes > most] = label
+        most = torch.maximum(votes, most)
+    return fused

@@ -1,0 +1,125 @@
+"""Maps and numbers of how much the members disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
+from monai.transforms.post.dictionary import Ensembled
+from monai.utils import convert_to_tensor, ensure_tuple
+from torch import Tensor
+
+from medsegdiff_bundle.report import ensemble_statistics
+from medsegdiff_bundle.uncertainty import CLASS_UNCERTAINTIES, UNCERTAINTIES
+
+from .members import check_channels, check_num_classes, like_members, member_labels, stack_members
+
+MAPS = {**UNCERTAINTIES, **CLASS_UNCERTAINTIES}
+CHUNK = 2**16  # voxels of which maps are made at once
+
+
+class EnsembleUncertaintyd(Ensembled):
+    """Write maps of the disagreement of the members; see `medsegdiff_bundle.uncertainty`.
+
+    Args:
+        keys: key of the members; as in `MeanEnsembled`, several keys are stacked, one member each.
+        output_key: where the map goes; one for each method.
+        method: entropy (of the mean prediction), mutual_information, variance, disagreement (per class), or several.
+        num_classes: K; needed for members that are labels, which count as sure votes.
+
+    Shapes:
+        one key: (E, K, ...) probabilities or (E, 1, ...) labels -> (1, ...) float32, disagreement (K - 1, ...)
+        several keys: each (K, ...) or (1, ...) -> the same
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        output_key: Sequence[str] | str,
+        method: Sequence[str] | str = "entropy",
+        num_classes: int | None = None,
+    ) -> None:
+        self.methods, self.output_keys = ensure_tuple(method), ensure_tuple(output_key)
+        for name in self.methods:
+            if name not in MAPS:
+                raise ValueError(f"method must be one of {', '.join(MAPS)}, got {name!r}.")
+        if len(self.output_keys) != len(self.methods):
+            raise ValueError(
+                f"output_key must name {len(self.methods)} key(s), one for each method, got {output_key!r}."
+            )
+        check_num_classes(num_classes)
+        self.num_classes = num_classes
+        super().__init__(keys, stack_members, self.output_keys[0])
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Write each map."""
+        d = dict(data)
+        stacked: Any = super().__call__(d)[self.output_key]  # (E, K, ...) or (E, 1, ...)
+        shape = stacked.shape[2:]
+        # A part at a time: sure votes of labels, and the copies on the way, are many times the size of the map.
+        maps: dict[str, list[Tensor]] = {name: [] for name in self.methods}
+        for part in stacked.flatten(2).split(CHUNK, 2):
+            probabilities = self._probabilities(part)
+            for name in self.methods:
+                maps[name].append(MAPS[name](probabilities))
+        for name, output_key in zip(self.methods, self.output_keys, strict=True):
+            d[output_key] = like_members(torch.cat(maps[name], -1).reshape(-1, *shape), d[self.keys[0]])
+        return d
+
+    def _probabilities(self, members: Tensor) -> Tensor:
+        """(E, K, P) or labels (E, 1, P) -> (E, K, P)."""
+        if members.shape[1] > 1:
+            check_channels(members, self.num_classes)
+            return members
+        labels, num_classes = member_labels(members, self.num_classes)
+        classes = torch.arange(num_classes, dtype=torch.int16, device=labels.device)
+        # `one_hot` takes several times as long, by way of eight bytes per number.
+        return (labels.to(torch.int16).unsqueeze(1) == classes.unsqueeze(1)).float()
+
+
+class EnsembleStatisticsd(MapTransform):
+    """Put what the members say together, in numbers, into `data["result"]`; see `report.ensemble_statistics`.
+
+    MONAI Label answers with that dictionary, and `ReportHandler` writes it beside the mask. The unit is ml for a
+    volume, by its affine, and pixels for a picture.
+
+    Args:
+        keys: of the fused mask, (1, S).
+        class_names: of the classes from 1 on.
+        members_key: of the members' labels in the space of the mask, (E, S); see `MemberLabelsd`.
+        uncertainty_key: of the map, (1, S).
+        result_key: of the dictionary; what it holds already stays.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        class_names: Sequence[str],
+        members_key: str = "member_labels",
+        uncertainty_key: str = "uncertainty",
+        result_key: str = "result",
+    ) -> None:
+        super().__init__(keys)
+        if len(self.keys) != 1:
+            raise ValueError(f"keys must be the one key of the fused mask, got {keys!r}.")
+        self.class_names = ensure_tuple(class_names)
+        self.members_key = members_key
+        self.uncertainty_key = uncertainty_key
+        self.result_key = result_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Count."""
+        d = dict(data)
+        fused = d[self.keys[0]]
+        voxel_volume = None
+        if fused.ndim == 4:
+            voxel_volume = abs(float(torch.linalg.det(torch.as_tensor(fused.affine)[:3, :3].double())))
+        fused, members, uncertainty = (
+            convert_to_tensor(d[key], track_meta=False) for key in (*self.keys, self.members_key, self.uncertainty_key)
+        )
+        statistics = ensemble_statistics(members, fused[0], uncertainty[0], self.class_names, voxel_volume)
+        d[self.result_key] = {**d.get(self.result_key, {}), **statistics}
+        return d
