@@ -266,8 +266,9 @@ def switches(options: argparse.Namespace) -> None:
         "channels-last": ["--untuned"],
         "allocator": ["--contiguous"],
         "allocator, channels-last": [],
-        "allocator, channels-last, bfloat16": ["--dtype", "bfloat16"],
     }
+    if options.dtype == "bfloat16":
+        sets["allocator, channels-last, bfloat16"] = ["--dtype", "bfloat16"]
     common = ["--seconds", "--task", options.task, "--threads", str(options.threads), "--repeats", "1"]
     times = defaultdict(list)
     for _ in range(options.repeats):
