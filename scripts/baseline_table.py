@@ -1,5 +1,7 @@
 r"""This model, its own anchor and the baselines on the same cases, in the space of the image files.
 
+The anchor and the baselines stand there twice: after one pass, and as the mean over the mirror images that the members
+of the ensemble see.
 Prints a Markdown table and writes a CSV with a line per network, case and class. Distances and the tolerance of the
 surface Dice are in mm for volumes and in pixels for pictures; a class that only one of prediction and label holds has
 no distance, and is counted as missed. Example:
@@ -11,6 +13,7 @@ no distance, and is counted as missed. Example:
 from __future__ import annotations
 
 import argparse
+import copy
 import csv
 import json
 import sys
@@ -102,31 +105,28 @@ def main() -> None:
         num_classes, device = config.get_parsed_content("num_classes"), config.get_parsed_content("device")
         network = config.get_parsed_content("network").eval()
         network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
-        inferer = config.get_parsed_content("validate#inferer")
+        ensemble = config.get_parsed_content("validate#inferer")
+        mirrored, once = copy.copy(ensemble), copy.copy(ensemble)
+        mirrored.anchor_only = once.anchor_only = True
+        once.mirror_axes = ()
         postprocessing = config.get_parsed_content("validate#postprocessing")
-        rows = {baseline: "pred"} if baseline else {"ours, fused": "pred", "ours, anchor": "anchor"}
+        name = baseline or "ours, anchor"
+        rows = {name: once, f"{name}, mirrored": mirrored} | ({} if baseline else {"ours, fused": ensemble})
         values: dict[str, list[Tensor]] = {name: [] for name in rows}
         seconds = dict.fromkeys(rows, 0.0)
         for index, batch in enumerate(config.get_parsed_content("validate#dataloader")):
             if index == options.cases:
                 break
             image = batch["image"].to(device)
-            for name in rows:  # the anchor, and a baseline, take one pass of the network
+            for name, inferer in rows.items():
                 begin = time.perf_counter()
-                if name == "ours, fused":
-                    samples = inferer(image, network)
-                else:
-                    with torch.no_grad():
-                        network(image).argmax(dim=1).cpu()
-                seconds[name] += time.perf_counter() - begin
-            if baseline:
                 samples = inferer(image, network)
-            (case,) = decollate_batch({**batch, "pred": samples})
-            label = case["label"]
-            case = postprocessing(case)
-            spacing = label.meta["affine"][:3, :3].norm(dim=0).tolist()[: label.ndim - 1]
-            for name, key in rows.items():
-                result = measure(case[key], label, num_classes, spacing, options.tolerance)
+                seconds[name] += time.perf_counter() - begin
+                (case,) = decollate_batch({**batch, "pred": samples})
+                label = case["label"]
+                spacing = label.meta["affine"][:3, :3].norm(dim=0).tolist()[: label.ndim - 1]
+                case = postprocessing(case)
+                result = measure(case["pred"], label, num_classes, spacing, options.tolerance)
                 values[name].append(result)
                 path = Path(case["image"].meta["filename_or_obj"]).name
                 lines += [
@@ -139,7 +139,7 @@ def main() -> None:
             cells = [" / ".join(f"{value:.4f}" for value in means[0]), f"{means[0].mean():.4f}"]
             cells += [" / ".join(f"{value:.2f}" for value in means[1]), str(missed)]
             cells += [" / ".join(f"{value:.4f}" for value in means[2])]
-            counted = network.condition_model if name == "ours, anchor" else network
+            counted = network.condition_model if name.startswith("ours, anchor") else network
             cells += [f"{sum(weight.numel() for weight in counted.parameters()) / 1e6:.2f} M"]
             table.append(f"| {name} | {' | '.join(cells)} | {seconds[name] / len(stacked):.3f} |")
     each = " / ".join(class_names)

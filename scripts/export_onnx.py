@@ -267,6 +267,7 @@ def sampler_settings(config: ConfigParser, network: MedSegDiff) -> dict[str, Any
         "prediction_type": scheduler.prediction_type,
         "clip_sample": scheduler.clip_sample,
         "start_from_anchor": inferer.start_from_anchor is not None,
+        "mirror_axes": list(inferer.mirror_axes),
         "ensemble_size": inferer.ensemble_size,
         "timesteps": scheduler.timesteps.tolist(),
         "alphas_cumprod": scheduler.alphas_cumprod.tolist(),

@@ -10,6 +10,7 @@ its channels are normalised here. result.npz holds `members` (E, K, ...), each m
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -65,6 +66,16 @@ class OnnxSampler:
             ValueError: a shape does not fit.
         """
         self._check(image, noise)
+        axes = [axis - self.settings["spatial_dims"] for axis in self.settings["mirror_axes"]]  # from the end
+        views = [view for count in range(len(axes) + 1) for view in itertools.combinations(axes, count)]
+        members = np.empty(noise.shape, dtype=np.float32)
+        for index, view in enumerate(views[: len(noise)]):  # the members take turns with the mirror images
+            mirrored = np.flip(noise[index :: len(views)], view)
+            members[index :: len(views)] = np.flip(self._sample(np.flip(image, view), mirrored), view)
+        return members
+
+    def _sample(self, image: Array, noise: Array) -> Array:
+        """Members of one mirror image."""
         inside = (slice(None), slice(None), *(slice(size) for size in image.shape[1:]))
         outputs = self.encoder.run(None, {"image": self.pad(image[None].astype(np.float32))})
         features = {entry.name: value for entry, value in zip(self.encoder.get_outputs(), outputs, strict=True)}

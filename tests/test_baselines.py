@@ -36,6 +36,7 @@ def test_training(small_dataset, tmp_path, capsys):
         "dataset_dir": str(small_dataset),
         "device": "cpu",
         "output_dir": str(tmp_path),
+        "mirror_axes": [],
         "network_def#network#features": [4, 4, 4, 4, 4, 4],
     }
     files = [str(CONFIGS / name) for name in ("train.json", "baselines/basicunet.json")]

@@ -48,11 +48,12 @@ def test_uneven_probabilities_by_hand():
     assert anchor_part(loss) == pytest.approx(dice + 2 * cross_entropy, abs=1e-4)
 
 
-def test_without_dice_the_diffusion_loss_is_cross_entropy():
-    loss = MedSegDiffLoss(alpha=1, beta=1.0, dice_weight=0.0)
+@pytest.mark.parametrize("dice_weight", [0.0, 0.5])
+def test_dice_is_weighted_in_both_parts(dice_weight):
+    loss = MedSegDiffLoss(alpha=1, beta=2.0, dice_weight=dice_weight)
     loss((HALF, HALF), target(LABEL, [0, 1]))
-    assert loss.parts["diffusion"].item() == pytest.approx(LN2, abs=1e-4)
-    assert anchor_part(loss) == pytest.approx(DICE.mean().item() + LN2, abs=1e-4)
+    assert loss.parts["diffusion"].item() == pytest.approx(dice_weight * DICE.mean().item() + LN2, abs=1e-4)
+    assert anchor_part(loss) == pytest.approx(dice_weight * DICE.mean().item() + 2 * LN2, abs=1e-4)
     with pytest.raises(ValueError, match="beta and dice_weight cannot be negative, got 1.0 and -1"):
         MedSegDiffLoss(beta=1.0, dice_weight=-1)
 
@@ -69,7 +70,14 @@ def test_three_classes_by_hand():
 
 @pytest.mark.parametrize(
     ("alpha", "timesteps", "chosen"),
-    [(5, [10, 3], [1, 0]), (5, [3, 15], [0, 1]), (5, [1, 2], [0, 0]), (5, [0, 995], [1, 1]), (1, [7, 8], [1, 1])],
+    [
+        (None, [0, 5], [0, 0]),
+        (5, [10, 3], [1, 0]),
+        (5, [3, 15], [0, 1]),
+        (5, [1, 2], [0, 0]),
+        (5, [0, 995], [1, 1]),
+        (1, [7, 8], [1, 1]),
+    ],
 )
 def test_samples_between_multiples_of_alpha_count_as_zero(alpha, timesteps, chosen):
     loss = MedSegDiffLoss(alpha=alpha, beta=10.0)
@@ -131,7 +139,7 @@ def test_label_without_foreground_is_finite():
     ("kwargs", "sentence"),
     [
         ({"prediction_type": "mask"}, "prediction_type must be epsilon, sample or v_prediction, got 'mask'"),
-        ({"alpha": 0}, "alpha must be at least 1, got 0"),
+        ({"alpha": 0}, "alpha must be None or at least 1, got 0"),
     ],
 )
 def test_bad_arguments(kwargs, sentence):

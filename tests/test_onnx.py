@@ -69,6 +69,7 @@ CASES = {  # configuration on top of inference.json, and size of the image
             "image_channels": 2,
             "displayable_configs#num_inference_steps": 3,
             "start_from_anchor": 600,
+            "mirror_axes": [0, 1],
         },
         (13, 30),
     ),

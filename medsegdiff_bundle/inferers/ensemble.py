@@ -31,9 +31,9 @@ def _is_whole(number: Any) -> bool:
 class EnsembleInferer(Inferer):
     """Draw an ensemble of segmentations of each image from a `MedSegDiff` network.
 
-    The condition is encoded once per image or window and serves every step of every member. A member's noise is a
-    function of seed, member, position and step (see `member_noise`), the same for each image of a batch, so a member
-    depends neither on the batch nor on the other members, and overlapping windows share their noise.
+    The condition is encoded once per image or window, and mirror image, and serves every step of every member. A
+    member's noise is a function of seed, member, position and step (see `member_noise`), the same for each image of a
+    batch, so a member depends neither on the batch nor on the other members, and overlapping windows share their noise.
 
     Where the memory of a GPU does not suffice, fewer members run at once, and if one is too many, windows are halved
     until they fit; both are logged. The first leaves the result as it is, smaller windows see less around them.
@@ -50,7 +50,11 @@ class EnsembleInferer(Inferer):
         overlap: of neighbouring windows, at least; 0 to below 1.
         start_from_anchor: timestep at which to start, from the anchor noised to its level (truncated diffusion, Zheng
             et al. 2022, arXiv 2202.09671); None starts from pure noise at T - 1.
-        anchor_only: the Condition Model's segmentation is the only member: one pass, no diffusion.
+        mirror_axes: spatial axes along which the image may be mirrored, from 0. The members take turns with its
+            mirror images along each combination of them, the image itself first, and are mirrored back: member m
+            belongs to image m mod 2^axes.
+        anchor_only: the Condition Model's segmentation is the only member: no diffusion, and one pass for each mirror
+            image, whose mean it is.
         return_anchor: put the Condition Model's segmentation before the members; `SplitAnchord` takes it off.
         output: "probabilities", (N, E, K, S) float32 that sum to one over the K classes; or "labels", (N, E, 1, S)
             uint8, K times fewer numbers of a quarter of the size. Then the probabilities of no more than
@@ -75,6 +79,7 @@ class EnsembleInferer(Inferer):
         roi_size: Sequence[int] | int | None = None,
         overlap: float = 0.25,
         start_from_anchor: int | None = None,
+        mirror_axes: Sequence[int] = (),
         anchor_only: bool = False,
         return_anchor: bool = False,
         output: str = "probabilities",
@@ -101,6 +106,8 @@ class EnsembleInferer(Inferer):
             raise ValueError(f"overlap must be at least 0 and below 1, got {overlap}.")
         if roi_size is not None and min([roi_size] if isinstance(roi_size, int) else roi_size) < 1:
             raise ValueError(f"roi_size must be positive, got {roi_size}.")
+        if len(set(mirror_axes)) < len(mirror_axes) or any(axis < 0 for axis in mirror_axes):
+            raise ValueError(f"mirror_axes must be different axes from 0, got {tuple(mirror_axes)}.")
         if output not in ("probabilities", "labels"):
             raise ValueError(f"output must be 'probabilities' or 'labels', got {output!r}.")
         self.scheduler = scheduler
@@ -111,6 +118,7 @@ class EnsembleInferer(Inferer):
         self.roi_size = roi_size
         self.overlap = overlap
         self.start_from_anchor = start_from_anchor
+        self.mirror_axes = mirror_axes
         self.anchor_only = anchor_only
         self.return_anchor = return_anchor
         self.output = output
@@ -135,8 +143,8 @@ class EnsembleInferer(Inferer):
             `return_anchor`, the anchor first.
 
         Raises:
-            ValueError: `roi_size` does not fit the image's number of axes, or the network predicts something else than
-                the scheduler expects.
+            ValueError: `roi_size` or `mirror_axes` do not fit the image's number of axes, or the network predicts
+                something else than the scheduler expects.
             torch.OutOfMemoryError: one member of the smallest window does not fit.
         """
         expected = getattr(self.scheduler, "prediction_type", None)
@@ -150,6 +158,10 @@ class EnsembleInferer(Inferer):
             if isinstance(network, nn.Module):
                 network.to(memory_format=memory_format)  # type: ignore[call-overload]
         roi = self._window(image)
+        if max(self.mirror_axes, default=0) > image.ndim - 3:
+            raise ValueError(
+                f"mirror_axes must be axes of the image, 0 to {image.ndim - 3}, got {tuple(self.mirror_axes)}."
+            )
         members = None
         while members is None:
             try:
@@ -192,16 +204,23 @@ class EnsembleInferer(Inferer):
                 self.members_per_batch,
                 self.seed,
                 self.start_from_anchor,
+                self.mirror_axes,
                 self.anchor_only,
                 self.return_anchor,
                 self.amp,
                 self._bytes_per_member,
                 bar.update,
             )
-            if roi is None:
-                return torch.cat([self._finish(batch) for batch in sample(image, [0] * (image.ndim - 2))], dim=1)
             num_members = self.return_anchor + (1 if self.anchor_only else self.ensemble_size)
-            return blend_windows(image, roi, self.overlap, num_members, sample, self._finish)
+            if roi is not None:
+                return blend_windows(image, roi, self.overlap, num_members, sample, self._finish)
+            result = torch.empty(0)
+            for place, members in sample(image, [0] * (image.ndim - 2)):
+                piece = self._finish(members)
+                if result.numel() == 0:
+                    result = piece.new_empty(len(image), num_members, *piece.shape[2:])
+                result[:, place] = piece
+            return result
 
     def _finish(self, members: Tensor) -> Tensor:
         """What `output` asks for, from probabilities (N, M, K, S)."""

@@ -1,7 +1,8 @@
-"""What a call of `EnsembleInferer` does with one image or window: encode it once, then denoise its members."""
+"""What a call of `EnsembleInferer` does with one image or window: encode it, once a view, then denoise its members."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -39,6 +40,7 @@ class MemberSampler:
         members_per_batch: likewise; halved where the memory does not suffice.
         seed: likewise.
         start_from_anchor: likewise.
+        mirror_axes: likewise.
         anchor_only: likewise.
         return_anchor: likewise.
         amp: likewise.
@@ -55,46 +57,72 @@ class MemberSampler:
     members_per_batch: int | None
     seed: int
     start_from_anchor: int | None
+    mirror_axes: Sequence[int]
     anchor_only: bool
     return_anchor: bool
     amp: bool
     bytes_per_member: dict[Any, tuple[int, bool]]
     advance: Callable[[int], Any]
 
-    def __call__(self, image: Tensor, start: Sequence[int]) -> Iterator[Tensor]:
-        """Probabilities of the anchor, if it is asked for, and of the members, in batches (N, m, K, S).
+    def __call__(self, image: Tensor, start: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
+        """Probabilities of the anchor, if it is asked for, and of the members, in batches.
 
         Args:
             image: the window, (N, C, S).
             start: position of its first voxel in the image.
 
+        Yields:
+            which of the window's M results they are, and the probabilities (N, m, K, S).
+
         Raises:
             torch.OutOfMemoryError: a single member does not fit.
         """
+        views = [
+            axes for count in range(len(self.mirror_axes) + 1) for axes in itertools.combinations(self._axes, count)
+        ]
+        if self.anchor_only:
+            anchor = torch.stack([self._anchor(self._encode(image, axes), axes) for axes in views]).mean(dim=0)
+            self.advance(len(image))
+            copies = 2 if self.return_anchor else 1
+            yield slice(0, copies), anchor.expand(-1, copies, *anchor.shape[2:])
+            return
+        first = 1 if self.return_anchor else 0
+        for view, axes in enumerate(views[: self.ensemble_size]):
+            features = self._encode(image, axes)
+            if self.return_anchor and not axes:
+                yield slice(0, 1), self._anchor(features.logits, axes)
+            members = range(view, self.ensemble_size, len(views))
+            while members:
+                batch = members[: self._members_at_once(image)]
+                samples = self._sample(batch, image, start, axes, features)
+                if samples is None:
+                    self.members_per_batch = len(batch) // 2
+                    logger.warning(
+                        "Out of memory with %d members at once, so %d from here on.", len(batch), len(batch) // 2
+                    )
+                else:
+                    members = members[len(batch) :]
+                    yield slice(first + batch.start, first + batch.stop, batch.step), samples
+
+    @property
+    def _axes(self) -> list[int]:
+        """Axes of a tensor (N, C, S) to mirror."""
+        return [axis + 2 for axis in self.mirror_axes]
+
+    def _encode(self, image: Tensor, axes: Sequence[int]) -> Any:
+        """Features of an image that is mirrored along some axes, or logits with `anchor_only`."""
         # The batches are handed out between the autocast blocks, not inside: the caller must not see one.
         kind = self._kind(image)
         with PeakMemory() if kind not in self.bytes_per_member else nullcontext() as memory, self._autocast(image):
             encode = self.network if self.anchor_only else self.network.encode
-            features = encode(image, *self.args, **self.kwargs)
+            features = encode(_mirrored(image, axes), *self.args, **self.kwargs)
         if memory is not None:
             self.bytes_per_member[kind] = MEMBER_PER_ENCODING * max(1, memory.peak), False
-        if self.anchor_only:
-            self.advance(len(image))
-            anchor = torch.softmax(features.float(), dim=1).unsqueeze(1)
-            yield torch.cat([anchor, anchor], dim=1) if self.return_anchor else anchor
-            return
-        if self.return_anchor:
-            yield torch.softmax(features.logits.float(), dim=1).unsqueeze(1)
-        first = 0
-        while first < self.ensemble_size:
-            count = min(self._members_at_once(image), self.ensemble_size - first)
-            batch = self._sample(range(first, first + count), image, start, features)
-            if batch is None:
-                self.members_per_batch = count // 2
-                logger.warning("Out of memory with %d members at once, so %d from here on.", count, count // 2)
-            else:
-                first += count
-                yield batch
+        return features
+
+    def _anchor(self, logits: Tensor, axes: Sequence[int]) -> Tensor:
+        """The anchor's probabilities, mirrored back, (N, 1, K, S)."""
+        return _mirrored(torch.softmax(logits.float(), dim=1), axes).unsqueeze(1)
 
     def _autocast(self, image: Tensor) -> AbstractContextManager[Any]:
         return torch.autocast(image.device.type, dtype=torch.bfloat16) if self.amp else nullcontext()
@@ -114,17 +142,19 @@ class MemberSampler:
         count = int(MEMORY_SHARE * free / need)
         return max(1, count) if measured or count >= self.ensemble_size else 1
 
-    def _sample(self, members: range, image: Tensor, start: Sequence[int], features: Any) -> Tensor | None:
-        """Denoise some members, (N, m, K, S); None if there are several and the memory does not hold them."""
+    def _sample(
+        self, members: range, image: Tensor, start: Sequence[int], axes: Sequence[int], features: Any
+    ) -> Tensor | None:
+        """Denoise some members of a view, (N, m, K, S); None if there are several and the memory does not hold them."""
         measure = len(members) == 1 and not self.bytes_per_member[self._kind(image)][1]
         done = 0
         try:
             with PeakMemory() if measure else nullcontext() as memory, self._autocast(image):
-                x, features_of_each = self._begin(members, start, features)
+                x, features_of_each = self._begin(members, start, axes, features)
                 for step, timestep in enumerate(self.scheduler.timesteps):
                     prediction = self.network.denoise(x, timestep, features_of_each).float()
                     again = self.scheduler.stochastic
-                    noise = self._noise(members, step + 1, start, features.logits) if again else None
+                    noise = self._noise(members, step + 1, start, axes, features.logits) if again else None
                     x, _ = self.scheduler.step(prediction, timestep, x, noise=noise)
                     done += len(x)
                     self.advance(len(x))
@@ -138,12 +168,12 @@ class MemberSampler:
             return None
         if memory is not None:
             self.bytes_per_member[self._kind(image)] = max(1, memory.peak), True
-        return probabilities.unflatten(0, (len(image), -1))
+        return _mirrored(probabilities, axes).unflatten(0, (len(image), -1))
 
-    def _begin(self, members: range, start: Sequence[int], features: Any) -> tuple[Tensor, Any]:
+    def _begin(self, members: range, start: Sequence[int], axes: Sequence[int], features: Any) -> tuple[Tensor, Any]:
         """First noisy masks (N * m, K, S), image by image, and features for as many."""
         logits = features.logits
-        x = self._noise(members, 0, start, logits)
+        x = self._noise(members, 0, start, axes, logits)
         if len(logits) > 1:  # one image's features serve all of its members as they are
             features = tree_map_only(Tensor, lambda feature: feature.repeat_interleave(len(members), dim=0), features)
         if self.start_from_anchor is not None:
@@ -151,7 +181,12 @@ class MemberSampler:
             x = self.scheduler.add_noise(anchor.expand_as(x), x, self.scheduler.timesteps[0])
         return x, features
 
-    def _noise(self, members: range, step: int, start: Sequence[int], logits: Tensor) -> Tensor:
-        """Noise of one step, (N * m, K, S), the same for every image."""
+    def _noise(self, members: range, step: int, start: Sequence[int], axes: Sequence[int], logits: Tensor) -> Tensor:
+        """Noise of one step, (N * m, K, S), the same for every image; mirrored with it, so that it keeps its place."""
         each = [member_noise(self.seed, member, step, start, logits.shape[1:]) for member in members]
-        return torch.stack(each).to(logits.device).repeat(len(logits), *[1] * (logits.ndim - 1))
+        return _mirrored(torch.stack(each), axes).to(logits.device).repeat(len(logits), *[1] * (logits.ndim - 1))
+
+
+def _mirrored(values: Tensor, axes: Sequence[int]) -> Tensor:
+    """Mirrored along some axes; without any not even a copy, which `flip` would make."""
+    return values.flip(list(axes)) if axes else values

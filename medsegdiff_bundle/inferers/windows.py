@@ -25,7 +25,7 @@ def blend_windows(
     roi_size: Sequence[int],
     overlap: float,
     num_members: int,
-    segment: Callable[[Tensor, Sequence[int]], Iterable[Tensor]],
+    segment: Callable[[Tensor, Sequence[int]], Iterable[tuple[slice, Tensor]]],
     finish: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """Segment window by window, and blend with MONAI's Gaussian weights, holding only what is not yet complete.
@@ -40,8 +40,8 @@ def blend_windows(
         roi_size: of a window, one number per axis, none above the image's.
         overlap: of neighbouring windows, at least; 0 to below 1.
         num_members: M.
-        segment: window (1, C, roi) and position of its first voxel -> probabilities (1, m, K, roi), in batches of
-            members that add up to M.
+        segment: window (1, C, roi) and position of its first voxel -> batches of members that add up to M: which they
+            are, and their probabilities (1, m, K, roi).
         finish: blended probabilities (1, m, K, part of S) -> what to keep of them, (1, m, ?, part of S).
 
     Returns:
@@ -56,15 +56,13 @@ def blend_windows(
             part = one
             for axis, edge in enumerate(roi_size):
                 part = part.narrow(axis + 2, position[axis], edge)
-            first = 0
-            for members in segment(part, position):
-                blended, box = blender.add(members[0], first, window)
+            for place, members in segment(part, position):
+                blended, box = blender.add(members[0], place, window)
                 piece = finish(blended.unsqueeze(0))[0]  # (m, ?, part of S)
                 if result.numel() == 0:
                     shape = (len(image), num_members, piece.shape[1], *image.shape[2:])
                     result = torch.empty(shape, dtype=piece.dtype, device=piece.device)
-                result[n, first : first + len(piece)][(slice(None), slice(None), *box)] = piece
-                first += len(piece)
+                result[n, place][(slice(None), slice(None), *box)] = piece
     return result
 
 
@@ -102,7 +100,7 @@ class _Blender:
         for window in itertools.product(*(range(len(self.starts[axis])) for axis in slowest_first)):
             yield tuple(window[slowest_first.index(axis)] for axis in range(len(self.size)))
 
-    def add(self, members: Tensor, first: int, window: tuple[int, ...]) -> tuple[Tensor, tuple[slice, ...]]:
+    def add(self, members: Tensor, place: slice, window: tuple[int, ...]) -> tuple[Tensor, tuple[slice, ...]]:
         """Take some members' probabilities in a window (m, K, roi), and give what is complete, and where it lies."""
         if not self.kept:
             self.kept = [self._keep(axis, members) for axis in range(len(self.size))]
@@ -112,7 +110,7 @@ class _Blender:
             starts, edge = self.starts[axis], self.roi_size[axis]
             start = starts[window[axis]]
             following = starts[window[axis] + 1] if window[axis] + 1 < len(starts) else self.size[axis]
-            kept = self.kept[axis][(slice(first, first + len(members)), slice(None), *box)]
+            kept = self.kept[axis][(place, slice(None), *box)]
             if start > 0:
                 met = starts[window[axis] - 1] + edge - start
                 values.narrow(axis + 2, 0, met).add_(kept.narrow(axis + 2, 0, met))

@@ -238,6 +238,69 @@ def test_return_anchor_puts_it_first(roi_size):
         torch.testing.assert_close(anchor[:, 0], net(image).softmax(dim=1).detach())
 
 
+# Mirror images
+
+
+@pytest.mark.parametrize(("axes", "views"), [((), [()]), ([1], [(), (1,)]), ([0, 1], [(), (0,), (1,), (0, 1)])])
+@every_scheduler
+def test_members_take_turns_with_the_mirror_images(name, axes, views):
+    """Member m is what the network alone draws of mirror image m mod 2^axes, from noise that is mirrored with it."""
+    net = network(anchor_residual=True)
+    image = images(2)
+    steps = scheduler(name)
+    steps.set_timesteps(3)
+    actual = EnsembleInferer(scheduler(name), 3, 5, 2, mirror_axes=axes)(image, net)
+    for member in range(5):
+        dims = [axis + 2 for axis in views[member % len(views)]]
+        with torch.no_grad():
+            x = member_noise(0, member, 0, [0, 0], (3, 9, 7)).expand(2, -1, -1, -1).flip(dims)
+            for i, t in enumerate(steps.timesteps):
+                noise = member_noise(0, member, i + 1, [0, 0], (3, 9, 7)).expand(2, -1, -1, -1).flip(dims)
+                x, _ = steps.step(net(image.flip(dims), x, t), t, x, noise=noise)
+        expected = ((x.flip(dims) + 1) / 2).clamp_min(1e-6)
+        expected = expected / expected.sum(dim=1, keepdim=True)
+        torch.testing.assert_close(actual[:, member], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("roi_size", [None, 6])
+def test_a_network_without_a_side_sees_no_mirror(roi_size):
+    image = images(2)
+    kwargs = {"ensemble_size": 3, "roi_size": roi_size, "return_anchor": True}
+    plain = EnsembleInferer(scheduler("ddim_eta"), 3, **kwargs)(image, Counting())
+    mirrored = EnsembleInferer(scheduler("ddim_eta"), 3, mirror_axes=(0, 1), **kwargs)(image, Counting())
+    torch.testing.assert_close(mirrored, plain)
+    assert plain[:, 1].std() > 0 and not torch.equal(plain[:, 1], plain[:, 2])
+
+
+def test_a_mirror_image_without_members_is_not_encoded():
+    net = Counting()
+    EnsembleInferer(scheduler(), 2, 3, mirror_axes=(0, 1))(images(), net)
+    assert len(net.encoded) == 3
+
+
+def test_the_anchor_is_that_of_the_image_itself_and_alone_the_mean():
+    net = network()
+    image = images(2)
+    with torch.no_grad():
+        views = [net(image.flip(dims)).softmax(dim=1).flip(dims) for dims in ([], [2], [3], [2, 3])]
+    members = EnsembleInferer(scheduler(), 1, 2, mirror_axes=(0, 1), return_anchor=True)(image, net)
+    torch.testing.assert_close(members[:, 0], views[0])
+    alone = EnsembleInferer(scheduler(), mirror_axes=(0, 1), anchor_only=True)(image, net)
+    torch.testing.assert_close(alone[:, 0], torch.stack(views).mean(dim=0))
+    assert not torch.allclose(alone[:, 0], views[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("axes", [(0, 0), (-1,)])
+def test_bad_mirror_axes(axes):
+    with pytest.raises(ValueError, match="mirror_axes must be different axes from 0, got"):
+        EnsembleInferer(scheduler(), mirror_axes=axes)
+
+
+def test_an_image_without_that_axis():
+    with pytest.raises(ValueError, match=r"mirror_axes must be axes of the image, 0 to 1, got \(2,\)"):
+        EnsembleInferer(scheduler(), mirror_axes=(2,))(images(), Counting())
+
+
 # Windows
 
 

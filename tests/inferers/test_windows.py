@@ -19,6 +19,14 @@ def members(window, start):
     return values.reshape(1, 2, 3, *window.shape[2:])
 
 
+def all_at_once(window, start):
+    return [(slice(0, 2), members(window, start))]
+
+
+def one_by_one(window, start):
+    return [(slice(e, e + 1), members(window, start)[:, e : e + 1]) for e in (1, 0)]
+
+
 def gaussian(roi):
     weights = torch.ones(())
     for edge in roi:
@@ -51,8 +59,7 @@ def test_equals_the_weighted_mean_of_all_windows(size, roi, overlap, batch):
         for n in range(batch):
             window = image[(slice(n, n + 1), slice(None), *box)]
             expected[(n, slice(None), slice(None), *box)] += weights * members(window, start)[0]
-    # All members at once, and one after the other.
-    for batches in (lambda *at: [members(*at)], lambda *at: members(*at).split(1, dim=1)):
+    for batches in (all_at_once, one_by_one):
         actual = blend_windows(image, roi, overlap, 2, batches, lambda x: x)
         torch.testing.assert_close(actual, expected / total)
 
@@ -69,7 +76,7 @@ def test_equals_monais_blending_where_its_windows_are_evenly_spaced(size, roi):
         roi_weight_map=gaussian(roi),
         with_coord=True,
     )
-    actual = blend_windows(image, roi, 0.5 if len(size) == 3 else 0.25, 2, lambda *at: [members(*at)], lambda x: x)
+    actual = blend_windows(image, roi, 0.5 if len(size) == 3 else 0.25, 2, all_at_once, lambda x: x)
     torch.testing.assert_close(actual.flatten(1, 2), expected)
 
 
@@ -82,6 +89,6 @@ def test_every_voxel_is_finished_once_and_at_once():
         pieces.append(probabilities.shape[-2:].numel())
         return probabilities.argmax(dim=2, keepdim=True).to(torch.uint8)
 
-    labels = blend_windows(torch.zeros(1, 1, *finished.shape), (6, 10), 0.5, 2, lambda *at: [members(*at)], finish)
+    labels = blend_windows(torch.zeros(1, 1, *finished.shape), (6, 10), 0.5, 2, all_at_once, finish)
     assert labels.shape == (1, 2, 1, 12, 30) and labels.dtype == torch.uint8
     assert len(pieces) == 3 * 5 and sum(pieces) == finished.numel() and max(pieces) <= 60
