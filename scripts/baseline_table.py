@@ -26,7 +26,8 @@ from monai.bundle import ConfigParser
 from monai.data import decollate_batch
 from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
 from monai.networks import one_hot
-from monai.utils import set_determinism
+from monai.transforms import Invertd
+from monai.utils import convert_to_dst_type, set_determinism
 from torch import Tensor
 
 ROOT = Path(__file__).parent.parent
@@ -47,6 +48,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cases", type=int, default=None, help="the first cases only")
     parser.add_argument("--csv", default=None, help="file of the values per case")
     return parser.parse_args()
+
+
+def consensus(label: Tensor) -> Tensor:
+    """What at least half of the raters mark, (R, S) -> (1, S); the label itself where there is one rater."""
+    return label if len(label) == 1 else (label.float().mean(dim=0, keepdim=True) >= 0.5).float()
+
+
+def inverted(case: dict[str, Any], preprocessing: Any, values: Tensor, nearest: bool = False) -> Tensor:
+    """Values (C, S) of the space of the network in that of the image file; `case` holds `image` and `pred`."""
+    data = {"image": case["image"], "values": convert_to_dst_type(values, case["pred"])[0]}
+    invert = Invertd("values", transform=preprocessing, orig_keys="image", nearest_interp=nearest)
+    result: Tensor = invert(data)["values"].as_tensor()
+    return result
 
 
 def load(options: argparse.Namespace, baseline: str | None) -> ConfigParser:
@@ -70,7 +84,7 @@ def measure(prediction: Tensor, label: Tensor, num_classes: int, spacing: list[f
 
     Args:
         prediction: classes, (1, S).
-        label: classes, (1, S); or masks of several raters, (R, S), of which at least half count.
+        label: classes, (1, S); or masks of several raters, (R, S), see `consensus`.
         num_classes: K, background included.
         spacing: of the voxels, one number per axis.
         tolerance: of the surface Dice, in the same unit.
@@ -78,9 +92,7 @@ def measure(prediction: Tensor, label: Tensor, num_classes: int, spacing: list[f
     Returns:
         (3, K - 1), in the order of `MEASURES`; NaN where a class is absent, infinite distance where it is missed.
     """
-    if len(label) > 1:
-        label = (label.float().mean(dim=0, keepdim=True) >= 0.5).float()
-    pair = [one_hot(x[None].as_subclass(Tensor).float().cpu(), num_classes) for x in (prediction, label)]
+    pair = [one_hot(x[None].as_subclass(Tensor).float().cpu(), num_classes) for x in (prediction, consensus(label))]
     return torch.stack(
         [
             compute_dice(*pair, include_background=False)[0],

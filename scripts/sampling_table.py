@@ -1,63 +1,63 @@
-"""Dice against sampling steps, members, fusion and start, on the validation cases.
+"""Dice, GED^2 and matched IoU against sampling steps, members, fusion and start, on the validation cases.
 
-Prints a Markdown table with the anchor's own Dice beside it. Example:
+Prints a Markdown table with the anchor's own Dice beside it. Dice is that of the fused mask, with several raters
+against what at least half of them mark; GED^2 and matched IoU are those of the members against all raters. Example:
 
-    python scripts/sampling_table.py --checkpoint models/model.pt --steps 1 3 10 --members 1 5
+    python scripts/sampling_table.py --dataset_dir FOLDER --steps 1 3 10 --members 1 5
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 import time
-from pathlib import Path
 
 import torch
-from monai.bundle import ConfigParser
+from baseline_table import ROOT, consensus, inverted, load
 from monai.data import decollate_batch
-from monai.metrics import DiceMetric
+from monai.metrics import compute_dice
+from monai.networks import one_hot
 from monai.transforms import Compose
 from monai.utils import set_determinism
+from torch import Tensor
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-from medsegdiff_bundle.transforms import FuseEnsembled  # noqa: E402 - found by the line above
+from medsegdiff_bundle.metrics import generalized_energy_distance, hungarian_matched_iou
+from medsegdiff_bundle.transforms import FuseEnsembled
 
 
 def arguments() -> argparse.Namespace:
     """Options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", default=None, help="of configs/tasks; hippocampus by default")
+    parser.add_argument("--dataset_dir", default=None, help="folder of the cases; the embedded ones by default")
+    parser.add_argument("--section", default="validation", help="validation or test")
     parser.add_argument("--checkpoint", default=str(ROOT / "models" / "model.pt"), help="flat state dict")
-    parser.add_argument("--dataset_dir", default=None, help="Decathlon-style folder; the embedded cases by default")
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 3, 5, 10], help="sampling steps")
     parser.add_argument("--members", type=int, nargs="+", default=[1, 5, 10], help="ensemble sizes")
     parser.add_argument("--starts", type=int, nargs="+", default=[-1], help="first timesteps; -1 for pure noise")
     parser.add_argument("--fusions", nargs="+", default=["mean", "staple"], help="mean, staple, vote")
+    parser.add_argument("--overrides", nargs="*", default=[], metavar="KEY=JSON", help="of train.json")
     parser.add_argument("--cases", type=int, default=None, help="the first cases only")
     return parser.parse_args()
 
 
-def load(options: argparse.Namespace) -> ConfigParser:
-    """The training configuration with its validation part."""
-    config = ConfigParser()
-    config.read_config(str(ROOT / "configs" / "train.json"))
-    config["bundle_root"] = str(ROOT)
-    if options.dataset_dir is not None:
-        config["dataset_dir"] = options.dataset_dir
-    return config
+def dice(prediction: Tensor, label: Tensor, num_classes: int) -> Tensor:
+    """Dice per class (K - 1,) of two label maps (1, S); NaN where the class is absent."""
+    pair = [one_hot(x[None].as_subclass(Tensor).float().cpu(), num_classes) for x in (prediction, consensus(label))]
+    values: Tensor = compute_dice(*pair, include_background=False)[0]
+    return values
 
 
 def main() -> None:
     """Print the table."""
     options = arguments()
     set_determinism(seed=0)
-    config = load(options)
+    config = load(options, None)
     network = config.get_parsed_content("network").eval()
     network.load_state_dict(torch.load(options.checkpoint, map_location="cpu", weights_only=True))
     loader = config.get_parsed_content("validate#dataloader")
     template = config.get_parsed_content("validate#inferer")
-    device = config.get_parsed_content("device")
+    device, classes = config.get_parsed_content("device"), config.get_parsed_content("num_classes")
+    preprocessing = config.get_parsed_content("validate#preprocessing")
     steps_after = config.get_parsed_content("validate#postprocessing").transforms
     postprocessing = {
         name: Compose(
@@ -65,39 +65,46 @@ def main() -> None:
         )
         for name in options.fusions
     }
-    classes = config.get_parsed_content("num_classes")
-    template.ensemble_size = template.members_per_batch = max(options.members)
-    print("| start | steps | members | fusion | Dice per class | fused | anchor | seconds per case |")
-    print("|---|---|---|---|---|---|---|---|")
+    most = template.ensemble_size = max(options.members)
+    columns = "start, steps, members, fusion, Dice per class, fused, anchor, GED^2, matched IoU, seconds per case"
+    print(f"| {columns.replace(', ', ' | ')} |\n{'|---' * 10}|")
     for start in options.starts:
         for steps in options.steps:
             template.num_inference_steps = steps
             template.start_from_anchor = None if start < 0 else start
-            rows = {
-                (members, fusion): DiceMetric(include_background=False, num_classes=classes)
-                for members in options.members
-                for fusion in options.fusions
-            }
-            anchor = DiceMetric(include_background=False, num_classes=classes)
-            spent, cases = 0.0, 0
-            for batch in loader:
-                if cases == options.cases:
+            scores: dict[tuple[int, str], list[Tensor]] = {(m, f): [] for m in options.members for f in options.fusions}
+            agreement: dict[int, list[Tensor]] = {members: [] for members in options.members}
+            anchor: list[Tensor] = []
+            spent = 0.0
+            for index, batch in enumerate(loader):
+                if index == options.cases:
                     break
                 begin = time.perf_counter()
-                samples = template(batch["image"].to(device), network)
-                spent, cases = spent + time.perf_counter() - begin, cases + 1
-                for (members, fusion), metric in rows.items():
-                    (case,) = decollate_batch({**batch, "pred": samples[:, : 1 + members]})
-                    case = postprocessing[fusion](case)
-                    metric(case["pred"][None], case["label"][None])
-                anchor(case["anchor"][None], case["label"][None])
-            for (members, fusion), metric in rows.items():
-                dice = metric.get_buffer().nanmean(dim=0)
+                samples = template(batch["image"].to(device), network).cpu()
+                spent += time.perf_counter() - begin
+                (case,) = decollate_batch({**batch, "pred": samples})
+                label = case["label"].as_tensor()
+                labels = inverted(case, preprocessing, case["pred"].as_tensor()[1:].max(dim=1).indices.float(), True)
+                for members in options.members:
+                    pair = labels[:members], label
+                    measured = [
+                        measure(*pair, classes) for measure in (generalized_energy_distance, hungarian_matched_iou)
+                    ]
+                    agreement[members].append(torch.stack(measured).nanmean(dim=1))
+                    for fusion in options.fusions:
+                        (fused,) = decollate_batch({**batch, "pred": samples[:, : 1 + members]})
+                        fused = postprocessing[fusion](fused)
+                        scores[members, fusion].append(dice(fused["pred"], label, classes))
+                anchor.append(dice(fused["anchor"], label, classes))
+            for (members, fusion), values in scores.items():
+                mean = torch.stack(values).nanmean(dim=0)
+                distance, matched = torch.stack(agreement[members]).mean(dim=0).tolist()
                 begun = "noise" if start < 0 else start
-                each = " / ".join(f"{value:.4f}" for value in dice)
+                each = " / ".join(f"{value:.4f}" for value in mean)
                 print(
-                    f"| {begun} | {steps} | {members} | {fusion} | {each} | {dice.mean():.4f} "
-                    f"| {anchor.get_buffer().nanmean():.4f} | {spent / cases:.2f} ({max(options.members)} members) |",
+                    f"| {begun} | {steps} | {members} | {fusion} | {each} | {mean.mean():.4f} "
+                    f"| {torch.stack(anchor).nanmean(dim=0).mean():.4f} | {distance:.3f} | {matched:.3f} "
+                    f"| {spent / len(anchor):.2f} ({most} members) |",
                     flush=True,
                 )
 

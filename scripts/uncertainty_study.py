@@ -16,10 +16,9 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import torch
-from baseline_table import ROOT, load
+from baseline_table import ROOT, inverted, load
 from monai.data import decollate_batch
-from monai.transforms import Invertd
-from monai.utils import convert_to_dst_type, set_determinism
+from monai.utils import set_determinism
 from torch import Tensor
 
 from medsegdiff_bundle.metrics import (
@@ -94,14 +93,6 @@ def segmented(options: argparse.Namespace, baseline: str | None, checkpoint: str
         yield {**case, "preprocessing": preprocessing, "class_names": names}
 
 
-def inverted(case: dict[str, Any], values: Tensor, nearest: bool = False) -> Tensor:
-    """Values (C, S) of the space of the network in that of the image file."""
-    data = {"image": case["image"], "values": convert_to_dst_type(values, case["pred"])[0]}
-    invert = Invertd("values", transform=case["preprocessing"], orig_keys="image", nearest_interp=nearest)
-    result: Tensor = invert(data)["values"].as_tensor()
-    return result
-
-
 def answers(case: dict[str, Any], baseline: str | None) -> list[Answer]:
     """What is compared on one case."""
     stacked = case["pred"].as_tensor()
@@ -118,7 +109,7 @@ def answers(case: dict[str, Any], baseline: str | None) -> list[Answer]:
 
 def answer(case: dict[str, Any], mask: str, name: str, probabilities: Tensor, uncertainty: Tensor) -> Answer:
     """Probabilities (K, S) and uncertainty (S), in the space of the image file."""
-    both = inverted(case, torch.cat([probabilities, uncertainty[None]]))
+    both = inverted(case, case["preprocessing"], torch.cat([probabilities, uncertainty[None]]))
     probabilities = both[:-1].clamp(0, 1)
     return Answer(mask, name, probabilities, both[-1])
 
@@ -151,8 +142,8 @@ def measure(given: Answer, label: Tensor, region: Tensor, fraction: float) -> Sc
 def volumes(case: dict[str, Any]) -> dict[str, tuple[float, dict[str, Any]]]:
     """True volume of each structure, in ml or pixels, and what the members say of it."""
     members = case["pred"].as_tensor()[1:]
-    labels = inverted(case, members.max(1).indices.to(torch.uint8), nearest=True).to(torch.uint8)
-    fused = inverted(case, members.mean(0).argmax(0, keepdim=True).float(), nearest=True)[0]
+    labels = inverted(case, case["preprocessing"], members.max(1).indices.to(torch.uint8), nearest=True).to(torch.uint8)
+    fused = inverted(case, case["preprocessing"], members.mean(0).argmax(0, keepdim=True).float(), nearest=True)[0]
     affine = case["label"].meta["affine"]
     voxel_volume = abs(float(torch.linalg.det(affine[:3, :3].double()))) if fused.ndim == 3 else None
     said = ensemble_statistics(labels, fused, torch.zeros(fused.shape), case["class_names"], voxel_volume)
@@ -243,11 +234,13 @@ def draw_review(scores: dict[tuple[str, str], list[Score]], fraction: float, pat
 def draw_example(case: dict[str, Any], path: Path) -> None:
     """One slice of one case: image, contours, two maps, and the errors."""
     members = case["pred"].as_tensor()[1:]
-    labels = inverted(case, members.max(1).indices.float(), nearest=True)
-    fused = inverted(case, members.mean(0).argmax(0, keepdim=True).float(), nearest=True)[0]
-    entropy, information = inverted(case, torch.stack([UNCERTAINTIES[name](members) for name in MAPS[:2]]))
+    labels = inverted(case, case["preprocessing"], members.max(1).indices.float(), nearest=True)
+    fused = inverted(case, case["preprocessing"], members.mean(0).argmax(0, keepdim=True).float(), nearest=True)[0]
+    entropy, information = inverted(
+        case, case["preprocessing"], torch.stack([UNCERTAINTIES[name](members) for name in MAPS[:2]])
+    )
     wrong = (case["label"].as_tensor() != fused).float().mean(0)
-    original = inverted(case, case["image"].as_tensor())
+    original = inverted(case, case["preprocessing"], case["image"].as_tensor())
     highest = information.flatten().kthvalue(round(0.998 * information.numel())).values  # a few voxels stand out
     rows = [contour_pictures(original, fused, labels, heat) for heat in (entropy, information / highest, wrong)]
     of_entropy, of_information, of_errors = (row[len(row) // 2] for row in rows)
