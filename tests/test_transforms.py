@@ -13,7 +13,6 @@ from monai.transforms import (
     CropForegroundd,
     EnsureChannelFirstd,
     Invertd,
-    LoadImaged,
     MeanEnsemble,
     MeanEnsembled,
     Orientationd,
@@ -28,6 +27,7 @@ from medsegdiff_bundle.transforms import (
     EnsembleStatisticsd,
     EnsembleUncertaintyd,
     FuseEnsembled,
+    LoadImaged,
     MemberLabelsd,
     RandRaterd,
     SplitAnchord,
@@ -53,6 +53,15 @@ def preprocessing() -> Compose:
             CropForegroundd("image", source_key="image"),
         ]
     )
+
+
+def test_a_truncated_file_is_named(tmp_path):
+    path = tmp_path / "case.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.random.default_rng(0).random((20, 20, 20)), np.eye(4)), path)
+    assert LoadImaged("image")({"image": path})["image"].shape == (20, 20, 20)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(ValueError, match="case.nii.gz' cannot be read: "):
+        LoadImaged(["image", "label"], allow_missing_keys=True)({"image": path})
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ their outputs carry the metadata and applied operations of the input, so that `I
 
 from .fusion import FuseEnsembled, STAPLEEnsembled
 from .labels import CheckLabelsd, RandRaterd, UnpackRatersd
+from .load import LoadImaged
 from .members import MemberLabelsd, SplitAnchord
 from .uncertainty import EnsembleStatisticsd, EnsembleUncertaintyd
 
@@ -14,6 +15,7 @@ __all__ = [
     "EnsembleStatisticsd",
     "EnsembleUncertaintyd",
     "FuseEnsembled",
+    "LoadImaged",
     "MemberLabelsd",
     "RandRaterd",
     "STAPLEEnsembled",
