@@ -1,0 +1,15 @@
+"""Which files to work on. Every check of the data that needs no voxel happens here, before any work starts."""
+
+from .naming import case_name, saved_name
+from .sections import decathlon_datalist, image_datalist, picture_datalist, segmentation_datalist
+from .series import series_datalist
+
+__all__ = [
+    "case_name",
+    "decathlon_datalist",
+    "image_datalist",
+    "picture_datalist",
+    "saved_name",
+    "segmentation_datalist",
+    "series_datalist",
+]
