@@ -1,13 +1,15 @@
-r"""This model, its own anchor and the baselines on the same cases, in the space of the image files.
+r"""This model, its own anchor, ablations and baselines on the same cases, in the space of the image files.
 
-The anchor and the baselines stand there twice: after one pass, and as the mean over the mirror images that the members
-of the ensemble see.
+A network is "ours" or named like a file of configs/baselines or configs/ablations; the folder of its checkpoint says
+which, as `train_networks.py` makes it, or what stands before the checkpoint. Anchors and baselines are listed twice:
+after one pass, and as the mean over the mirror images that the members of the ensemble see.
+
 Prints a Markdown table and writes a CSV with a line per network, case and class. Distances and the tolerance of the
 surface Dice are in mm for volumes and in pixels for pictures; a class that only one of prediction and label holds has
 no distance, and is counted as missed. Example:
 
     python scripts/baseline_table.py --dataset_dir FOLDER --csv docs/hippocampus.csv \
-        --baselines dynunet=output/dynunet/model.pt swinunetr=output/swinunetr/model.pt
+        --networks ours=models/model.pt output/comparison/dynunet/model.pt
 """
 
 from __future__ import annotations
@@ -32,6 +34,9 @@ from torch import Tensor
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+
+from medsegdiff_bundle.networks import BaselineNetwork  # noqa: E402 - found by the line above
+
 MEASURES = ("dice", "hd95", "surface_dice")
 
 
@@ -41,8 +46,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--task", default=None, help="of configs/tasks; hippocampus by default")
     parser.add_argument("--dataset_dir", default=None, help="folder of the cases; the embedded ones by default")
     parser.add_argument("--section", default="validation", help="validation or test")
-    parser.add_argument("--checkpoint", default=None, help="of this model; rows of ours are left out without it")
-    parser.add_argument("--baselines", nargs="*", default=[], metavar="NAME=CHECKPOINT", help="of configs/baselines")
+    parser.add_argument("--networks", nargs="+", required=True, metavar="[NAME=]CHECKPOINT", help="what to compare")
     parser.add_argument("--overrides", nargs="*", default=[], metavar="KEY=JSON", help="of train.json, for all")
     parser.add_argument("--tolerance", type=float, default=1.0, help="of the surface Dice, in mm or pixels")
     parser.add_argument("--cases", type=int, default=None, help="the first cases only")
@@ -63,13 +67,22 @@ def inverted(case: dict[str, Any], preprocessing: Any, values: Tensor, nearest: 
     return result
 
 
-def load(options: argparse.Namespace, baseline: str | None) -> ConfigParser:
-    """The training configuration, with its validation part, of this model or of a baseline."""
-    files = ["train.json"]
-    files += [f"tasks/{options.task}.json"] if options.task else []
-    files += [f"baselines/{baseline}.json"] if baseline else []
+def overlay(name: str) -> list[str]:
+    """The configuration file that makes the network of this name, from the bundle's folder on; none for "ours"."""
+    if name == "ours":
+        return []
+    files = [f"configs/{folder}/{name}.json" for folder in ("baselines", "ablations")]
+    found = [file for file in files if (ROOT / file).is_file()]
+    if not found:
+        raise ValueError(f"There is no network {name!r}: neither {files[0]!r} nor {files[1]!r} exists.")
+    return found
+
+
+def load(options: argparse.Namespace, name: str = "ours") -> ConfigParser:
+    """The training configuration, with its validation part, of the network of this name."""
+    files = ["configs/train.json", *([f"configs/tasks/{options.task}.json"] if options.task else []), *overlay(name)]
     config = ConfigParser()
-    config.read_config([str(ROOT / "configs" / name) for name in files])
+    config.read_config([str(ROOT / file) for file in files])
     config.update({"bundle_root": str(ROOT), "validate#dataset#data#section": options.section})
     if options.dataset_dir is not None:
         config["dataset_dir"] = options.dataset_dir
@@ -77,6 +90,13 @@ def load(options: argparse.Namespace, baseline: str | None) -> ConfigParser:
         key, _, value = override.partition("=")
         config[key] = json.loads(value)
     return config
+
+
+def budget(checkpoint: Path) -> list[str]:
+    """Steps of the training and its minutes of processor time, where `train_networks.py` left them."""
+    file = checkpoint.parent / "budget.json"
+    spent = json.loads(file.read_text()) if file.is_file() else {}
+    return [str(spent.get(key, "")) for key in ("steps", "minutes")]
 
 
 def measure(prediction: Tensor, label: Tensor, num_classes: int, spacing: list[float], tolerance: float) -> Tensor:
@@ -106,13 +126,13 @@ def main() -> None:
     """Print the table."""
     options = arguments()
     set_determinism(seed=0)
-    networks: list[tuple[str | None, str]] = [(None, options.checkpoint)] if options.checkpoint else []
-    networks += [tuple(pair.split("=", 1)) for pair in options.baselines]
+    named = [pair.rpartition("=") for pair in options.networks]
+    networks = [(name or Path(checkpoint).absolute().parent.name, Path(checkpoint)) for name, _, checkpoint in named]
     lines: list[list[Any]] = []
     table: list[str] = []
     class_names: list[str] = []
-    for baseline, checkpoint in networks:
-        config = load(options, baseline)
+    for network_name, checkpoint in networks:
+        config = load(options, network_name)
         class_names = config.get_parsed_content("class_names")
         num_classes, device = config.get_parsed_content("num_classes"), config.get_parsed_content("device")
         network = config.get_parsed_content("network").eval()
@@ -122,8 +142,11 @@ def main() -> None:
         mirrored.anchor_only = once.anchor_only = True
         once.mirror_axes = ()
         postprocessing = config.get_parsed_content("validate#postprocessing")
-        name = baseline or "ours, anchor"
-        rows = {name: once, f"{name}, mirrored": mirrored} | ({} if baseline else {"ours, fused": ensemble})
+        one_pass = isinstance(network, BaselineNetwork)
+        plain = network_name if one_pass else f"{network_name}, anchor"
+        rows = {plain: once, f"{plain}, mirrored": mirrored} | (
+            {} if one_pass else {f"{network_name}, fused": ensemble}
+        )
         values: dict[str, list[Tensor]] = {name: [] for name in rows}
         seconds = dict.fromkeys(rows, 0.0)
         for index, batch in enumerate(config.get_parsed_content("validate#dataloader")):
@@ -151,14 +174,12 @@ def main() -> None:
             cells = [" / ".join(f"{value:.4f}" for value in means[0]), f"{means[0].mean():.4f}"]
             cells += [" / ".join(f"{value:.2f}" for value in means[1]), str(missed)]
             cells += [" / ".join(f"{value:.4f}" for value in means[2])]
-            counted = network.condition_model if name.startswith("ours, anchor") else network
-            cells += [f"{sum(weight.numel() for weight in counted.parameters()) / 1e6:.2f} M"]
+            counted = network.condition_model if ", anchor" in name else network
+            cells += [f"{sum(weight.numel() for weight in counted.parameters()) / 1e6:.2f} M", *budget(checkpoint)]
             table.append(f"| {name} | {' | '.join(cells)} | {seconds[name] / len(stacked):.3f} |")
     each = " / ".join(class_names)
-    print(
-        f"| network | Dice {each} | mean Dice | HD95 {each} | missed | surface Dice {each} | parameters | s per case |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
+    columns = f"network, Dice {each}, mean Dice, HD95 {each}, missed, surface Dice {each}, parameters, steps, minutes"
+    print(f"| {columns.replace(', ', ' | ')} | s per case |\n{'|---' * 10}|")
     print("\n".join(table))
     if options.csv is not None:
         with open(options.csv, "w", newline="") as file:

@@ -51,7 +51,7 @@ def main() -> None:
     """Print the table."""
     options = arguments()
     set_determinism(seed=0)
-    config = load(options, None)
+    config = load(options)
     network = config.get_parsed_content("network").eval()
     network.load_state_dict(torch.load(options.checkpoint, map_location="cpu", weights_only=True))
     loader = config.get_parsed_content("validate#dataloader")

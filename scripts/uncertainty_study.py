@@ -78,9 +78,9 @@ def arguments() -> argparse.Namespace:
 
 def segmented(options: argparse.Namespace, baseline: str | None, checkpoint: str) -> Iterator[dict[str, Any]]:
     """Cases with image (C, S), label (R, S) and, as `pred`, anchor and members or a baseline's one, (M, K, S)."""
-    config = load(options, baseline)
-    if baseline is not None:  # its members would all be the same
-        config.update({"validate#inferer#anchor_only": True, "validate#inferer#return_anchor": False})
+    config = load(options, baseline or "ours")
+    if baseline is not None:  # its members would all be the same; one pass, as for the anchor
+        config.update({"mirror_axes": [], "anchor_only": True, "validate#inferer#return_anchor": False})
     network = config.get_parsed_content("network").eval()
     network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
     inferer, device = config.get_parsed_content("validate#inferer"), config.get_parsed_content("device")

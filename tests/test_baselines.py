@@ -1,6 +1,8 @@
-"""The overlays of configs/baselines: each network trains and is evaluated as MedSegDiff is."""
+"""The overlays of configs/baselines and configs/ablations: each network trains and is evaluated as MedSegDiff is."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import monai.bundle
@@ -10,6 +12,7 @@ from monai.bundle import ConfigParser
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
+ABLATIONS = sorted(path.stem for path in (CONFIGS / "ablations").glob("*.json"))
 NAMES = sorted(path.stem for path in (CONFIGS / "baselines").glob("*.json"))
 
 
@@ -48,3 +51,64 @@ def test_training(small_dataset, tmp_path, capsys):
     assert "Dice: " in capsys.readouterr().out
     raw = [(tmp_path / f"{name}_raw.csv").read_text() for name in ("anchor", "fused")]
     assert raw[0] == raw[1]  # the network's own mask is all there is
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_changes_the_network_or_its_loss(name):
+    changes = json.loads((CONFIGS / "ablations" / f"{name}.json").read_text())
+    parser = ConfigParser()
+    parser.read_config([str(CONFIGS / "train.json"), str(CONFIGS / "ablations" / f"{name}.json")])
+    parser["bundle_root"] = str(ROOT)
+    assert all(parser[key] == value for key, value in changes.items())
+    whole = ConfigParser()
+    whole.read_config(str(CONFIGS / "train.json"))
+    assert all(whole[key] != value if key in whole else value == 0 for key, value in changes.items())
+    network = parser.get_parsed_content("network_def")
+    if "alpha" in changes:
+        assert parser.get_parsed_content("loss").alpha is None
+    image, mask = torch.rand(1, 1, 16, 16, 16), torch.rand(1, 3, 16, 16, 16)
+    assert network(image, mask, torch.tensor([5])).shape == mask.shape
+
+
+def test_several_networks_in_turn(small_dataset, tmp_path):
+    """A training that was cut off goes on, what is done is left alone, and the table tells steps and minutes."""
+    scripts = ROOT / "scripts"
+    settings = ["--dataset_dir", str(small_dataset), "--patch_size", "[16,16,16]", "--ensemble_size", "1"]
+    settings += ["--network_def#network#features", "[4,4,4,4,4,4]"]
+    train = [sys.executable, str(scripts / "train_networks.py"), "--output", str(tmp_path), "--networks", "basicunet"]
+    folder = tmp_path / "basicunet"
+
+    def epochs(number):
+        command = [*train, "--", *settings, "--epochs", str(number)]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    epochs(1)
+    first = json.loads((folder / "budget.json").read_text())
+    (folder / "budget.json").unlink()
+    epochs(2)
+    second = json.loads((folder / "budget.json").read_text())
+    assert second["steps"] == 2 * first["steps"] and second["minutes"] > first["minutes"] > 0
+    assert "Resumed from" in (folder / "log.txt").read_text()
+    assert "done before" in epochs(3)
+
+    table = [sys.executable, str(scripts / "baseline_table.py"), "--dataset_dir", str(small_dataset)]
+    table += ["--networks", str(folder / "model.pt"), "--csv", str(tmp_path / "cases.csv")]
+    table += ["--overrides", "network_def#network#features=[4,4,4,4,4,4]"]
+    lines = subprocess.run(table, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| basicunet", "| basicunet, mirrored"]
+    assert f"| {second['steps']} | {second['minutes']} |" in lines[2]
+    cases = (tmp_path / "cases.csv").read_text().splitlines()
+    assert len(cases) == 1 + 2 * 2 * 2  # of two rows, cases and classes
+
+
+def test_an_unknown_network(tmp_path):
+    command = [
+        sys.executable,
+        str(ROOT / "scripts" / "train_networks.py"),
+        "--output",
+        str(tmp_path),
+        "--networks",
+        "vnet",
+    ]
+    failed = subprocess.run(command, capture_output=True, text=True)
+    assert failed.returncode and "There is no network 'vnet'" in failed.stderr and not list(tmp_path.iterdir())

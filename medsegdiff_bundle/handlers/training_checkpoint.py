@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ class TrainingCheckpoint:
     """Write `last.ckpt` after each epoch, `model.pt` after each validation that beats all before.
 
     `model.pt` is the flat state dict of the averaged weights, as `monai.bundle.load` and MONAI Label read it.
-    `last.ckpt` holds everything that a resume needs; were it a `.pt` file too, MONAI Label would take it for the model.
-    What is random in an epoch follows from its number, see `EpochSeed`. Files are written beside their place and then
-    moved there, so a killed run leaves no torn file. Of several processes only the first writes.
+    `last.ckpt` holds everything that a resume needs, and the processor time of all runs so far in seconds; were it a
+    `.pt` file too, MONAI Label would take it for the model. What is random in an epoch follows from its number, see
+    `EpochSeed`. Files are written beside their place and then moved there, so a killed run leaves no torn file. Of
+    several processes only the first writes.
 
     Args:
         output_dir: folder of both files; made if need be.
@@ -52,6 +54,7 @@ class TrainingCheckpoint:
         self.objects = objects
         self.lr_scheduler = lr_scheduler
         self.best_metric = -math.inf
+        self.seconds_before = 0.0
         self.metric_name = "fused"
         if resume and not (self.output_dir / "last.ckpt").is_file():
             raise ValueError(f"There is nothing to resume from: {str(self.output_dir / 'last.ckpt')!r} does not exist.")
@@ -79,6 +82,7 @@ class TrainingCheckpoint:
         self.lr_scheduler.last_epoch = state["iteration"] - 1
         self.lr_scheduler.step()
         self.best_metric = state["best_metric"]
+        self.seconds_before = state["cpu_seconds"]
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
         logger.info(f"Resumed from {path} after epoch {state['epoch']}.")
 
@@ -90,6 +94,7 @@ class TrainingCheckpoint:
             "epoch": engine.state.epoch,
             "iteration": engine.state.iteration,
             "best_metric": self.best_metric,
+            "cpu_seconds": self.seconds_before + time.process_time(),
         }
         self._write(state, "last.ckpt")
 
