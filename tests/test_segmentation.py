@@ -134,8 +134,8 @@ def test_a_folder_gives_a_list(settings, crop, tmp_path):
     ("image", "given", "sentence"),
     [
         ("/nowhere", {}, "There is no image file or folder '/nowhere'."),
-        ("text.txt", {}, "'text.txt' cannot be segmented: "),
-        ("broken.png", {"task": "isic"}, "'broken.png' cannot be segmented: "),
+        ("text.txt", {}, "'text.txt' cannot be read: "),
+        ("broken.png", {"task": "isic"}, "'broken.png' cannot be read: "),
         ("crop.nii.gz", {"task": "liver"}, "There is no task 'liver': choose from hippocampus, isic, lidc."),
         ("crop.nii.gz", {"checkpoint": "none.pt"}, "weights of the task 'hippocampus': the file 'none.pt' does"),
         ("crop.nii.gz", {"checkpoint": "text.txt"}, "The weights 'text.txt' cannot be read: "),

@@ -21,5 +21,6 @@ class LoadImaged(monai.transforms.LoadImaged):
             result: dict[Hashable, Any] = super().__call__(data, reader)
         except Exception as error:  # each reader has its own kinds
             files = " or ".join(repr(str(data[key])) for key in self.key_iterator(dict(data)))
-            raise ValueError(f"{files} cannot be read: {error}.") from error
+            reason = str(error).strip().split("\n")[0] or type(error).__name__
+            raise ValueError(f"{files} cannot be read: {reason.rstrip('.')}.") from error
         return result
