@@ -173,8 +173,10 @@ def _run(parser: ConfigParser, return_members: bool, kept: bool, on_result: Call
 
     def members_of(case: dict[str, Any]) -> np.ndarray:
         members = case["members"]  # (E, K, ...)
-        flat = invert({"image": case["image"], "members": members.flatten(0, 1)})["members"]
-        return as_read(flat.unflatten(0, members.shape[:2]))
+        flat = invert({"image": case["image"], "members": members.flatten(0, 1)})["members"].as_tensor()
+        whole = flat.unflatten(0, members.shape[:2])
+        whole[:, 0] += 1 - whole.sum(dim=1)  # what the preprocessing cut off is background
+        return as_read(whole)
 
     @evaluator.on(Events.ITERATION_COMPLETED)
     def finish(engine: Engine) -> None:

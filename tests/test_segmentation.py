@@ -25,7 +25,7 @@ NETWORK = {"network_def#channels": [4, 8, 8], "network_def#num_heads": 2}
 SMALL = {
     "hippocampus": {**NETWORK, "network_def#token_size": 8},
     "isic": {**NETWORK, "network_def#token_size": 2, "patch_size": [16, 16]},
-    "lidc": {**NETWORK, "network_def#token_size": 2},
+    "lidc": {**NETWORK, "network_def#token_size": 2, "patch_size": [16, 16]},
 }
 
 
@@ -115,6 +115,9 @@ def test_pictures(task, channels, settings, tmp_path):
     )
     assert found.mask.shape == found.uncertainty.shape == (24, 40)
     assert found.members.shape == (2, 2, 24, 40)
+    np.testing.assert_allclose(found.members.sum(axis=1), 1, atol=1e-5)
+    if task == "lidc":  # sees the centre alone
+        assert found.mask[4:20, 12:28].any() and not found.mask[:4].any() and not found.mask[:, 28:].any()
     assert found.affine is None
     assert len(np.unique(found.mask)) == 2
     np.testing.assert_array_equal(np.asarray(Image.open(found.mask_file)), found.mask * 255)
