@@ -4,7 +4,8 @@ A network is "ours" or named like a file of configs/baselines or configs/ablatio
 which, as `train_networks.py` makes it, or what stands before the checkpoint. Anchors and baselines are listed twice:
 after one pass, and as the mean over the mirror images that the members of the ensemble see.
 
-Prints a Markdown table and writes a CSV with a line per network, case and class. Distances and the tolerance of the
+Prints a Markdown table and writes a CSV with a line per network, case and class. "Minus the first" is the difference of
+the mean Dice to that of the first row: its mean over the cases ± its standard error. Distances and the tolerance of the
 surface Dice are in mm for volumes and in pixels for pictures; a class that only one of prediction and label holds has
 no distance, and is counted as missed. Example:
 
@@ -131,6 +132,7 @@ def main() -> None:
     lines: list[list[Any]] = []
     table: list[str] = []
     class_names: list[str] = []
+    first: Tensor | None = None
     for network_name, checkpoint in networks:
         config = load(options, network_name)
         class_names = config.get_parsed_content("class_names")
@@ -171,15 +173,18 @@ def main() -> None:
             stacked = torch.stack(values[name])  # (cases, measures, classes)
             missed = int(stacked[:, 1].isinf().sum())
             means = torch.where(stacked.isinf(), torch.nan, stacked).nanmean(dim=0)
+            dice = stacked[:, 0].nanmean(dim=1)
+            first = dice if first is None else first
             cells = [" / ".join(f"{value:.4f}" for value in means[0]), f"{means[0].mean():.4f}"]
+            cells += [f"{(dice - first).mean():+.4f} ± {(dice - first).std() / len(dice) ** 0.5:.4f}"]
             cells += [" / ".join(f"{value:.2f}" for value in means[1]), str(missed)]
             cells += [" / ".join(f"{value:.4f}" for value in means[2])]
             counted = network.condition_model if ", anchor" in name else network
             cells += [f"{sum(weight.numel() for weight in counted.parameters()) / 1e6:.2f} M", *budget(checkpoint)]
             table.append(f"| {name} | {' | '.join(cells)} | {seconds[name] / len(stacked):.3f} |")
     each = " / ".join(class_names)
-    columns = f"network, Dice {each}, mean Dice, HD95 {each}, missed, surface Dice {each}, parameters, steps, minutes"
-    print(f"| {columns.replace(', ', ' | ')} | s per case |\n{'|---' * 10}|")
+    columns = f"network, Dice {each}, mean Dice, minus the first, HD95 {each}, missed, surface Dice {each}, parameters"
+    print(f"| {columns.replace(', ', ' | ')} | steps | minutes | s per case |\n{'|---' * 11}|")
     print("\n".join(table))
     if options.csv is not None:
         with open(options.csv, "w", newline="") as file:
