@@ -1,10 +1,25 @@
-"""The shipped weights, on the six embedded validation cases, in the space of the files."""
+"""The shipped weights: on the six embedded volumes in the space of the files, and on drawn pictures."""
 
 from pathlib import Path
 
 import monai.bundle
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+import medsegdiff_bundle
 
 ROOT = Path(__file__).parent.parent
+
+
+def dice(one, two):
+    return 2 * (one & two).sum() / (one.sum() + two.sum())
+
+
+def ellipse(size, centre, radii):
+    y, x = np.ogrid[: size[0], : size[1]]
+    return ((y - centre[0]) / radii[0]) ** 2 + ((x - centre[1]) / radii[1]) ** 2 < 1
 
 
 def test_shipped_weights_reach_their_score(tmp_path, capsys):
@@ -19,3 +34,41 @@ def test_shipped_weights_reach_their_score(tmp_path, capsys):
     lines = dict(line.split(" ", 1) for line in capsys.readouterr().out.splitlines() if " " in line)
     assert float(lines["anchor"].split()[0]) > 0.87
     assert float(lines["Dice:"]) > 0.87
+
+
+@pytest.mark.parametrize("light", [1.0, 0.6])
+@pytest.mark.parametrize("centre", [(100, 120), (70, 160)])
+def test_a_drawn_lesion(light, centre):
+    """A brown, soft-edged ellipse with texture on skin, wherever it lies and however dark the picture is."""
+    generator = np.random.default_rng(0)
+    lesion = ellipse((200, 240), centre, (40, 55))
+    share = gaussian_filter(lesion.astype(float), 2)[..., None]
+    texture = gaussian_filter(generator.normal(size=(200, 240)), 2)[..., None] * 40
+    colour = share * np.array([110, 70, 50]) + (1 - share) * np.array([225, 180, 165]) + texture
+    picture = np.clip(light * colour, 0, 255).astype(np.uint8)
+    found = medsegdiff_bundle.segment(picture, "isic", device="cpu")
+    assert found.mask.shape == (200, 240) and dice(found.mask > 0, lesion) > 0.9
+
+
+@pytest.mark.parametrize("shift", [0, 10])
+def test_a_drawn_nodule(shift):
+    """A bright disc in dark, noisy lung; most members find it, and not all draw it alike."""
+    generator = np.random.default_rng(0)
+    nodule = ellipse((128, 128), (64 + shift, 64 - shift), (8, 8))
+    picture = 50 + 130 * gaussian_filter(nodule.astype(float), 1) + generator.normal(size=(128, 128)) * 5
+    found = medsegdiff_bundle.segment(picture.astype(np.uint8), "lidc", return_members=True, device="cpu")
+    members = found.members.argmax(axis=1) > 0
+    assert np.median([dice(member, nodule) for member in members]) > 0.7
+    assert len({int(member.sum()) for member in members}) > 1
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "models").glob("*.pt")), ids=lambda path: path.stem)
+def test_weights_are_flat_finite_and_small(path):
+    assert path.stat().st_size <= 25e6
+    weights = torch.load(path, weights_only=True)
+    assert all(isinstance(weight, torch.Tensor) and weight.isfinite().all() for weight in weights.values())
+
+
+def test_every_task_has_weights():
+    tasks = {path.stem for path in (ROOT / "configs" / "tasks").glob("*.json")}
+    assert {path.stem for path in (ROOT / "models").glob("*.pt")} == tasks | {"model"}
