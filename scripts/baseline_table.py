@@ -60,10 +60,13 @@ def consensus(label: Tensor) -> Tensor:
     return label if len(label) == 1 else (label.float().mean(dim=0, keepdim=True) >= 0.5).float()
 
 
-def inverted(case: dict[str, Any], preprocessing: Any, values: Tensor, nearest: bool = False) -> Tensor:
-    """Values (C, S) of the space of the network in that of the image file; `case` holds `image` and `pred`."""
+def inverted(case: dict[str, Any], values: Tensor, nearest: bool = False) -> Tensor:
+    """Values (C, S) of the space of the network in that of the image file.
+
+    `case` holds `image`, `pred`, and `preprocessing`, what brought it into the space of the network.
+    """
     data = {"image": case["image"], "values": convert_to_dst_type(values, case["pred"])[0]}
-    invert = Invertd("values", transform=preprocessing, orig_keys="image", nearest_interp=nearest)
+    invert = Invertd("values", transform=case["preprocessing"], orig_keys="image", nearest_interp=nearest)
     result: Tensor = invert(data)["values"].as_tensor()
     return result
 
@@ -79,11 +82,15 @@ def overlay(name: str) -> list[str]:
     return found
 
 
+def training_files(task: str | None, name: str) -> list[str]:
+    """The configuration files that train the network of this name for a task, from the bundle's folder on."""
+    return ["configs/train.json", *([f"configs/tasks/{task}.json"] if task else []), *overlay(name)]
+
+
 def load(options: argparse.Namespace, name: str = "ours") -> ConfigParser:
     """The training configuration, with its validation part, of the network of this name."""
-    files = ["configs/train.json", *([f"configs/tasks/{options.task}.json"] if options.task else []), *overlay(name)]
     config = ConfigParser()
-    config.read_config([str(ROOT / file) for file in files])
+    config.read_config([str(ROOT / file) for file in training_files(options.task, name)])
     config.update({"bundle_root": str(ROOT), "validate#dataset#data#section": options.section})
     if options.dataset_dir is not None:
         config["dataset_dir"] = options.dataset_dir
@@ -100,6 +107,11 @@ def budget(checkpoint: Path) -> list[str]:
     return [str(spent.get(key, "")) for key in ("steps", "minutes")]
 
 
+def one_hot_pair(prediction: Tensor, label: Tensor, num_classes: int) -> list[Tensor]:
+    """What MONAI's metrics take, each (1, K, S), of classes (1, S) and of a label as in `measure`."""
+    return [one_hot(x[None].as_subclass(Tensor).float().cpu(), num_classes) for x in (prediction, consensus(label))]
+
+
 def measure(prediction: Tensor, label: Tensor, num_classes: int, spacing: list[float], tolerance: float) -> Tensor:
     """Measures of one case.
 
@@ -113,7 +125,7 @@ def measure(prediction: Tensor, label: Tensor, num_classes: int, spacing: list[f
     Returns:
         (3, K - 1), in the order of `MEASURES`; NaN where a class is absent, infinite distance where it is missed.
     """
-    pair = [one_hot(x[None].as_subclass(Tensor).float().cpu(), num_classes) for x in (prediction, consensus(label))]
+    pair = one_hot_pair(prediction, label, num_classes)
     return torch.stack(
         [
             compute_dice(*pair, include_background=False)[0],

@@ -12,10 +12,9 @@ import argparse
 import time
 
 import torch
-from baseline_table import ROOT, consensus, inverted, load
+from baseline_table import ROOT, inverted, load, one_hot_pair
 from monai.data import decollate_batch
 from monai.metrics import compute_dice
-from monai.networks import one_hot
 from monai.transforms import Compose
 from monai.utils import set_determinism
 from torch import Tensor
@@ -42,8 +41,7 @@ def arguments() -> argparse.Namespace:
 
 def dice(prediction: Tensor, label: Tensor, num_classes: int) -> Tensor:
     """Dice per class (K - 1,) of two label maps (1, S); NaN where the class is absent."""
-    pair = [one_hot(x[None].as_subclass(Tensor).float().cpu(), num_classes) for x in (prediction, consensus(label))]
-    values: Tensor = compute_dice(*pair, include_background=False)[0]
+    values: Tensor = compute_dice(*one_hot_pair(prediction, label, num_classes), include_background=False)[0]
     return values
 
 
@@ -83,8 +81,9 @@ def main() -> None:
                 samples = template(batch["image"].to(device), network).cpu()
                 spent += time.perf_counter() - begin
                 (case,) = decollate_batch({**batch, "pred": samples})
+                case["preprocessing"] = preprocessing
                 label = case["label"].as_tensor()
-                labels = inverted(case, preprocessing, case["pred"].as_tensor()[1:].max(dim=1).indices.float(), True)
+                labels = inverted(case, case["pred"].as_tensor()[1:].max(dim=1).indices.float(), True)
                 for members in options.members:
                     pair = labels[:members], label
                     measured = [

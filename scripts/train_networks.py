@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 import torch
-from baseline_table import ROOT, overlay
+from baseline_table import ROOT, overlay, training_files
 
 
 def arguments() -> argparse.Namespace:
@@ -43,8 +43,8 @@ def train(task: str | None, name: str, folder: Path, settings: list[str]) -> Non
         print(f"{name}: done before")
         return
     folder.mkdir(parents=True, exist_ok=True)
-    files = ["configs/train.json", *([f"configs/tasks/{task}.json"] if task else []), *overlay(name)]
-    command = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", str(files)]
+    command = [sys.executable, "-m", "monai.bundle", "run", "training"]
+    command += ["--config_file", str(training_files(task, name))]
     command += ["--output_dir", str(folder), "--resume", str((folder / "last.ckpt").is_file()), *settings]
     with open(folder / "log.txt", "a") as log:
         subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, check=True)

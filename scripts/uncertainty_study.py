@@ -109,7 +109,7 @@ def answers(case: dict[str, Any], baseline: str | None) -> list[Answer]:
 
 def answer(case: dict[str, Any], mask: str, name: str, probabilities: Tensor, uncertainty: Tensor) -> Answer:
     """Probabilities (K, S) and uncertainty (S), in the space of the image file."""
-    both = inverted(case, case["preprocessing"], torch.cat([probabilities, uncertainty[None]]))
+    both = inverted(case, torch.cat([probabilities, uncertainty[None]]))
     probabilities = both[:-1].clamp(0, 1)
     return Answer(mask, name, probabilities, both[-1])
 
@@ -142,8 +142,8 @@ def measure(given: Answer, label: Tensor, region: Tensor, fraction: float) -> Sc
 def volumes(case: dict[str, Any]) -> dict[str, tuple[float, dict[str, Any]]]:
     """True volume of each structure, in ml or pixels, and what the members say of it."""
     members = case["pred"].as_tensor()[1:]
-    labels = inverted(case, case["preprocessing"], members.max(1).indices.to(torch.uint8), nearest=True).to(torch.uint8)
-    fused = inverted(case, case["preprocessing"], members.mean(0).argmax(0, keepdim=True).float(), nearest=True)[0]
+    labels = inverted(case, members.max(1).indices.to(torch.uint8), nearest=True).to(torch.uint8)
+    fused = inverted(case, members.mean(0).argmax(0, keepdim=True).float(), nearest=True)[0]
     affine = case["label"].meta["affine"]
     voxel_volume = abs(float(torch.linalg.det(affine[:3, :3].double()))) if fused.ndim == 3 else None
     said = ensemble_statistics(labels, fused, torch.zeros(fused.shape), case["class_names"], voxel_volume)
@@ -234,13 +234,11 @@ def draw_review(scores: dict[tuple[str, str], list[Score]], fraction: float, pat
 def draw_example(case: dict[str, Any], path: Path) -> None:
     """One slice of one case: image, contours, two maps, and the errors."""
     members = case["pred"].as_tensor()[1:]
-    labels = inverted(case, case["preprocessing"], members.max(1).indices.float(), nearest=True)
-    fused = inverted(case, case["preprocessing"], members.mean(0).argmax(0, keepdim=True).float(), nearest=True)[0]
-    entropy, information = inverted(
-        case, case["preprocessing"], torch.stack([UNCERTAINTIES[name](members) for name in MAPS[:2]])
-    )
+    labels = inverted(case, members.max(1).indices.float(), nearest=True)
+    fused = inverted(case, members.mean(0).argmax(0, keepdim=True).float(), nearest=True)[0]
+    entropy, information = inverted(case, torch.stack([UNCERTAINTIES[name](members) for name in MAPS[:2]]))
     wrong = (case["label"].as_tensor() != fused).float().mean(0)
-    original = inverted(case, case["preprocessing"], case["image"].as_tensor())
+    original = inverted(case, case["image"].as_tensor())
     highest = information.flatten().kthvalue(round(0.998 * information.numel())).values  # a few voxels stand out
     rows = [contour_pictures(original, fused, labels, heat) for heat in (entropy, information / highest, wrong)]
     of_entropy, of_information, of_errors = (row[len(row) // 2] for row in rows)

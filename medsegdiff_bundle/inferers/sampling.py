@@ -77,9 +77,8 @@ class MemberSampler:
         Raises:
             torch.OutOfMemoryError: a single member does not fit.
         """
-        views = [
-            axes for count in range(len(self.mirror_axes) + 1) for axes in itertools.combinations(self._axes, count)
-        ]
+        mirrored = [axis + 2 for axis in self.mirror_axes]  # of a tensor (N, C, S)
+        views = [axes for count in range(len(mirrored) + 1) for axes in itertools.combinations(mirrored, count)]
         if self.anchor_only:
             anchor = torch.stack([self._anchor(self._encode(image, axes), axes) for axes in views]).mean(dim=0)
             self.advance(len(image))
@@ -103,11 +102,6 @@ class MemberSampler:
                 else:
                     members = members[len(batch) :]
                     yield slice(first + batch.start, first + batch.stop, batch.step), samples
-
-    @property
-    def _axes(self) -> list[int]:
-        """Axes of a tensor (N, C, S) to mirror."""
-        return [axis + 2 for axis in self.mirror_axes]
 
     def _encode(self, image: Tensor, axes: Sequence[int]) -> Any:
         """Features of an image that is mirrored along some axes, or logits with `anchor_only`."""
