@@ -11,7 +11,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
 import medsegdiff_bundle
-from medsegdiff_bundle.datalist import saved_name
+from medsegdiff_bundle.datalist import case_name
 
 # For classes without codes: that it is some structure of the body, by its name, in a coding scheme of our own.
 CATEGORY = ["91723000", "SCT", "Anatomical Structure"]
@@ -57,7 +57,7 @@ class SaveDICOMSegmentationd(MapTransform):
                 mask = d[key][0].detach().cpu().numpy()
                 written = dicom_segmentation(mask, d[key].affine.cpu().numpy(), series, self.class_names, self.codes)
                 self.output_dir.mkdir(parents=True, exist_ok=True)
-                written.save_as(self.output_dir / f"{saved_name(series)}_seg.dcm")
+                written.save_as(self.output_dir / f"{case_name(series)}_seg.dcm")
         return d
 
 

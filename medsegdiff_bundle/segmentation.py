@@ -22,7 +22,7 @@ from monai.engines import IterationEvents
 from monai.transforms import Invertd
 from PIL import Image
 
-from medsegdiff_bundle.datalist import image_datalist, saved_name
+from medsegdiff_bundle.datalist import case_name, image_datalist
 
 
 class Segmentation(NamedTuple):
@@ -182,7 +182,7 @@ def _run(parser: ConfigParser, return_members: bool, kept: bool, on_result: Call
     def finish(engine: Engine) -> None:
         cases: Any = engine.state.output
         for case in cases:
-            mask, name = case["pred"], saved_name(case["image"].meta["filename_or_obj"])
+            mask, name = case["pred"], case_name(case["image"].meta["filename_or_obj"])
             on_result(
                 Segmentation(
                     name=name,

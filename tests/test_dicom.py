@@ -189,20 +189,20 @@ def test_an_empty_mask_is_written(array, tmp_path):
 
 
 def test_inference_on_a_series(settings, array, tmp_path):
-    """The same mask as of the same volume as NIfTI, and a segmentation object that says it."""
+    """The same mask as of the same volume as NIfTI, and a segmentation object that says it; series are often named by their UID."""
     affine = matrix_of("oblique")
-    write_series(tmp_path / "scan", array, affine)
-    nibabel.save(nibabel.Nifti1Image(array.astype(np.float32), affine), tmp_path / "scan.nii.gz")
-    expected = medsegdiff_bundle.segment(tmp_path / "scan.nii.gz", output_dir=tmp_path / "nifti", **settings)
+    write_series(tmp_path / "1.2.840.7", array, affine)
+    nibabel.save(nibabel.Nifti1Image(array.astype(np.float32), affine), tmp_path / "1.2.840.7.nii.gz")
+    expected = medsegdiff_bundle.segment(tmp_path / "1.2.840.7.nii.gz", output_dir=tmp_path / "nifti", **settings)
     assert not list((tmp_path / "nifti").glob("*.dcm"))
-    found = medsegdiff_bundle.segment(tmp_path / "scan", output_dir=tmp_path / "out", **settings)
+    found = medsegdiff_bundle.segment(tmp_path / "1.2.840.7", output_dir=tmp_path / "out", **settings)
     files = {file.name for file in (tmp_path / "out").iterdir()}
-    assert files - {file.name for file in (tmp_path / "nifti").iterdir()} == {"scan_seg.dcm"}
+    assert files - {file.name for file in (tmp_path / "nifti").iterdir()} == {"1.2.840.7_seg.dcm"}
     np.testing.assert_array_equal(found.mask, expected.mask)
     assert len(np.unique(found.mask)) == 3
     np.testing.assert_allclose(found.affine, affine, atol=1e-5)
     np.testing.assert_array_equal(nibabel.load(found.mask_file).dataobj, found.mask)
-    volume = highdicom.seg.segread(tmp_path / "out" / "scan_seg.dcm").get_volume(combine_segments=True)
+    volume = highdicom.seg.segread(tmp_path / "out" / "1.2.840.7_seg.dcm").get_volume(combine_segments=True)
     assert (volume.array > 0).sum() == (found.mask > 0).sum()
 
 
@@ -240,7 +240,7 @@ def edited(folder, array, **tags):
 
 
 def two_of_one_name(folder, array):
-    for name in ("1.2.3", "1.2.4"):
+    for name in ("one/scan", "two/scan"):
         write_series(folder / name, array, matrix_of("oblique"))
 
 
@@ -257,7 +257,7 @@ def shuffled(folder, array):
     ("make", "sentence"),
     [
         (two_series, "holds 2 DICOM series: put each into a folder of its own."),
-        (two_of_one_name, "would both be written as '1.2': rename one."),
+        (two_of_one_name, "would both be written as 'scan': rename one."),
         (without_a_slice, "has slices that are not at equal distances in the order of their InstanceNumber"),
         (shuffled, "has slices that are not at equal distances in the order of their InstanceNumber"),
         (lambda folder, array: write_series(folder, array[..., :1], matrix_of("oblique")), "has one slice only"),

@@ -41,6 +41,23 @@ def test_mlflow_has_one_finished_run_with_its_metrics(tracked):
     assert len(list(tracked.glob("config_*.json"))) == 1  # all settings of the run, which MONAI writes down
 
 
+def test_an_evaluation_is_a_finished_run_of_its_own(tracked, small_run, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monai.bundle.run(
+        config_file=[str(ROOT / "configs" / name) for name in ("train.json", "evaluate.json")],
+        logging_file=str(ROOT / "configs" / "logging.conf"),
+        tracking="mlflow",
+        output_dir=str(tmp_path),
+        checkpoint=str(tracked / "model.pt"),
+        experiment_name="hippocampus",
+        **{**small_run, "ensemble_size": 1},
+    )
+    client = mlflow.MlflowClient(tracking_uri=path_to_sqlite_uri(str(tmp_path / "mlruns.db")))
+    (run,) = client.search_runs([client.get_experiment_by_name("hippocampus").experiment_id])
+    assert run.info.status == "FINISHED"
+    assert {"fused", "anchor"} <= set(run.data.metrics)
+
+
 def test_tensorboard_agrees_with_mlflow(tracked):
     client = mlflow.MlflowClient(tracking_uri=path_to_sqlite_uri(str(tracked / "mlruns.db")))
     (run,) = client.search_runs([client.get_experiment_by_name("hippocampus").experiment_id])

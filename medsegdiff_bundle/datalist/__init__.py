@@ -1,6 +1,6 @@
 """Which files to work on. Every check of the data that needs no voxel happens here, before any work starts."""
 
-from .naming import case_name, saved_name
+from .naming import case_name, output_name
 from .sections import decathlon_datalist, image_datalist, picture_datalist, segmentation_datalist
 from .series import series_datalist
 
@@ -8,8 +8,8 @@ __all__ = [
     "case_name",
     "decathlon_datalist",
     "image_datalist",
+    "output_name",
     "picture_datalist",
-    "saved_name",
     "segmentation_datalist",
     "series_datalist",
 ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 NIFTI = (".nii", ".nii.gz")
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -16,6 +18,9 @@ def case_name(path: str | os.PathLike) -> str:
     return name[: -len(endings[0])] if endings else name
 
 
-def saved_name(path: str | os.PathLike) -> str:
-    """Name that MONAI's `SaveImaged` gives the files of an image: a folder's name, too, ends before its last dot."""
-    return Path(str(path).removesuffix(".gz")).stem
+def output_name(metadata: Mapping[str, Any], saver: Any) -> dict[str, str]:
+    """What MONAI's `SaveImaged` takes for its `output_name_formatter`: files are named by `case_name`.
+
+    `SaveImaged` cuts the name before its last dot, which would take the end off the name of a DICOM series' folder.
+    """
+    return {"subject": case_name(metadata["filename_or_obj"]) + ".nii"}

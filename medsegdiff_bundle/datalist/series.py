@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .naming import saved_name
+from .naming import case_name
 
 
 def series_datalist(
@@ -43,7 +43,7 @@ def series_datalist(
     names: dict[str, Path] = {}
     for series, files in found.items():
         _check_series(series, files, in_channels)
-        name = saved_name(series)
+        name = case_name(series)
         if names.setdefault(name, series) != series:
             raise ValueError(
                 f"The series in {str(names[name])!r} and {str(series)!r} would both be written as {name!r}: rename one."
