@@ -16,88 +16,27 @@ no distance, and is counted as missed. Example:
 from __future__ import annotations
 
 import argparse
-import copy
 import csv
 import json
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser
-from monai.data import decollate_batch
+from evaluation import batches, case_options, inferers, load, named_checkpoints, one_hot_pair, segmented, trained
 from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
-from monai.networks import one_hot
-from monai.transforms import Invertd
-from monai.utils import convert_to_dst_type, set_determinism
+from monai.utils import set_determinism
 from torch import Tensor
-
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-from medsegdiff_bundle.networks import BaselineNetwork  # noqa: E402 - found by the line above
 
 MEASURES = ("dice", "hd95", "surface_dice")
 
 
 def arguments() -> argparse.Namespace:
     """Options of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", default=None, help="of configs/tasks; hippocampus by default")
-    parser.add_argument("--dataset_dir", default=None, help="folder of the cases; the embedded ones by default")
-    parser.add_argument("--section", default="validation", help="validation or test")
+    parser = case_options(__doc__)
     parser.add_argument("--networks", nargs="+", required=True, metavar="[NAME=]CHECKPOINT", help="what to compare")
-    parser.add_argument("--overrides", nargs="*", default=[], metavar="KEY=JSON", help="of train.json, for all")
     parser.add_argument("--tolerance", type=float, default=1.0, help="of the surface Dice, in mm or pixels")
-    parser.add_argument("--cases", type=int, default=None, help="the first cases only")
     parser.add_argument("--csv", default=None, help="file of the values per case")
     return parser.parse_args()
-
-
-def consensus(label: Tensor) -> Tensor:
-    """What at least half of the raters mark, (R, S) -> (1, S); the label itself where there is one rater."""
-    return label if len(label) == 1 else (label.float().mean(dim=0, keepdim=True) >= 0.5).float()
-
-
-def inverted(case: dict[str, Any], values: Tensor, nearest: bool = False) -> Tensor:
-    """Values (C, S) of the space of the network in that of the image file.
-
-    `case` holds `image`, `pred`, and `preprocessing`, what brought it into the space of the network.
-    """
-    data = {"image": case["image"], "values": convert_to_dst_type(values, case["pred"])[0]}
-    invert = Invertd("values", transform=case["preprocessing"], orig_keys="image", nearest_interp=nearest)
-    result: Tensor = invert(data)["values"].as_tensor()
-    return result
-
-
-def overlay(name: str) -> list[str]:
-    """The configuration file that makes the network of this name, from the bundle's folder on; none for "ours"."""
-    if name == "ours":
-        return []
-    files = [f"configs/{folder}/{name}.json" for folder in ("baselines", "ablations")]
-    found = [file for file in files if (ROOT / file).is_file()]
-    if not found:
-        raise ValueError(f"There is no network {name!r}: neither {files[0]!r} nor {files[1]!r} exists.")
-    return found
-
-
-def training_files(task: str | None, name: str) -> list[str]:
-    """The configuration files that train the network of this name for a task, from the bundle's folder on."""
-    return ["configs/train.json", *([f"configs/tasks/{task}.json"] if task else []), *overlay(name)]
-
-
-def load(options: argparse.Namespace, name: str = "ours") -> ConfigParser:
-    """The training configuration, with its validation part, of the network of this name."""
-    config = ConfigParser()
-    config.read_config([str(ROOT / file) for file in training_files(options.task, name)])
-    config.update({"bundle_root": str(ROOT), "validate#dataset#data#section": options.section})
-    if options.dataset_dir is not None:
-        config["dataset_dir"] = options.dataset_dir
-    for override in options.overrides:
-        key, _, value = override.partition("=")
-        config[key] = json.loads(value)
-    return config
 
 
 def budget(checkpoint: Path) -> list[str]:
@@ -105,11 +44,6 @@ def budget(checkpoint: Path) -> list[str]:
     file = checkpoint.parent / "budget.json"
     spent = json.loads(file.read_text()) if file.is_file() else {}
     return [str(spent.get(key, "")) for key in ("steps", "minutes")]
-
-
-def one_hot_pair(prediction: Tensor, label: Tensor, num_classes: int) -> list[Tensor]:
-    """What MONAI's metrics take, each (1, K, S), of classes (1, S) and of a label as in `measure`."""
-    return [one_hot(x[None].as_subclass(Tensor).float().cpu(), num_classes) for x in (prediction, consensus(label))]
 
 
 def measure(prediction: Tensor, label: Tensor, num_classes: int, spacing: list[float], tolerance: float) -> Tensor:
@@ -139,39 +73,23 @@ def main() -> None:
     """Print the table."""
     options = arguments()
     set_determinism(seed=0)
-    named = [pair.rpartition("=") for pair in options.networks]
-    networks = [(name or Path(checkpoint).absolute().parent.name, Path(checkpoint)) for name, _, checkpoint in named]
     lines: list[list[Any]] = []
     table: list[str] = []
     class_names: list[str] = []
     first: Tensor | None = None
-    for network_name, checkpoint in networks:
+    for network_name, checkpoint in named_checkpoints(options.networks):
         config = load(options, network_name)
         class_names = config.get_parsed_content("class_names")
-        num_classes, device = config.get_parsed_content("num_classes"), config.get_parsed_content("device")
-        network = config.get_parsed_content("network").eval()
-        network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
-        ensemble = config.get_parsed_content("validate#inferer")
-        mirrored, once = copy.copy(ensemble), copy.copy(ensemble)
-        mirrored.anchor_only = once.anchor_only = True
-        once.mirror_axes = ()
+        num_classes = config.get_parsed_content("num_classes")
+        network = trained(config, checkpoint)
+        rows = inferers(network_name, network, config.get_parsed_content("validate#inferer"))
         postprocessing = config.get_parsed_content("validate#postprocessing")
-        one_pass = isinstance(network, BaselineNetwork)
-        plain = network_name if one_pass else f"{network_name}, anchor"
-        rows = {plain: once, f"{plain}, mirrored": mirrored} | (
-            {} if one_pass else {f"{network_name}, fused": ensemble}
-        )
         values: dict[str, list[Tensor]] = {name: [] for name in rows}
         seconds = dict.fromkeys(rows, 0.0)
-        for index, batch in enumerate(config.get_parsed_content("validate#dataloader")):
-            if index == options.cases:
-                break
-            image = batch["image"].to(device)
+        for batch in batches(config, options.cases):
             for name, inferer in rows.items():
-                begin = time.perf_counter()
-                samples = inferer(image, network)
-                seconds[name] += time.perf_counter() - begin
-                (case,) = decollate_batch({**batch, "pred": samples})
+                case = segmented(config, batch, network, inferer)
+                seconds[name] += case["seconds"]
                 label = case["label"]
                 spacing = label.meta["affine"][:3, :3].norm(dim=0).tolist()[: label.ndim - 1]
                 case = postprocessing(case)

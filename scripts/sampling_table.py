@@ -9,10 +9,10 @@ against what at least half of them mark; GED^2 and matched IoU are those of the 
 from __future__ import annotations
 
 import argparse
-import time
+from pathlib import Path
 
 import torch
-from baseline_table import ROOT, inverted, load, one_hot_pair
+from evaluation import ROOT, batches, case_options, inverted, load, one_hot_pair, segmented, trained
 from monai.data import decollate_batch
 from monai.metrics import compute_dice
 from monai.transforms import Compose
@@ -25,17 +25,12 @@ from medsegdiff_bundle.transforms import FuseEnsembled
 
 def arguments() -> argparse.Namespace:
     """Options of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", default=None, help="of configs/tasks; hippocampus by default")
-    parser.add_argument("--dataset_dir", default=None, help="folder of the cases; the embedded ones by default")
-    parser.add_argument("--section", default="validation", help="validation or test")
+    parser = case_options(__doc__)
     parser.add_argument("--checkpoint", default=str(ROOT / "models" / "model.pt"), help="flat state dict")
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 3, 5, 10], help="sampling steps")
     parser.add_argument("--members", type=int, nargs="+", default=[1, 5, 10], help="ensemble sizes")
     parser.add_argument("--starts", type=int, nargs="+", default=[-1], help="first timesteps; -1 for pure noise")
     parser.add_argument("--fusions", nargs="+", default=["mean", "staple"], help="mean, staple, vote")
-    parser.add_argument("--overrides", nargs="*", default=[], metavar="KEY=JSON", help="of train.json")
-    parser.add_argument("--cases", type=int, default=None, help="the first cases only")
     return parser.parse_args()
 
 
@@ -50,12 +45,9 @@ def main() -> None:
     options = arguments()
     set_determinism(seed=0)
     config = load(options)
-    network = config.get_parsed_content("network").eval()
-    network.load_state_dict(torch.load(options.checkpoint, map_location="cpu", weights_only=True))
-    loader = config.get_parsed_content("validate#dataloader")
+    network = trained(config, Path(options.checkpoint))
     template = config.get_parsed_content("validate#inferer")
-    device, classes = config.get_parsed_content("device"), config.get_parsed_content("num_classes")
-    preprocessing = config.get_parsed_content("validate#preprocessing")
+    classes = config.get_parsed_content("num_classes")
     steps_after = config.get_parsed_content("validate#postprocessing").transforms
     postprocessing = {
         name: Compose(
@@ -74,16 +66,11 @@ def main() -> None:
             agreement: dict[int, list[Tensor]] = {members: [] for members in options.members}
             anchor: list[Tensor] = []
             spent = 0.0
-            for index, batch in enumerate(loader):
-                if index == options.cases:
-                    break
-                begin = time.perf_counter()
-                samples = template(batch["image"].to(device), network).cpu()
-                spent += time.perf_counter() - begin
-                (case,) = decollate_batch({**batch, "pred": samples})
-                case["preprocessing"] = preprocessing
-                label = case["label"].as_tensor()
-                labels = inverted(case, case["pred"].as_tensor()[1:].max(dim=1).indices.float(), True)
+            for batch in batches(config, options.cases):
+                case = segmented(config, batch, network, template)
+                spent += case["seconds"]
+                samples, label = case["pred"].as_tensor(), case["label"].as_tensor()
+                labels = inverted(case, samples[1:].max(dim=1).indices.float(), True)
                 for members in options.members:
                     pair = labels[:members], label
                     measured = [
@@ -91,7 +78,7 @@ def main() -> None:
                     ]
                     agreement[members].append(torch.stack(measured).nanmean(dim=1))
                     for fusion in options.fusions:
-                        (fused,) = decollate_batch({**batch, "pred": samples[:, : 1 + members]})
+                        (fused,) = decollate_batch({**batch, "pred": samples[None, : 1 + members]})
                         fused = postprocessing[fusion](fused)
                         scores[members, fusion].append(dice(fused["pred"], label, classes))
                 anchor.append(dice(fused["anchor"], label, classes))

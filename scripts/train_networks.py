@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 import torch
-from baseline_table import ROOT, overlay, training_files
+from evaluation import ROOT, overlay, training_files
 
 
 def arguments() -> argparse.Namespace:

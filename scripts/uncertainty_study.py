@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import torch
-from baseline_table import ROOT, inverted, load
-from monai.data import decollate_batch
+from evaluation import ROOT, batches, case_options, inverted, load, segmented, trained
 from monai.utils import set_determinism
 from torch import Tensor
 
@@ -62,35 +61,24 @@ class Score(NamedTuple):
 
 def arguments() -> argparse.Namespace:
     """Options of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", default=None, help="of configs/tasks; hippocampus by default")
-    parser.add_argument("--dataset_dir", default=None, help="folder of the cases; the embedded ones by default")
-    parser.add_argument("--section", default="validation", help="validation or test")
+    parser = case_options(__doc__)
     parser.add_argument("--checkpoint", default=str(ROOT / "models" / "model.pt"), help="of this model")
     parser.add_argument("--baselines", nargs="*", default=[], metavar="NAME=CHECKPOINT", help="of configs/baselines")
-    parser.add_argument("--overrides", nargs="*", default=[], metavar="KEY=JSON", help="of train.json, for all")
     parser.add_argument("--fraction", type=float, default=0.05, help="of the voxels that are reviewed")
     parser.add_argument("--margin", type=int, default=3, help="around the label, in voxels, along each axis")
-    parser.add_argument("--cases", type=int, default=None, help="the first cases only")
     parser.add_argument("--figures", default=None, help="folder of the figures; none without it")
     return parser.parse_args()
 
 
-def segmented(options: argparse.Namespace, baseline: str | None, checkpoint: str) -> Iterator[dict[str, Any]]:
+def segmented_cases(options: argparse.Namespace, baseline: str | None, checkpoint: str) -> Iterator[dict[str, Any]]:
     """Cases with image (C, S), label (R, S) and, as `pred`, anchor and members or a baseline's one, (M, K, S)."""
     config = load(options, baseline or "ours")
     if baseline is not None:  # its members would all be the same; one pass, as for the anchor
         config.update({"mirror_axes": [], "anchor_only": True, "validate#inferer#return_anchor": False})
-    network = config.get_parsed_content("network").eval()
-    network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
-    inferer, device = config.get_parsed_content("validate#inferer"), config.get_parsed_content("device")
-    preprocessing = config.get_parsed_content("validate#preprocessing")
+    network, inferer = trained(config, Path(checkpoint)), config.get_parsed_content("validate#inferer")
     names = config.get_parsed_content("class_names")
-    for index, batch in enumerate(config.get_parsed_content("validate#dataloader")):
-        if index == options.cases:
-            break
-        (case,) = decollate_batch({**batch, "pred": inferer(batch["image"].to(device), network).cpu()})
-        yield {**case, "preprocessing": preprocessing, "class_names": names}
+    for batch in batches(config, options.cases):
+        yield {**segmented(config, batch, network, inferer), "class_names": names}
 
 
 def answers(case: dict[str, Any], baseline: str | None) -> list[Answer]:
@@ -269,7 +257,7 @@ def main() -> None:
     scores: dict[str, dict[tuple[str, str], list[Score]]] = {region: {} for region in regions}
     found, cases = [], []
     for baseline, checkpoint in networks:
-        for case in segmented(options, baseline, checkpoint):
+        for case in segmented_cases(options, baseline, checkpoint):
             label = case["label"].as_tensor()
             places = {"image": torch.ones(label.shape[1:], dtype=torch.bool), "near": near(label, options.margin)}
             for given in answers(case, baseline):

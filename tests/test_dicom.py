@@ -189,7 +189,7 @@ def test_an_empty_mask_is_written(array, tmp_path):
 
 
 def test_inference_on_a_series(settings, array, tmp_path):
-    """The same mask as of the same volume as NIfTI, and a segmentation object that says it; series are often named by their UID."""
+    """The mask of the same volume as NIfTI, and a segmentation object that says it, from a folder named by a UID."""
     affine = matrix_of("oblique")
     write_series(tmp_path / "1.2.840.7", array, affine)
     nibabel.save(nibabel.Nifti1Image(array.astype(np.float32), affine), tmp_path / "1.2.840.7.nii.gz")

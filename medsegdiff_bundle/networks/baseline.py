@@ -36,8 +36,9 @@ class BaselineNetwork(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits of an image, (N, C, S) -> (N, K, S)."""
-        # Two voxels per axis at the deepest level: instance normalisation of one alone is undefined.
-        padded = pad_to_multiple(image, self.size_factor, 2 * self.size_factor)
+        # Two voxels or more at the deepest level: instance normalisation of one alone is undefined.
+        alone = max(image.shape[2:]) <= self.size_factor
+        padded = pad_to_multiple(image, self.size_factor, 2 * self.size_factor if alone else self.size_factor)
         return crop_like(self.network(padded), list(image.shape[2:]))
 
     def encode(self, image: Tensor) -> ConditionFeatures:

@@ -14,9 +14,9 @@ def baseline(size_factor=16):
     return BaselineNetwork(BasicUNet(2, 1, 3, features=(4, 4, 4, 4, 4, 4)), size_factor).eval()
 
 
-@pytest.mark.parametrize("size", [(32, 32), (35, 50), (5, 33)])
+@pytest.mark.parametrize("size", [(32, 32), (35, 50), (5, 33), (12, 16)])
 def test_any_size(size):
-    network, image = baseline(), torch.randn(2, 1, *size)
+    network, image = baseline().train(), torch.randn(2, 1, *size)
     logits = network(image)
     assert logits.shape == (2, 3, *size)
     if size == (32, 32):

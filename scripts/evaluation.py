@@ -1,0 +1,129 @@
+"""What the scripts that evaluate share: their options, networks by name, and results in the space of the image files.
+
+A network is "ours", or named like a file of configs/baselines or configs/ablations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import itertools
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from monai.data import decollate_batch
+from monai.networks import one_hot
+from monai.transforms import Invertd
+from monai.utils import convert_to_dst_type
+from torch import Tensor
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from medsegdiff_bundle.inferers import EnsembleInferer  # noqa: E402 - found by the line above
+from medsegdiff_bundle.networks import BaselineNetwork  # noqa: E402
+
+
+def case_options(description: str | None) -> argparse.ArgumentParser:
+    """Options of the command line that say which cases, as `load` and `batches` read them."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", default=None, help="of configs/tasks; hippocampus by default")
+    parser.add_argument("--dataset_dir", default=None, help="folder of the cases; the embedded ones by default")
+    parser.add_argument("--section", default="validation", help="validation or test")
+    parser.add_argument("--overrides", nargs="*", default=[], metavar="KEY=JSON", help="of train.json, for all")
+    parser.add_argument("--cases", type=int, default=None, help="the first cases only")
+    return parser
+
+
+def overlay(name: str) -> list[str]:
+    """The configuration file that makes the network of this name, from the bundle's folder on; none for "ours"."""
+    if name == "ours":
+        return []
+    files = [f"configs/{folder}/{name}.json" for folder in ("baselines", "ablations")]
+    found = [file for file in files if (ROOT / file).is_file()]
+    if not found:
+        raise ValueError(f"There is no network {name!r}: neither {files[0]!r} nor {files[1]!r} exists.")
+    return found
+
+
+def training_files(task: str | None, name: str) -> list[str]:
+    """The configuration files that train the network of this name for a task, from the bundle's folder on."""
+    return ["configs/train.json", *([f"configs/tasks/{task}.json"] if task else []), *overlay(name)]
+
+
+def load(options: argparse.Namespace, name: str = "ours") -> ConfigParser:
+    """The training configuration, with its validation part, of the network of this name."""
+    config = ConfigParser()
+    config.read_config([str(ROOT / file) for file in training_files(options.task, name)])
+    config.update({"bundle_root": str(ROOT), "validate#dataset#data#section": options.section})
+    if options.dataset_dir is not None:
+        config["dataset_dir"] = options.dataset_dir
+    for override in options.overrides:
+        key, _, value = override.partition("=")
+        config[key] = json.loads(value)
+    return config
+
+
+def batches(config: ConfigParser, cases: int | None) -> Iterator[dict[str, Any]]:
+    """Batches of one case each, the first ones only if their number is given."""
+    return itertools.islice(config.get_parsed_content("validate#dataloader"), cases)
+
+
+def segmented(config: ConfigParser, batch: dict[str, Any], network: Any, inferer: EnsembleInferer) -> dict[str, Any]:
+    """The case of a batch, with what the inferer makes of it as `pred`, the `seconds` it took, and `preprocessing`."""
+    image = batch["image"].to(config.get_parsed_content("device"))
+    begin = time.perf_counter()
+    samples = inferer(image, network).cpu()
+    seconds = time.perf_counter() - begin
+    (case,) = decollate_batch({**batch, "pred": samples})
+    return {**case, "seconds": seconds, "preprocessing": config.get_parsed_content("validate#preprocessing")}
+
+
+def named_checkpoints(pairs: list[str]) -> list[tuple[str, Path]]:
+    """Name and checkpoint of each "[NAME=]CHECKPOINT": without one, the folder's name."""
+    named = [pair.rpartition("=") for pair in pairs]
+    return [(name or Path(checkpoint).absolute().parent.name, Path(checkpoint)) for name, _, checkpoint in named]
+
+
+def trained(config: ConfigParser, checkpoint: Path) -> Any:
+    """The network of a configuration with the weights of a file, for inference."""
+    network = config.get_parsed_content("network").eval()
+    network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
+    return network
+
+
+def inferers(name: str, network: Any, ensemble: EnsembleInferer) -> dict[str, EnsembleInferer]:
+    """What to call each way to use a network, in the order of the rows."""
+    mirrored, once = copy.copy(ensemble), copy.copy(ensemble)
+    mirrored.anchor_only = once.anchor_only = True
+    once.mirror_axes = ()
+    one_pass = isinstance(network, BaselineNetwork)
+    plain = name if one_pass else f"{name}, anchor"
+    return {plain: once, f"{plain}, mirrored": mirrored} | ({} if one_pass else {f"{name}, fused": ensemble})
+
+
+def inverted(case: dict[str, Any], values: Tensor, nearest: bool = False) -> Tensor:
+    """Values (C, S) of the space of the network in that of the image file.
+
+    `case` holds `image`, `pred`, and `preprocessing`, what brought it into the space of the network.
+    """
+    data = {"image": case["image"], "values": convert_to_dst_type(values, case["pred"])[0]}
+    invert = Invertd("values", transform=case["preprocessing"], orig_keys="image", nearest_interp=nearest)
+    result: Tensor = invert(data)["values"].as_tensor()
+    return result
+
+
+def consensus(label: Tensor) -> Tensor:
+    """What at least half of the raters mark, (R, S) -> (1, S); the label itself where there is one rater."""
+    return label if len(label) == 1 else (label.float().mean(dim=0, keepdim=True) >= 0.5).float()
+
+
+def one_hot_pair(prediction: Tensor, label: Tensor, num_classes: int) -> list[Tensor]:
+    """What MONAI's metrics take, each (1, K, S), of classes (1, S) and of a label, see `consensus`."""
+    return [one_hot(x[None].as_subclass(Tensor).float().cpu(), num_classes) for x in (prediction, consensus(label))]

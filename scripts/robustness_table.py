@@ -1,0 +1,96 @@
+r"""What a change of contrast, colour or sharpness costs this model, its anchor and the baselines.
+
+Each row is a network as in `baseline_table.py`: its mean Dice on the images as they are, and the change of that on the
+same images with every shift below. A shift is made before the preprocessing, on values from the darkest to the
+brightest of the image, and rounded to 256 levels as a file of 8 bits would be. Prints a Markdown table. Example:
+
+    python scripts/robustness_table.py --task isic --dataset_dir FOLDER --section test \
+        --networks ours=models/isic.pt output/isic/dynunet/model.pt
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from evaluation import batches, case_options, inferers, load, named_checkpoints, one_hot_pair, segmented, trained
+from monai.metrics import compute_dice
+from monai.networks.layers import GaussianFilter
+from monai.utils import set_determinism
+from torch import Tensor
+
+RED, GREEN, BLUE = 1.15, 1.0, 0.8  # factors of the channels in light of a low colour temperature
+
+
+def mixed_with_grey(image: Tensor, share: float) -> Tensor:
+    """Image (3, S) with this share of its grey; below 0 its colours grow stronger."""
+    return image + share * (image.mean(dim=0, keepdim=True) - image)
+
+
+# Each takes and gives (C, S), from 0 to 1; what leaves that range is cut off.
+SHIFTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gamma 0.5": lambda image: image**0.5,
+    "gamma 2": lambda image: image**2,
+    "overexposed": lambda image: image * 1.4,
+    "half the contrast": lambda image: image / 2 + 0.25,
+    "blurred": lambda image: GaussianFilter(image.ndim - 1, 2.0)(image[None])[0],
+    "noise": lambda image: image + 0.06 * torch.randn(image.shape, generator=torch.Generator().manual_seed(0)),
+}
+COLOUR_SHIFTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "warm light": lambda image: image * torch.tensor([RED, GREEN, BLUE])[:, None, None],
+    "grey": lambda image: mixed_with_grey(image, 1.0),
+    "vivid": lambda image: mixed_with_grey(image, -0.6),
+}
+
+
+def arguments() -> argparse.Namespace:
+    """Options of the command line."""
+    parser = case_options(__doc__)
+    parser.add_argument("--networks", nargs="+", required=True, metavar="[NAME=]CHECKPOINT", help="what to compare")
+    return parser.parse_args()
+
+
+def shifted(image: Tensor, shift: Callable[[Tensor], Tensor]) -> Tensor:
+    """An image (C, S) after a shift, in its own range."""
+    low, high = image.min(), image.max()
+    unit = (image - low) / (high - low).clamp_min(1e-6)
+    return (shift(unit).clamp(0, 1) * 255).round() / 255 * (high - low) + low
+
+
+def mean_dice(options: argparse.Namespace, name: str, checkpoint: Path, shift: Callable | None) -> dict[str, float]:
+    """Mean Dice over cases and classes of each way to use a network."""
+    config = load(options, name)
+    if shift is not None:
+        steps = [step["_target_"] for step in config["val_transforms"]]
+        step = {"_target_": "Lambdad", "keys": "image", "func": lambda image: shifted(image, shift)}
+        config["val_transforms"].insert(steps.index("EnsureChannelFirstd") + 1, step)
+    network = trained(config, checkpoint)
+    postprocessing = config.get_parsed_content("validate#postprocessing")
+    dice: dict[str, list[float]] = {}
+    for batch in batches(config, options.cases):
+        for row, inferer in inferers(name, network, config.get_parsed_content("validate#inferer")).items():
+            case = segmented(config, batch, network, inferer)
+            label = case["label"]
+            pair = one_hot_pair(postprocessing(case)["pred"], label, config.get_parsed_content("num_classes"))
+            dice.setdefault(row, []).append(compute_dice(*pair, include_background=False).nanmean().item())
+    return {row: sum(values) / len(values) for row, values in dice.items()}
+
+
+def main() -> None:
+    """Print the table."""
+    options = arguments()
+    set_determinism(seed=0)
+    shifts = SHIFTS | (COLOUR_SHIFTS if load(options).get_parsed_content("image_channels") == 3 else {})
+    print(f"| network | as it is | {' | '.join(shifts)} |\n|{'---|' * (len(shifts) + 2)}")
+    for name, checkpoint in named_checkpoints(options.networks):
+        plain = mean_dice(options, name, checkpoint, None)
+        changes = [mean_dice(options, name, checkpoint, shift) for shift in shifts.values()]
+        for row, value in plain.items():
+            cells = [f"{change[row] - value:+.4f}" for change in changes]
+            print(f"| {row} | {value:.4f} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

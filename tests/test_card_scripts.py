@@ -1,0 +1,65 @@
+"""Shifts of scripts/robustness_table.py, and the figures of scripts/card_figures.py."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
+
+import robustness_table as robustness
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(script, *options):
+    command = [sys.executable, str(ROOT / "scripts" / script), *options]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_no_shift_changes_nothing_but_the_rounding():
+    image = torch.rand(3, 20, 30) * 500 - 100
+    found = robustness.shifted(image, lambda unit: unit)
+    assert (found - image).abs().max() <= 0.51 * (image.max() - image.min()) / 255
+
+
+@pytest.mark.parametrize("name", [*robustness.SHIFTS, *robustness.COLOUR_SHIFTS])
+def test_a_shift_stays_in_the_range_of_the_image(name):
+    image = torch.rand(3, 20, 30) * 500 - 100
+    found = robustness.shifted(image, (robustness.SHIFTS | robustness.COLOUR_SHIFTS)[name])
+    assert found.shape == image.shape and not torch.equal(found, image)
+    assert image.min() - 1e-3 <= found.min() and found.max() <= image.max() + 1e-3
+
+
+def test_shifts_do_what_they_say():
+    image = torch.tensor([[0.0, 1.0, 0.25], [0.0, 1.0, 0.5], [0.0, 1.0, 0.75]])[:, None]
+    shifts = {name: robustness.shifted(image, each)[:, 0, 2] for name, each in robustness.COLOUR_SHIFTS.items()}
+    torch.testing.assert_close(shifts["grey"], torch.full((3,), 0.5), atol=0.002, rtol=0)
+    torch.testing.assert_close(shifts["vivid"], torch.tensor([0.1, 0.5, 0.9]), atol=0.002, rtol=0)
+    gamma = robustness.shifted(image, robustness.SHIFTS["gamma 2"])[:, 0, 2]
+    torch.testing.assert_close(gamma, torch.tensor([0.0625, 0.25, 0.5625]), atol=0.002, rtol=0)
+
+
+def test_the_robustness_table():
+    lines = run(
+        "robustness_table.py", "--networks", f"ours={ROOT / 'models' / 'model.pt'}", "--cases", "1"
+    ).splitlines()
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    assert table[0] == ["network", "as it is", *robustness.SHIFTS]  # a volume has no colours
+    assert [row[0] for row in table[2:]] == ["ours, anchor", "ours, anchor, mirrored", "ours, fused"]
+    assert all(float(row[1]) > 0.8 and abs(float(row[5])) < 0.01 for row in table[2:])  # the contrast is normalised
+
+
+def test_figures_of_the_card(tmp_path):
+    with SummaryWriter(tmp_path / "run") as writer:
+        for epoch in range(1, 4):
+            writer.add_scalar("train_loss/anchor", 1 / epoch, epoch)
+            writer.add_scalar("val_dice_fused/anterior", 0.9, epoch)
+    run("card_figures.py", "--runs", str(tmp_path / "run"), "--figures", str(tmp_path / "figures"), "--cases", "3")
+    figures = {file.name: Image.open(file) for file in (tmp_path / "figures").iterdir()}
+    assert set(figures) == {"hippocampus_cases.png", "hippocampus_curves.png"}
+    assert all(min(picture.size) > 200 and len(picture.getcolors(1 << 20)) > 20 for picture in figures.values())
