@@ -4,7 +4,6 @@
     python scripts/benchmark.py --task pictures      # 2D, 256 x 256 pixels, three channels
     python scripts/benchmark.py --profile            # share of each operator in one denoising step
     python scripts/benchmark.py --switches           # gain of each switch, each run in a process of its own
-    python scripts/benchmark.py --fusion             # STAPLE against SimpleITK, and the metrics of an ensemble
 
 Networks are those of the configurations, with random weights. On a CPU the clock is the processor's time, so that other
 programs on the machine count less; on a GPU it is the wall's. Every number is the median of the repeats.
@@ -19,7 +18,6 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +33,8 @@ from torch.utils.flop_counter import FlopCounterMode
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from medsegdiff_bundle.fusion import staple  # noqa: E402
 from medsegdiff_bundle.inferers import EnsembleInferer, tune_allocator  # noqa: E402
 from medsegdiff_bundle.inferers.noise import member_noise  # noqa: E402
-from medsegdiff_bundle.metrics import generalized_energy_distance, hungarian_matched_iou  # noqa: E402
-from medsegdiff_bundle.metrics.overlap import dice, shared_voxels  # noqa: E402
 
 # Configuration on top of inference.json, size of the image, and MONAI's network of about as many operations.
 TASKS: dict[str, tuple[list[str], tuple[int, ...], tuple[int, ...]]] = {
@@ -48,7 +43,6 @@ TASKS: dict[str, tuple[list[str], tuple[int, ...], tuple[int, ...]]] = {
 }
 NAIVE_STEPS = 100
 PROFILED_MEMBERS = 5
-SPREAD = 0.015  # of the members' boundaries: their pairwise Dice is 0.9, see `--fusion`
 MATRIX_PRODUCTS = ("aten::addmm", "aten::mm", "aten::bmm", "aten::baddbmm")
 
 
@@ -66,7 +60,6 @@ def arguments() -> argparse.Namespace:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--profile", action="store_true")
     what.add_argument("--switches", action="store_true")
-    what.add_argument("--fusion", action="store_true")
     what.add_argument("--seconds", action="store_true", help="print the seconds of one call of ours alone")
     return parser.parse_args()
 
@@ -283,63 +276,12 @@ def switches(options: argparse.Namespace) -> None:
         print(f"{seconds:7.2f} s  {first / seconds:5.2f} x  {name}")
 
 
-def ovals(members: int, size: tuple[int, ...], classes: int, spread: float) -> Tensor:
-    """Nested ovals whose boundaries every member draws its own way, off by `spread` of the size, (E, ...), uint8."""
-    axes = torch.meshgrid(*[torch.linspace(-1, 1, edge) for edge in size], indexing="ij")
-    radius = torch.stack(axes).square().sum(0).sqrt()
-    coarse = torch.randn(members, 1, *[max(edge // 8, 2) for edge in size])
-    smooth = nn.functional.interpolate(coarse, size=size, mode="bicubic" if len(size) == 2 else "trilinear")
-    thresholds = torch.linspace(0.3, 0.7, classes - 1)
-    return (classes - 1 - torch.bucketize((radius + 2 * spread * smooth.squeeze(1)).contiguous(), thresholds)).to(
-        torch.uint8
-    )
-
-
-def fusion(repeats: int) -> None:
-    """STAPLE against SimpleITK, and the metrics of 16 samples against 4 raters."""
-    import SimpleITK  # of the package's tests, not of the package
-
-    def itk(members: Tensor, classes: int) -> None:
-        images = [SimpleITK.GetImageFromArray(member.numpy()) for member in members]
-        fuse = SimpleITK.STAPLEImageFilter() if classes == 2 else SimpleITK.MultiLabelSTAPLEImageFilter()
-        if classes == 2:
-            fuse.SetForegroundValue(1)
-        fuse.Execute(images)
-
-    def median(call: Callable[[], Any], count: int) -> float:
-        times = []
-        for _ in range(count + 1):
-            begin = time.process_time()
-            call()
-            times.append(time.process_time() - begin)
-        return statistics.median(times[1:])
-
-    torch.manual_seed(0)
-    for size, count in (((256, 256), repeats), ((128, 128, 128), 1)):
-        for classes in (2, 4):
-            members = ovals(10, size, classes, SPREAD)
-            theirs, ours = median(partial(itk, members, classes), count), median(partial(staple, members, classes), 9)
-            print(
-                f"STAPLE, 10 members of {' x '.join(map(str, size))}, {classes} classes: SimpleITK "
-                f"{theirs * 1e3:.0f} ms, ours {ours * 1e3:.1f} ms, {theirs / ours:.0f} times   (target: at least 40)"
-            )
-            pairs = shared_voxels(members[:5], members[5:], classes, False)
-            agreement = dice(pairs)[:, :5, 5:].mean()
-            print(f"    pairwise Dice of the members {agreement:.2f}, {staple(members, classes).iterations} EM steps")
-    samples = ovals(20, (128, 128), 2, SPREAD)
-    for metric in (generalized_energy_distance, hungarian_matched_iou):
-        spent = median(partial(metric, samples[:16], samples[16:]), 50)
-        print(f"{metric.__name__}, 16 samples, 4 raters, 128 x 128: {spent * 1e3:.2f} ms")
-
-
 def main() -> None:
     """Print what was asked for."""
     options = arguments()
     torch.set_num_threads(options.threads)
     if options.switches:
         return switches(options)
-    if options.fusion:
-        return fusion(options.repeats)
     tuned = not options.untuned and tune_allocator()
     bench = Bench(options)
     if options.seconds:
