@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 from evaluation import ROOT, batches, case_options, inverted, load, one_hot_pair, segmented, trained
-from monai.data import decollate_batch
 from monai.metrics import compute_dice
 from monai.transforms import Compose
 from monai.utils import set_determinism
@@ -78,8 +77,7 @@ def main() -> None:
                     ]
                     agreement[members].append(torch.stack(measured).nanmean(dim=1))
                     for fusion in options.fusions:
-                        (fused,) = decollate_batch({**batch, "pred": samples[None, : 1 + members]})
-                        fused = postprocessing[fusion](fused)
+                        fused = postprocessing[fusion]({**case, "pred": case["pred"][: 1 + members]})
                         scores[members, fusion].append(dice(fused["pred"], label, classes))
                 anchor.append(dice(fused["anchor"], label, classes))
             for (members, fusion), values in scores.items():

@@ -1,9 +1,11 @@
 """Shifts of scripts/robustness_table.py, and the figures of scripts/card_figures.py."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -52,6 +54,23 @@ def test_the_robustness_table():
     assert table[0] == ["network", "as it is", *robustness.SHIFTS]  # a volume has no colours
     assert [row[0] for row in table[2:]] == ["ours, anchor", "ours, anchor, mirrored", "ours, fused"]
     assert all(float(row[1]) > 0.8 and abs(float(row[5])) < 0.01 for row in table[2:])  # the contrast is normalised
+
+
+def test_members_in_the_space_of_the_file(tmp_path):
+    """The network sees a part of the picture; the table measures on the whole."""
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    grey, raters = np.full((128, 128), 60, np.uint8), np.zeros((128, 128), np.uint8)
+    grey[56:72, 56:72], raters[56:72, 56:72] = 200, 15
+    for name in ("a_n1_s1", "b_n1_s1"):
+        Image.fromarray(grey).save(tmp_path / "images" / f"{name}.png")
+        Image.fromarray(raters).save(tmp_path / "masks" / f"{name}.png")
+    (tmp_path / "splits.json").write_text(json.dumps({"train": ["a_n1_s1"], "val": ["b_n1_s1"]}))
+    options = ["--task", "lidc", "--dataset_dir", str(tmp_path), "--checkpoint", str(ROOT / "models" / "lidc.pt")]
+    lines = run("sampling_table.py", *options, "--steps", "1", "--members", "1", "2").splitlines()
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
+    assert [(row[1], row[2], row[3]) for row in table] == [("1", m, f) for m in "12" for f in ("mean", "staple")]
+    assert all(float(row[4]) > 0.5 and float(row[8]) > 0.5 for row in table)
 
 
 def test_figures_of_the_card(tmp_path):

@@ -6,7 +6,15 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, RandFlip
 from torch import nn
 
-from medsegdiff_bundle.handlers import EMAHandler, EpochSeed, OverlayHandler, TrainingCheckpoint, WeightsLoader
+from medsegdiff_bundle.handlers import (
+    EMAHandler,
+    EpochSeed,
+    OverlayHandler,
+    ProgressHandler,
+    TrainingCheckpoint,
+    WeightsLoader,
+)
+from medsegdiff_bundle.losses import MedSegDiffLoss
 
 
 def sgd_run(folder, epochs, resume=False, evaluator=None, start=1.0):
@@ -170,3 +178,15 @@ def test_weights_that_are_no_file_or_unreadable(tmp_path):
     (tmp_path / "model.pt").write_text("no weights")
     with pytest.raises(ValueError, match="The weights '.*model.pt' cannot be read"):
         WeightsLoader(str(tmp_path / "model.pt"), nn.Identity())(None)
+
+
+def test_a_loss_that_is_no_number_ends_the_training():
+    loss = MedSegDiffLoss()
+
+    def step(engine, value):
+        loss.parts = {"diffusion": torch.tensor(1.0), "anchor": torch.tensor(value)}
+
+    trainer = Engine(step)
+    ProgressHandler(loss, Engine(step), ["liver"], summary_writer=None).attach(trainer)
+    with pytest.raises(ValueError, match="The loss of the anchor is nan in iteration 2: try a lower learning_rate"):
+        trainer.run([0.5, float("nan"), 0.5])

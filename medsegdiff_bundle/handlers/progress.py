@@ -79,6 +79,9 @@ class ProgressHandler:
         evaluator: the validation engine.
         class_names: without the background.
         summary_writer: of TensorBoard.
+
+    Raises:
+        ValueError: while training, a loss that is no finite number.
     """
 
     def __init__(
@@ -111,8 +114,13 @@ class ProgressHandler:
         self.sums = {}
 
     def add(self, engine: Engine) -> None:
-        """Count one iteration's loss."""
+        """Count one iteration's loss, unless training has failed."""
         for name, value in self.loss.parts.items():
+            if not value.isfinite():
+                raise ValueError(
+                    f"The loss of the {name} is {value.item()} in iteration {engine.state.iteration}: "
+                    "try a lower learning_rate, or amp false."
+                )
             self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value
 
     def validated(self, evaluator: Engine, trainer: Engine) -> None:
