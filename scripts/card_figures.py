@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 import torch
-from evaluation import ROOT, batches, case_options, inverted, load, one_hot_pair, segmented, trained
+from evaluation import ROOT, batches, case_options, consensus, inverted, load, one_hot_pair, segmented, trained
 from monai.metrics import compute_dice
 from monai.utils import set_determinism
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -59,7 +59,9 @@ def case_row(case: dict[str, Any], num_classes: int) -> CaseRow:
         name: compute_dice(*one_hot_pair(mask, label, num_classes), include_background=False).nanmean().item()
         for name, mask in labels.items()
     }
-    pictures = _pictures(inverted(case, case["image"].as_tensor()), {"label": label, **labels}, _entropy(case, samples))
+    pictures = _pictures(
+        inverted(case, case["image"].as_tensor()), {"label": consensus(label), **labels}, _entropy(case, samples)
+    )
     name = case_name(case["image"].meta["filename_or_obj"])
     return CaseRow(name, dice["fused mask"], dice["anchor"], pictures)
 
@@ -107,7 +109,12 @@ def draw_curves(runs: list[str], path: Path) -> None:
             if tag == "train_loss/total":
                 continue
             steps, values = [point.step for point in points], np.array([point.value for point in points])
-            axis.plot(steps, values, marker="." if len(points) < 50 else None, label=tag.split("_", 1)[1])
+            axis.plot(
+                steps,
+                values,
+                marker="." if len(points) < 50 else None,
+                label=tag.removeprefix("train_loss/").removeprefix("val/"),
+            )
         losses.set(xlabel="epoch", ylabel="training loss")
         scores.set(xlabel="epoch", ylabel="validation")
         for axis in (losses, scores):

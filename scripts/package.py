@@ -101,9 +101,14 @@ def stage(task: str, weights: Path, folder: Path) -> None:
     for name in ("README.md", "data_license.txt"):
         shutil.copy(documents / name, folder / "docs")
     card = (documents / "README.md").read_text()
-    for path in (ROOT / "docs").iterdir():  # what the model card refers to
+    # What the model card refers to: pages of the project, and figures of its own.
+    for path in (ROOT / "docs").iterdir():
         if path.is_file() and path.name in card and not (folder / "docs" / path.name).exists():
             shutil.copy(path, folder / "docs")
+    for path in sorted((documents / "figures").glob("*.png")):
+        if f"figures/{path.name}" in card:
+            (folder / "docs" / "figures").mkdir(exist_ok=True)
+            shutil.copy(path, folder / "docs" / "figures")
     project = (ROOT / "pyproject.toml").read_text().replace('readme = "README.md"', 'readme = "docs/README.md"')
     (folder / "pyproject.toml").write_text(project)
 
