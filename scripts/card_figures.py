@@ -9,6 +9,7 @@ slice in the middle of what is marked. The curves come from the TensorBoard fold
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,8 +83,8 @@ def _pictures(image: Tensor, labels: dict[str, Tensor], uncertainty: Tensor) -> 
 
 
 def draw_cases(rows: list[CaseRow], path: Path) -> None:
-    """Best, median and worst case, by the fused mask."""
-    ordered = sorted(rows, key=lambda row: row.fused, reverse=True)
+    """Best, median and worst case by the fused mask, of those that have a structure to find."""
+    ordered = sorted((row for row in rows if not math.isnan(row.fused)), key=lambda row: row.fused, reverse=True)
     chosen = {"best": ordered[0], "median": ordered[len(ordered) // 2], "worst": ordered[-1]}
     figure, axes = plt.subplots(3, len(PANELS), figsize=(2.2 * len(PANELS), 7.2), layout="constrained")
     for line, (place, row) in zip(axes, chosen.items(), strict=True):
