@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 import torch
-from evaluation import ROOT, batches, case_options, consensus, inverted, load, one_hot_pair, segmented, trained
-from monai.metrics import compute_dice
+from evaluation import ROOT, batches, case_options, consensus, dice, inverted, load, segmented, trained
 from monai.utils import set_determinism
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
@@ -56,19 +55,11 @@ def case_row(case: dict[str, Any], num_classes: int) -> CaseRow:
     label = case["label"].as_tensor()
     masks = {"anchor": samples[0], "fused mask": samples[1:].mean(dim=0)}
     labels = {name: inverted(case, mask.argmax(0, keepdim=True).float(), nearest=True) for name, mask in masks.items()}
-    dice = {
-        name: compute_dice(*one_hot_pair(mask, label, num_classes), include_background=False).nanmean().item()
-        for name, mask in labels.items()
-    }
-    pictures = _pictures(
-        inverted(case, case["image"].as_tensor()), {"label": consensus(label), **labels}, _entropy(case, samples)
-    )
+    scores = {name: dice(mask, label, num_classes).nanmean().item() for name, mask in labels.items()}
+    uncertainty = inverted(case, predictive_entropy(samples[1:])[None])[0]
+    pictures = _pictures(inverted(case, case["image"].as_tensor()), {"label": consensus(label), **labels}, uncertainty)
     name = case_name(case["image"].meta["filename_or_obj"])
-    return CaseRow(name, dice["fused mask"], dice["anchor"], pictures)
-
-
-def _entropy(case: dict[str, Any], samples: Tensor) -> Tensor:
-    return inverted(case, predictive_entropy(samples[1:])[None])[0]
+    return CaseRow(name, scores["fused mask"], scores["anchor"], pictures)
 
 
 def _pictures(image: Tensor, labels: dict[str, Tensor], uncertainty: Tensor) -> list[Tensor]:

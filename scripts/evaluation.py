@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 from monai.data import decollate_batch
+from monai.metrics import compute_dice
 from monai.networks import one_hot
 from monai.transforms import Invertd
 from monai.utils import convert_to_dst_type
@@ -127,3 +128,9 @@ def consensus(label: Tensor) -> Tensor:
 def one_hot_pair(prediction: Tensor, label: Tensor, num_classes: int) -> list[Tensor]:
     """What MONAI's metrics take, each (1, K, S), of classes (1, S) and of a label, see `consensus`."""
     return [one_hot(x[None].as_subclass(Tensor).float().cpu(), num_classes) for x in (prediction, consensus(label))]
+
+
+def dice(prediction: Tensor, label: Tensor, num_classes: int) -> Tensor:
+    """Dice per class (K - 1,) of classes (1, S) and of a label, see `consensus`; NaN where the class is absent."""
+    values: Tensor = compute_dice(*one_hot_pair(prediction, label, num_classes), include_background=False)[0]
+    return values

@@ -15,8 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from evaluation import batches, case_options, inferers, load, named_checkpoints, one_hot_pair, segmented, trained
-from monai.metrics import compute_dice
+from evaluation import batches, case_options, dice, inferers, load, named_checkpoints, segmented, trained
 from monai.networks.layers import GaussianFilter
 from monai.utils import set_determinism
 from torch import Tensor
@@ -68,14 +67,15 @@ def mean_dice(options: argparse.Namespace, name: str, checkpoint: Path, shift: C
         config["val_transforms"].insert(steps.index("EnsureChannelFirstd") + 1, step)
     network = trained(config, checkpoint)
     postprocessing = config.get_parsed_content("validate#postprocessing")
-    dice: dict[str, list[float]] = {}
+    num_classes = config.get_parsed_content("num_classes")
+    rows = inferers(name, network, config.get_parsed_content("validate#inferer"))
+    scores: dict[str, list[float]] = {row: [] for row in rows}
     for batch in batches(config, options.cases):
-        for row, inferer in inferers(name, network, config.get_parsed_content("validate#inferer")).items():
+        for row, inferer in rows.items():
             case = segmented(config, batch, network, inferer)
             label = case["label"]
-            pair = one_hot_pair(postprocessing(case)["pred"], label, config.get_parsed_content("num_classes"))
-            dice.setdefault(row, []).append(compute_dice(*pair, include_background=False).nanmean().item())
-    return {row: sum(values) / len(values) for row, values in dice.items()}
+            scores[row].append(dice(postprocessing(case)["pred"], label, num_classes).nanmean().item())
+    return {row: sum(values) / len(values) for row, values in scores.items()}
 
 
 def main() -> None:

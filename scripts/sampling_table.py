@@ -12,8 +12,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from evaluation import ROOT, batches, case_options, inverted, load, one_hot_pair, segmented, trained
-from monai.metrics import compute_dice
+from evaluation import ROOT, batches, case_options, dice, inverted, load, segmented, trained
 from monai.transforms import Compose
 from monai.utils import set_determinism
 from torch import Tensor
@@ -31,12 +30,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--starts", type=int, nargs="+", default=[-1], help="first timesteps; -1 for pure noise")
     parser.add_argument("--fusions", nargs="+", default=["mean", "staple"], help="mean, staple, vote")
     return parser.parse_args()
-
-
-def dice(prediction: Tensor, label: Tensor, num_classes: int) -> Tensor:
-    """Dice per class (K - 1,) of two label maps (1, S); NaN where the class is absent."""
-    values: Tensor = compute_dice(*one_hot_pair(prediction, label, num_classes), include_background=False)[0]
-    return values
 
 
 def main() -> None:
