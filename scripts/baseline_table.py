@@ -51,7 +51,7 @@ def measure(prediction: Tensor, label: Tensor, num_classes: int, spacing: list[f
 
     Args:
         prediction: classes, (1, S).
-        label: classes, (1, S); or masks of several raters, (R, S), see `consensus`.
+        label: classes, (1, S); or masks of several raters, (R, S), see `rater_consensus`.
         num_classes: K, background included.
         spacing: of the voxels, one number per axis.
         tolerance: of the surface Dice, in the same unit.

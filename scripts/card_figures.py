@@ -16,12 +16,23 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 import torch
-from evaluation import ROOT, batches, case_options, consensus, dice, inverted, load, segmented, trained
+from evaluation import (
+    batches,
+    case_options,
+    dice,
+    inverted,
+    inverted_labels,
+    load,
+    segmented,
+    shipped_weights,
+    trained,
+)
 from monai.utils import set_determinism
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 from medsegdiff_bundle.datalist import case_name
+from medsegdiff_bundle.metrics import rater_consensus
 from medsegdiff_bundle.uncertainty import predictive_entropy
 from medsegdiff_bundle.visualization import contour_pictures
 
@@ -43,7 +54,7 @@ class CaseRow(NamedTuple):
 def arguments() -> argparse.Namespace:
     """Options of the command line."""
     parser = case_options(__doc__)
-    parser.add_argument("--checkpoint", default=None, help="of models by default, as the task has it")
+    parser.add_argument("--checkpoint", type=Path, default=None, help="the task's of models by default")
     parser.add_argument("--runs", nargs="*", default=[], help="TensorBoard folders of trainings, in order")
     parser.add_argument("--figures", required=True, type=Path, help="folder of the figures; made if need be")
     return parser.parse_args()
@@ -53,11 +64,12 @@ def case_row(case: dict[str, Any], num_classes: int) -> CaseRow:
     """Measures and pictures of a case, whose `pred` is the anchor and the members, (1 + E, K, S)."""
     samples = case["pred"].as_tensor()
     label = case["label"].as_tensor()
-    masks = {"anchor": samples[0], "fused mask": samples[1:].mean(dim=0)}
-    labels = {name: inverted(case, mask.argmax(0, keepdim=True).float(), nearest=True) for name, mask in masks.items()}
+    masks = {"anchor": samples[:1], "fused mask": samples[1:].mean(dim=0, keepdim=True)}
+    labels = {name: inverted_labels(case, mask) for name, mask in masks.items()}
     scores = {name: dice(mask, label, num_classes).nanmean().item() for name, mask in labels.items()}
     uncertainty = inverted(case, predictive_entropy(samples[1:])[None])[0]
-    pictures = _pictures(inverted(case, case["image"].as_tensor()), {"label": consensus(label), **labels}, uncertainty)
+    labels = {"label": rater_consensus(label), **labels}
+    pictures = _pictures(inverted(case, case["image"].as_tensor()), labels, uncertainty)
     name = case_name(case["image"].meta["filename_or_obj"])
     return CaseRow(name, scores["fused mask"], scores["anchor"], pictures)
 
@@ -124,8 +136,8 @@ def main() -> None:
     if options.runs:
         draw_curves(options.runs, options.figures / f"{name}_curves.png")
     config = load(options)
-    checkpoint = options.checkpoint or ROOT / "models" / f"{options.task or 'model'}.pt"
-    network, inferer = trained(config, Path(checkpoint)), config.get_parsed_content("validate#inferer")
+    checkpoint = options.checkpoint or shipped_weights(options.task)
+    network, inferer = trained(config, checkpoint), config.get_parsed_content("validate#inferer")
     num_classes = config.get_parsed_content("num_classes")
     rows = [
         case_row(segmented(config, batch, network, inferer), num_classes) for batch in batches(config, options.cases)

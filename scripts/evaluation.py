@@ -28,6 +28,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from medsegdiff_bundle.inferers import EnsembleInferer  # noqa: E402 - found by the line above
+from medsegdiff_bundle.metrics import rater_consensus  # noqa: E402
 from medsegdiff_bundle.networks import BaselineNetwork  # noqa: E402
 
 
@@ -86,6 +87,11 @@ def segmented(config: ConfigParser, batch: dict[str, Any], network: Any, inferer
     return {**case, "seconds": seconds, "preprocessing": config.get_parsed_content("validate#preprocessing")}
 
 
+def shipped_weights(task: str | None) -> Path:
+    """The weights of a task in `models`."""
+    return ROOT / "models" / f"{task or 'model'}.pt"
+
+
 def named_checkpoints(pairs: list[str]) -> list[tuple[str, Path]]:
     """Name and checkpoint of each "[NAME=]CHECKPOINT": without one, the folder's name."""
     named = [pair.rpartition("=") for pair in pairs]
@@ -120,17 +126,18 @@ def inverted(case: dict[str, Any], values: Tensor, nearest: bool = False) -> Ten
     return result
 
 
-def consensus(label: Tensor) -> Tensor:
-    """What at least half of the raters mark, (R, S) -> (1, S); the label itself where there is one rater."""
-    return label if len(label) == 1 else (label.float().mean(dim=0, keepdim=True) >= 0.5).float()
+def inverted_labels(case: dict[str, Any], probabilities: Tensor) -> Tensor:
+    """Classes of probabilities (E, K, S), in the space of the image file, (E, S); see `inverted`."""
+    return inverted(case, probabilities.max(dim=1).indices.float(), nearest=True)
 
 
 def one_hot_pair(prediction: Tensor, label: Tensor, num_classes: int) -> list[Tensor]:
-    """What MONAI's metrics take, each (1, K, S), of classes (1, S) and of a label, see `consensus`."""
-    return [one_hot(x[None].as_subclass(Tensor).float().cpu(), num_classes) for x in (prediction, consensus(label))]
+    """What MONAI's metrics take, each (1, K, S), of classes (1, S) and of a label, see `rater_consensus`."""
+    pair = prediction, rater_consensus(label)
+    return [one_hot(x[None].as_subclass(Tensor).float().cpu(), num_classes) for x in pair]
 
 
 def dice(prediction: Tensor, label: Tensor, num_classes: int) -> Tensor:
-    """Dice per class (K - 1,) of classes (1, S) and of a label, see `consensus`; NaN where the class is absent."""
+    """Dice per class (K - 1,) of classes (1, S) and a label, see `rater_consensus`; NaN where the class is absent."""
     values: Tensor = compute_dice(*one_hot_pair(prediction, label, num_classes), include_background=False)[0]
     return values

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from evaluation import ROOT, batches, case_options, dice, inverted, load, segmented, trained
+from evaluation import batches, case_options, dice, inverted_labels, load, segmented, shipped_weights, trained
 from monai.transforms import Compose
 from monai.utils import set_determinism
 from torch import Tensor
@@ -24,7 +24,7 @@ from medsegdiff_bundle.transforms import FuseEnsembled
 def arguments() -> argparse.Namespace:
     """Options of the command line."""
     parser = case_options(__doc__)
-    parser.add_argument("--checkpoint", default=str(ROOT / "models" / "model.pt"), help="flat state dict")
+    parser.add_argument("--checkpoint", type=Path, default=None, help="the task's of models by default")
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 3, 5, 10], help="sampling steps")
     parser.add_argument("--members", type=int, nargs="+", default=[1, 5, 10], help="ensemble sizes")
     parser.add_argument("--starts", type=int, nargs="+", default=[-1], help="first timesteps; -1 for pure noise")
@@ -37,7 +37,7 @@ def main() -> None:
     options = arguments()
     set_determinism(seed=0)
     config = load(options)
-    network = trained(config, Path(options.checkpoint))
+    network = trained(config, options.checkpoint or shipped_weights(options.task))
     template = config.get_parsed_content("validate#inferer")
     classes = config.get_parsed_content("num_classes")
     steps_after = config.get_parsed_content("validate#postprocessing").transforms
@@ -62,7 +62,7 @@ def main() -> None:
                 case = segmented(config, batch, network, template)
                 spent += case["seconds"]
                 samples, label = case["pred"].as_tensor(), case["label"].as_tensor()
-                labels = inverted(case, samples[1:].max(dim=1).indices.float(), True)
+                labels = inverted_labels(case, samples[1:])
                 for members in options.members:
                     pair = labels[:members], label
                     measured = [

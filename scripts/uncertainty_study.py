@@ -16,7 +16,17 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import torch
-from evaluation import ROOT, batches, case_options, inverted, load, segmented, trained
+from evaluation import (
+    batches,
+    case_options,
+    inverted,
+    inverted_labels,
+    load,
+    named_checkpoints,
+    segmented,
+    shipped_weights,
+    trained,
+)
 from monai.utils import set_determinism
 from torch import Tensor
 
@@ -62,20 +72,20 @@ class Score(NamedTuple):
 def arguments() -> argparse.Namespace:
     """Options of the command line."""
     parser = case_options(__doc__)
-    parser.add_argument("--checkpoint", default=str(ROOT / "models" / "model.pt"), help="of this model")
-    parser.add_argument("--baselines", nargs="*", default=[], metavar="NAME=CHECKPOINT", help="of configs/baselines")
+    parser.add_argument("--checkpoint", type=Path, default=None, help="of this model; the task's of models by default")
+    parser.add_argument("--baselines", nargs="*", default=[], metavar="[NAME=]CHECKPOINT", help="of configs/baselines")
     parser.add_argument("--fraction", type=float, default=0.05, help="of the voxels that are reviewed")
     parser.add_argument("--margin", type=int, default=3, help="around the label, in voxels, along each axis")
     parser.add_argument("--figures", default=None, help="folder of the figures; none without it")
     return parser.parse_args()
 
 
-def segmented_cases(options: argparse.Namespace, baseline: str | None, checkpoint: str) -> Iterator[dict[str, Any]]:
+def segmented_cases(options: argparse.Namespace, baseline: str | None, checkpoint: Path) -> Iterator[dict[str, Any]]:
     """Cases with image (C, S), label (R, S) and, as `pred`, anchor and members or a baseline's one, (M, K, S)."""
     config = load(options, baseline or "ours")
     if baseline is not None:  # its members would all be the same; one pass, as for the anchor
         config.update({"mirror_axes": [], "anchor_only": True, "validate#inferer#return_anchor": False})
-    network, inferer = trained(config, Path(checkpoint)), config.get_parsed_content("validate#inferer")
+    network, inferer = trained(config, checkpoint), config.get_parsed_content("validate#inferer")
     names = config.get_parsed_content("class_names")
     for batch in batches(config, options.cases):
         yield {**segmented(config, batch, network, inferer), "class_names": names}
@@ -130,8 +140,8 @@ def measure(given: Answer, label: Tensor, region: Tensor, fraction: float) -> Sc
 def volumes(case: dict[str, Any]) -> dict[str, tuple[float, dict[str, Any]]]:
     """True volume of each structure, in ml or pixels, and what the members say of it."""
     members = case["pred"].as_tensor()[1:]
-    labels = inverted(case, members.max(1).indices.to(torch.uint8), nearest=True).to(torch.uint8)
-    fused = inverted(case, members.mean(0).argmax(0, keepdim=True).float(), nearest=True)[0]
+    labels = inverted_labels(case, members).to(torch.uint8)
+    fused = inverted_labels(case, members.mean(0, keepdim=True))[0]
     affine = case["label"].meta["affine"]
     voxel_volume = abs(float(torch.linalg.det(affine[:3, :3].double()))) if fused.ndim == 3 else None
     said = ensemble_statistics(labels, fused, torch.zeros(fused.shape), case["class_names"], voxel_volume)
@@ -222,8 +232,8 @@ def draw_review(scores: dict[tuple[str, str], list[Score]], fraction: float, pat
 def draw_example(case: dict[str, Any], path: Path) -> None:
     """One slice of one case: image, contours, two maps, and the errors."""
     members = case["pred"].as_tensor()[1:]
-    labels = inverted(case, members.max(1).indices.float(), nearest=True)
-    fused = inverted(case, members.mean(0).argmax(0, keepdim=True).float(), nearest=True)[0]
+    labels = inverted_labels(case, members)
+    fused = inverted_labels(case, members.mean(0, keepdim=True))[0]
     entropy, information = inverted(case, torch.stack([UNCERTAINTIES[name](members) for name in MAPS[:2]]))
     wrong = (case["label"].as_tensor() != fused).float().mean(0)
     original = inverted(case, case["image"].as_tensor())
@@ -251,8 +261,8 @@ def main() -> None:
     """Print the tables and draw the figures."""
     options = arguments()
     set_determinism(seed=0)
-    networks: list[tuple[str | None, str]] = [(None, options.checkpoint)]
-    networks += [tuple(pair.split("=", 1)) for pair in options.baselines]
+    networks: list[tuple[str | None, Path]] = [(None, options.checkpoint or shipped_weights(options.task))]
+    networks += named_checkpoints(options.baselines)
     regions = {"image": "The whole image", "near": f"Within {options.margin} voxels of the label"}
     scores: dict[str, dict[tuple[str, str], list[Score]]] = {region: {} for region in regions}
     found, cases = [], []

@@ -5,7 +5,7 @@ uncertainty can be trusted: calibration, risk against coverage, error caught by 
 a `CumulativeIterationMetric` of MONAI around each.
 """
 
-from .base import EnsembleMetric
+from .base import EnsembleMetric, rater_consensus
 from .calibration import (
     ExpectedCalibrationErrorMetric,
     ReliabilityCurve,
@@ -43,6 +43,7 @@ __all__ = [
     "generalized_energy_distance",
     "hungarian_matched_iou",
     "merge_reliability_curves",
+    "rater_consensus",
     "reliability_curve",
     "risk_coverage_curve",
 ]

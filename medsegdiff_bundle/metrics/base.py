@@ -96,6 +96,24 @@ def member_probabilities(members: Tensor, raters: Tensor, num_classes: int) -> T
     return torch.nn.functional.one_hot(labels.long(), num_classes).movedim(-1, 1).float()
 
 
+def rater_consensus(raters: Tensor) -> Tensor:
+    """What at least half of the raters mark, for metrics that compare with one mask.
+
+    Args:
+        raters: binary labels, (R, S). One rater (1, S) may have any number of classes.
+
+    Returns:
+        (1, S) of the same type; the label itself if there is one rater.
+
+    Raises:
+        ValueError: several raters with labels other than 0 and 1.
+    """
+    if len(raters) == 1:
+        return raters
+    check_labels("raters", raters, 2)
+    return (raters.float().mean(dim=0, keepdim=True) >= 0.5).to(raters.dtype)
+
+
 def check_labels(name: str, labels: Tensor, num_classes: int) -> None:
     """Raise a ValueError unless the tensor is (at least one, ...) and holds whole numbers from 0 to K-1."""
     if labels.ndim < 2 or labels.numel() == 0:

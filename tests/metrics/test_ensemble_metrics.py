@@ -235,3 +235,13 @@ def test_refuses_missing_labels_and_uneven_batches():
 def test_refuses_arguments(name, arguments, message):
     with pytest.raises(ValueError, match=message):
         getattr(metrics, name)(**arguments)
+
+
+def test_consensus_of_raters():
+    raters = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]])
+    assert metrics.rater_consensus(raters).tolist() == [[1, 1, 0, 0]]  # half of them is enough
+    assert metrics.rater_consensus(raters).dtype == raters.dtype
+    several_classes = torch.tensor([[0, 1, 2]])
+    assert metrics.rater_consensus(several_classes) is several_classes
+    with pytest.raises(ValueError, match=r"0\.\.1, got 0\.\.2"):
+        metrics.rater_consensus(several_classes.repeat(2, 1))
