@@ -134,7 +134,8 @@ def html_report(
                 f'<figure><img src="data:image/png;base64,{_png(picture)}" style="{shape}" alt="{caption}">'
                 f"<figcaption>{caption}</figcaption></figure>"
             )
-    rows = [_row(label, name, each) for label, (name, each) in enumerate(statistics["structures"].items())]
+    decimals = 3 if statistics["unit"] == "ml" else 1
+    rows = [_row(label, name, each, decimals) for label, (name, each) in enumerate(statistics["structures"].items())]
     return PAGE.substitute(
         case=html.escape(case),
         size=statistics["ensemble_size"],
@@ -154,11 +155,11 @@ def _png(picture: Tensor) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _row(index: int, name: str, values: dict[str, Any]) -> str:
+def _row(index: int, name: str, values: dict[str, Any], decimals: int) -> str:
     red, green, blue = (PALETTE[index % len(PALETTE)] * 255).round().int().tolist()
 
     def size(value: float) -> str:
-        return f"{value:.0f}" if value >= 1000 else f"{value:.4g}"
+        return f"{value:.0f}" if value >= 1000 else f"{value:.{decimals}f}"
 
     def share(value: float | None) -> str:
         return "–" if value is None else f"{value:.3f}"

@@ -120,8 +120,10 @@ def test_page_needs_no_other_file(size, pictures):
         assert width / height == pytest.approx(shown.width / shown.height / (2 if len(size) == 3 else 1), rel=1e-3)
     for text in ("case & 1", "a<b", "Not a medical device", "3 time(s)", "90%"):
         assert text in page.text
-    unit = "ml" if len(size) == 3 else "pixels"
-    assert f"fused mask, {unit}" in page.text and f"{statistics['structures']['a<b']['volume']:.4g}" in page.text
+    unit, decimals = ("ml", 3) if len(size) == 3 else ("pixels", 1)
+    values = statistics["structures"]["a<b"]
+    assert f"fused mask, {unit}" in page.text
+    assert all(f"{values[name]:.{decimals}f}" in page.text for name in ("volume", "volume_mean", "volume_std"))
 
 
 def test_handler_names_each_case_by_its_file(tmp_path):
