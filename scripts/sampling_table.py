@@ -1,7 +1,8 @@
 """Dice, GED^2 and matched IoU against sampling steps, members, fusion and start, on the validation cases.
 
 Prints a Markdown table with the anchor's own Dice beside it. Dice is that of the fused mask, with several raters
-against what at least half of them mark; GED^2 and matched IoU are those of the members against all raters. Example:
+against what at least half of them mark; GED^2 and matched IoU are those of the members against all raters, and "marked"
+is how much a member marks on average, as a multiple of what a rater does. Example:
 
     python scripts/sampling_table.py --dataset_dir FOLDER --steps 1 3 10 --members 1 5
 """
@@ -48,14 +49,16 @@ def main() -> None:
         for name in options.fusions
     }
     most = template.ensemble_size = max(options.members)
-    columns = "start, steps, members, fusion, Dice per class, fused, anchor, GED^2, matched IoU, seconds per case"
-    print(f"| {columns.replace(', ', ' | ')} |\n{'|---' * 10}|")
+    columns = ["start", "steps", "members", "fusion", "Dice per class", "fused", "anchor", "GED^2", "matched IoU"]
+    columns += ["marked", "seconds per case"]
+    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for start in options.starts:
         for steps in options.steps:
             template.num_inference_steps = steps
             template.start_from_anchor = None if start < 0 else start
             scores: dict[tuple[int, str], list[Tensor]] = {(m, f): [] for m in options.members for f in options.fusions}
             agreement: dict[int, list[Tensor]] = {members: [] for members in options.members}
+            marked: dict[int, list[Tensor]] = {members: [] for members in options.members}
             anchor: list[Tensor] = []
             spent = 0.0
             for batch in batches(config, options.cases):
@@ -69,6 +72,7 @@ def main() -> None:
                         measure(*pair, classes) for measure in (generalized_energy_distance, hungarian_matched_iou)
                     ]
                     agreement[members].append(torch.stack(measured).nanmean(dim=1))
+                    marked[members].append(torch.stack([(masks > 0).double().mean() for masks in pair]))
                     for fusion in options.fusions:
                         fused = postprocessing[fusion]({**case, "pred": case["pred"][: 1 + members]})
                         scores[members, fusion].append(dice(fused["pred"], label, classes))
@@ -76,12 +80,13 @@ def main() -> None:
             for (members, fusion), values in scores.items():
                 mean = torch.stack(values).nanmean(dim=0)
                 distance, matched = torch.stack(agreement[members]).mean(dim=0).tolist()
+                ours, raters = torch.stack(marked[members]).sum(dim=0).tolist()
                 begun = "noise" if start < 0 else start
                 each = " / ".join(f"{value:.4f}" for value in mean)
                 print(
                     f"| {begun} | {steps} | {members} | {fusion} | {each} | {mean.mean():.4f} "
                     f"| {torch.stack(anchor).nanmean(dim=0).mean():.4f} | {distance:.3f} | {matched:.3f} "
-                    f"| {spent / len(anchor):.2f} ({most} members) |",
+                    f"| {ours / raters:.2f} | {spent / len(anchor):.2f} ({most} members) |",
                     flush=True,
                 )
 

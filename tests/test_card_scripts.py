@@ -1,4 +1,4 @@
-"""Shifts of scripts/robustness_table.py, and the figures of scripts/card_figures.py."""
+"""The scripts behind the tables and figures of the cards: robustness, sampling, figures, averages of weights."""
 
 import json
 import subprocess
@@ -70,7 +70,7 @@ def test_members_in_the_space_of_the_file(tmp_path):
     lines = run("sampling_table.py", *options, "--steps", "1", "--members", "1", "2").splitlines()
     table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
     assert [(row[1], row[2], row[3]) for row in table] == [("1", m, f) for m in "12" for f in ("mean", "staple")]
-    assert all(float(row[4]) > 0.5 and float(row[8]) > 0.5 for row in table)
+    assert all(float(row[4]) > 0.5 and float(row[8]) > 0.5 and 0.5 < float(row[9]) < 2 for row in table)
 
 
 def test_figures_of_the_card(tmp_path):
@@ -82,3 +82,18 @@ def test_figures_of_the_card(tmp_path):
     figures = {file.name: Image.open(file) for file in (tmp_path / "figures").iterdir()}
     assert set(figures) == {"hippocampus_cases.png", "hippocampus_curves.png"}
     assert all(min(picture.size) > 200 and len(picture.getcolors(1 << 20)) > 20 for picture in figures.values())
+
+
+def test_mean_of_weights(tmp_path):
+    flat, ema = {"a": torch.ones(2), "n": torch.tensor(3)}, {"a": torch.full((2,), 3.0), "n": torch.tensor(5)}
+    torch.save(flat, tmp_path / "model.pt")
+    torch.save({"network": flat, "ema_network": ema, "epoch": 1}, tmp_path / "last.ckpt")
+    checkpoints = [str(tmp_path / name) for name in ("model.pt", "last.ckpt")]
+    run("average_weights.py", *checkpoints, "--output", str(tmp_path / "mean.pt"))
+    found = torch.load(tmp_path / "mean.pt", weights_only=True)
+    assert found.keys() == flat.keys() and found["a"].tolist() == [2, 2] and found["n"] == 3
+    torch.save({"a": torch.ones(3), "n": torch.tensor(3)}, tmp_path / "other.pt")
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        run("average_weights.py", checkpoints[0], str(tmp_path / "other.pt"), "--output", str(tmp_path / "none.pt"))
+    assert "other.pt' are weights of different networks" in error.value.stderr
+    assert not (tmp_path / "none.pt").exists()
