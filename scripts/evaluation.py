@@ -88,8 +88,12 @@ def segmented(config: ConfigParser, batch: dict[str, Any], network: Any, inferer
 
 
 def shipped_weights(task: str | None) -> Path:
-    """The weights of a task in `models`."""
-    return ROOT / "models" / f"{task or 'model'}.pt"
+    """The weights that inference takes by default for a task."""
+    config = ConfigParser()
+    names = ["inference.json", *([f"tasks/{task}.json"] if task else [])]
+    config.read_config([str(ROOT / "configs" / name) for name in names])
+    config["bundle_root"] = str(ROOT)
+    return Path(config.get_parsed_content("checkpoint"))
 
 
 def named_checkpoints(pairs: list[str]) -> list[tuple[str, Path]]:

@@ -58,7 +58,6 @@ def main() -> None:
             template.start_from_anchor = None if start < 0 else start
             scores: dict[tuple[int, str], list[Tensor]] = {(m, f): [] for m in options.members for f in options.fusions}
             agreement: dict[int, list[Tensor]] = {members: [] for members in options.members}
-            marked: dict[int, list[Tensor]] = {members: [] for members in options.members}
             anchor: list[Tensor] = []
             spent = 0.0
             for batch in batches(config, options.cases):
@@ -71,16 +70,16 @@ def main() -> None:
                     measured = [
                         measure(*pair, classes) for measure in (generalized_energy_distance, hungarian_matched_iou)
                     ]
-                    agreement[members].append(torch.stack(measured).nanmean(dim=1))
-                    marked[members].append(torch.stack([(masks > 0).double().mean() for masks in pair]))
+                    marked = [(masks > 0).double().mean() for masks in pair]
+                    agreement[members].append(torch.stack([*(values.nanmean() for values in measured), *marked]))
                     for fusion in options.fusions:
                         fused = postprocessing[fusion]({**case, "pred": case["pred"][: 1 + members]})
                         scores[members, fusion].append(dice(fused["pred"], label, classes))
                 anchor.append(dice(fused["anchor"], label, classes))
             for (members, fusion), values in scores.items():
                 mean = torch.stack(values).nanmean(dim=0)
-                distance, matched = torch.stack(agreement[members]).mean(dim=0).tolist()
-                ours, raters = torch.stack(marked[members]).sum(dim=0)  # tensors: nothing marked gives nan, no error
+                # Tensors: where no rater marks anything, the ratio is nan or inf and no error.
+                distance, matched, ours, raters = torch.stack(agreement[members]).mean(dim=0)
                 begun = "noise" if start < 0 else start
                 each = " / ".join(f"{value:.4f}" for value in mean)
                 print(
