@@ -89,9 +89,20 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """See the class."""
-        h = self.norm2(self.conv1(F.silu(self.norm1(x))))
-        if self.scale_shift is not None:
+        h = self.conv1(F.silu(self.norm1(x)))
+        if self.scale_shift is None:
+            h = self.norm2(h)
+        else:
             assert time is not None  # narrows the type for TorchScript
-            scale, shift = unsqueeze_right(self.scale_shift(F.silu(time)), self.spatial_dims).chunk(2, dim=1)
-            h = torch.addcmul(shift.to(h.dtype), h, (1 + scale).to(h.dtype))
+            scale, shift = self.scale_shift(F.silu(time)).float().chunk(2, dim=1)
+            scale = 1 + scale
+            if len(time) == 1:
+                # One timestep for all, as in sampling: the norm's own weights take it in, and a pass over h is saved.
+                weight = self.norm2.weight * scale[0]
+                bias = self.norm2.bias * scale[0] + shift[0]
+                h = F.group_norm(h, self.norm2.num_groups, weight, bias, self.norm2.eps)
+            else:
+                h = self.norm2(h)
+                scale = unsqueeze_right(scale.to(h.dtype), self.spatial_dims)
+                h = torch.addcmul(unsqueeze_right(shift.to(h.dtype), self.spatial_dims), h, scale)
         return self.conv2(self.dropout(F.silu(h))) + self.skip(x)

@@ -81,6 +81,22 @@ def test_res_block_is_scaled_and_shifted_by_time():
     torch.testing.assert_close(h, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_res_block_with_one_time_for_all_is_as_with_one_each(dtype):
+    block = ResBlock(2, 4, 6, 8)
+    torch.nn.init.normal_(block.norm2.weight)
+    torch.nn.init.normal_(block.norm2.bias)
+    x, time = torch.randn(3, 4, 5, 5), torch.randn(1, 8)
+    gradients = []
+    for of_each in (time, time.expand(3, 8)):
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+            out = block(x, of_each)
+        gradients.append([out, *torch.autograd.grad(out.float().square().sum(), block.parameters())])
+    tolerance = 1e-4 if dtype == torch.float32 else 0.1
+    for one, each in zip(*gradients, strict=True):
+        assert (one - each).norm() <= tolerance * each.norm()
+
+
 def test_timestep_embedding_by_hand():
     embedding = TimestepEmbedding(4)
     embedding.mlp = torch.nn.Identity()
