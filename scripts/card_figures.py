@@ -18,14 +18,14 @@ import numpy as np
 import torch
 from evaluation import (
     batches,
-    case_options,
+    chosen_weights,
     dice,
     inverted,
     inverted_labels,
     load,
     segmented,
-    shipped_weights,
     trained,
+    weights_options,
 )
 from monai.utils import set_determinism
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -53,8 +53,7 @@ class CaseRow(NamedTuple):
 
 def arguments() -> argparse.Namespace:
     """Options of the command line."""
-    parser = case_options(__doc__)
-    parser.add_argument("--checkpoint", type=Path, default=None, help="the task's of models by default")
+    parser = weights_options(__doc__)
     parser.add_argument("--runs", nargs="*", default=[], help="TensorBoard folders of trainings, in order")
     parser.add_argument("--figures", required=True, type=Path, help="folder of the figures; made if need be")
     return parser.parse_args()
@@ -136,7 +135,7 @@ def main() -> None:
     if options.runs:
         draw_curves(options.runs, options.figures / f"{name}_curves.png")
     config = load(options)
-    checkpoint = options.checkpoint or shipped_weights(options.task)
+    checkpoint = chosen_weights(options)
     network, inferer = trained(config, checkpoint), config.get_parsed_content("validate#inferer")
     num_classes = config.get_parsed_content("num_classes")
     rows = [

@@ -43,6 +43,18 @@ def case_options(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def weights_options(description: str | None) -> argparse.ArgumentParser:
+    """`case_options`, and the weights of this model, see `chosen_weights`."""
+    parser = case_options(description)
+    parser.add_argument("--checkpoint", type=Path, default=None, help="of this model; what is shipped by default")
+    return parser
+
+
+def chosen_weights(options: argparse.Namespace) -> Path:
+    """The checkpoint that was asked for, or the task's that is shipped."""
+    return options.checkpoint or shipped_weights(options.task)
+
+
 def overlay(name: str) -> list[str]:
     """The configuration file that makes the network of this name, from the bundle's folder on; none for "ours"."""
     if name == "ours":

@@ -10,10 +10,9 @@ is how much a member marks on average, as a multiple of what a rater does. Examp
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import torch
-from evaluation import batches, case_options, dice, inverted_labels, load, segmented, shipped_weights, trained
+from evaluation import batches, chosen_weights, dice, inverted_labels, load, segmented, trained, weights_options
 from monai.transforms import Compose
 from monai.utils import set_determinism
 from torch import Tensor
@@ -24,8 +23,7 @@ from medsegdiff_bundle.transforms import FuseEnsembled
 
 def arguments() -> argparse.Namespace:
     """Options of the command line."""
-    parser = case_options(__doc__)
-    parser.add_argument("--checkpoint", type=Path, default=None, help="the task's of models by default")
+    parser = weights_options(__doc__)
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 3, 5, 10], help="sampling steps")
     parser.add_argument("--members", type=int, nargs="+", default=[1, 5, 10], help="ensemble sizes")
     parser.add_argument("--starts", type=int, nargs="+", default=[-1], help="first timesteps; -1 for pure noise")
@@ -38,7 +36,7 @@ def main() -> None:
     options = arguments()
     set_determinism(seed=0)
     config = load(options)
-    network = trained(config, options.checkpoint or shipped_weights(options.task))
+    network = trained(config, chosen_weights(options))
     template = config.get_parsed_content("validate#inferer")
     classes = config.get_parsed_content("num_classes")
     steps_after = config.get_parsed_content("validate#postprocessing").transforms

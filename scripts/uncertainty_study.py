@@ -18,14 +18,14 @@ import matplotlib
 import torch
 from evaluation import (
     batches,
-    case_options,
+    chosen_weights,
     inverted,
     inverted_labels,
     load,
     named_checkpoints,
     segmented,
-    shipped_weights,
     trained,
+    weights_options,
 )
 from monai.utils import set_determinism
 from torch import Tensor
@@ -71,8 +71,7 @@ class Score(NamedTuple):
 
 def arguments() -> argparse.Namespace:
     """Options of the command line."""
-    parser = case_options(__doc__)
-    parser.add_argument("--checkpoint", type=Path, default=None, help="of this model; the task's of models by default")
+    parser = weights_options(__doc__)
     parser.add_argument("--baselines", nargs="*", default=[], metavar="[NAME=]CHECKPOINT", help="of configs/baselines")
     parser.add_argument("--fraction", type=float, default=0.05, help="of the voxels that are reviewed")
     parser.add_argument("--margin", type=int, default=3, help="around the label, in voxels, along each axis")
@@ -261,7 +260,7 @@ def main() -> None:
     """Print the tables and draw the figures."""
     options = arguments()
     set_determinism(seed=0)
-    networks: list[tuple[str | None, Path]] = [(None, options.checkpoint or shipped_weights(options.task))]
+    networks: list[tuple[str | None, Path]] = [(None, chosen_weights(options))]
     networks += named_checkpoints(options.baselines)
     regions = {"image": "The whole image", "near": f"Within {options.margin} voxels of the label"}
     scores: dict[str, dict[tuple[str, str], list[Score]]] = {region: {} for region in regions}
