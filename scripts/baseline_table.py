@@ -7,7 +7,7 @@ after one pass, and as the mean over the mirror images that the members of the e
 Prints a Markdown table and writes a CSV with a line per network, case and class. "Minus the first" is the difference of
 the mean Dice to that of the first row: its mean over the cases ± its standard error. Distances and the tolerance of the
 surface Dice are in mm for volumes and in pixels for pictures; a class that only one of prediction and label holds has
-no distance, and is counted as missed. Example:
+no distance, and is counted as missed. Dice leaves out the cases whose label lacks the class. Example:
 
     python scripts/baseline_table.py --dataset_dir FOLDER --csv docs/hippocampus.csv \
         --networks ours=models/model.pt output/comparison/dynunet/model.pt
@@ -22,7 +22,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from evaluation import batches, case_options, inferers, load, named_checkpoints, one_hot_pair, segmented, trained
+from evaluation import (
+    batches,
+    case_options,
+    inferers,
+    load,
+    named_checkpoints,
+    one_hot_pair,
+    segmented,
+    spread,
+    trained,
+)
 from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
 from monai.utils import set_determinism
 from torch import Tensor
@@ -60,10 +70,13 @@ def measure(prediction: Tensor, label: Tensor, num_classes: int, spacing: list[f
         (3, K - 1), in the order of `MEASURES`; NaN where a class is absent, infinite distance where it is missed.
     """
     pair = one_hot_pair(prediction, label, num_classes)
+    distance = compute_hausdorff_distance(*pair, percentile=95, spacing=spacing)[0].float()
+    predicted, labelled = (one_hot[0, 1:].flatten(1).any(dim=1) for one_hot in pair)
+    distance[predicted != labelled] = torch.inf  # of which MONAI's percentile makes NaN, as where both are empty
     return torch.stack(
         [
             compute_dice(*pair, include_background=False)[0],
-            compute_hausdorff_distance(*pair, percentile=95, spacing=spacing)[0].float(),
+            distance,
             compute_surface_dice(*pair, [tolerance] * (num_classes - 1), spacing=spacing)[0].float(),
         ]
     )
@@ -105,8 +118,9 @@ def main() -> None:
             means = torch.where(stacked.isinf(), torch.nan, stacked).nanmean(dim=0)
             dice = stacked[:, 0].nanmean(dim=1)
             first = dice if first is None else first
+            empty = int(dice.isnan().sum())
             cells = [" / ".join(f"{value:.4f}" for value in means[0]), f"{means[0].mean():.4f}"]
-            cells += [f"{(dice - first).mean():+.4f} ± {(dice - first).std() / len(dice) ** 0.5:.4f}"]
+            cells += [spread(dice - first, 4, "+")]
             cells += [" / ".join(f"{value:.2f}" for value in means[1]), str(missed)]
             cells += [" / ".join(f"{value:.4f}" for value in means[2])]
             counted = network.condition_model if ", anchor" in name else network
@@ -116,6 +130,8 @@ def main() -> None:
     columns = f"network, Dice {each}, mean Dice, minus the first, HD95 {each}, missed, surface Dice {each}, parameters"
     print(f"| {columns.replace(', ', ' | ')} | steps | minutes | s per case |\n{'|---' * 11}|")
     print("\n".join(table))
+    if empty > 0:
+        print(f"\nDice without the {empty} of {len(dice)} cases whose label is empty.")
     if options.csv is not None:
         with open(options.csv, "w", newline="") as file:
             csv.writer(file).writerows([["network", "case", "class", *MEASURES], *lines])

@@ -153,6 +153,13 @@ def one_hot_pair(prediction: Tensor, label: Tensor, num_classes: int) -> list[Te
     return [one_hot(x[None].as_subclass(Tensor).float().cpu(), num_classes) for x in pair]
 
 
+def spread(values: Tensor | list[float], digits: int, sign: str = "") -> str:
+    """Mean ± its standard error over the cases that have a value; `sign` "+" shows the sign."""
+    known = torch.as_tensor(values, dtype=torch.float64)
+    known = known[~known.isnan()]
+    return f"{known.mean():{sign}.{digits}f} ± {known.std() / len(known) ** 0.5:.{digits}f}"
+
+
 def dice(prediction: Tensor, label: Tensor, num_classes: int) -> Tensor:
     """Dice per class (K - 1,) of classes (1, S) and a label, see `rater_consensus`; NaN where the class is absent."""
     values: Tensor = compute_dice(*one_hot_pair(prediction, label, num_classes), include_background=False)[0]

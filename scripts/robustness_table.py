@@ -59,7 +59,7 @@ def shifted(image: Tensor, shift: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 def mean_dice(options: argparse.Namespace, name: str, checkpoint: Path, shift: Callable | None) -> dict[str, float]:
-    """Mean Dice over cases and classes of each way to use a network."""
+    """Mean Dice over cases and classes of each way to use a network, without the cases whose label is empty."""
     config = load(options, name)
     if shift is not None:
         steps = [step["_target_"] for step in config["val_transforms"]]
@@ -75,7 +75,7 @@ def mean_dice(options: argparse.Namespace, name: str, checkpoint: Path, shift: C
             case = segmented(config, batch, network, inferer)
             label = case["label"]
             scores[row].append(dice(postprocessing(case)["pred"], label, num_classes).nanmean().item())
-    return {row: sum(values) / len(values) for row, values in scores.items()}
+    return {row: torch.tensor(values).nanmean().item() for row, values in scores.items()}
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
 """Dice, GED^2 and matched IoU against sampling steps, members, fusion and start, on the validation cases.
 
 Prints a Markdown table with the anchor's own Dice beside it. Dice is that of the fused mask, with several raters
-against what at least half of them mark; GED^2 and matched IoU are those of the members against all raters, and "marked"
-is how much a member marks on average, as a multiple of what a rater does. Example:
+against what at least half of them mark, and without the cases in which nobody does; GED^2 and matched IoU are those of
+the members against all raters, and "marked" is how much a member marks on average, as a multiple of what a rater does.
+Seconds are the median of the cases. Example:
 
     python scripts/sampling_table.py --dataset_dir FOLDER --steps 1 3 10 --members 1 5
 """
@@ -10,6 +11,8 @@ is how much a member marks on average, as a multiple of what a rater does. Examp
 from __future__ import annotations
 
 import argparse
+import itertools
+import statistics
 
 import torch
 from evaluation import batches, chosen_weights, dice, inverted_labels, load, segmented, trained, weights_options
@@ -46,46 +49,44 @@ def main() -> None:
         )
         for name in options.fusions
     }
-    most = template.ensemble_size = max(options.members)
     columns = ["start", "steps", "members", "fusion", "Dice per class", "fused", "anchor", "GED^2", "matched IoU"]
     columns += ["marked", "seconds per case"]
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
-    for start in options.starts:
-        for steps in options.steps:
-            template.num_inference_steps = steps
-            template.start_from_anchor = None if start < 0 else start
-            scores: dict[tuple[int, str], list[Tensor]] = {(m, f): [] for m in options.members for f in options.fusions}
-            agreement: dict[int, list[Tensor]] = {members: [] for members in options.members}
-            anchor: list[Tensor] = []
-            spent = 0.0
-            for batch in batches(config, options.cases):
-                case = segmented(config, batch, network, template)
-                spent += case["seconds"]
-                samples, label = case["pred"].as_tensor(), case["label"].as_tensor()
-                labels = inverted_labels(case, samples[1:])
-                for members in options.members:
-                    pair = labels[:members], label
-                    measured = [
-                        measure(*pair, classes) for measure in (generalized_energy_distance, hungarian_matched_iou)
-                    ]
-                    marked = [(masks > 0).double().mean() for masks in pair]
-                    agreement[members].append(torch.stack([*(values.nanmean() for values in measured), *marked]))
-                    for fusion in options.fusions:
-                        fused = postprocessing[fusion]({**case, "pred": case["pred"][: 1 + members]})
-                        scores[members, fusion].append(dice(fused["pred"], label, classes))
-                anchor.append(dice(fused["anchor"], label, classes))
-            for (members, fusion), values in scores.items():
-                mean = torch.stack(values).nanmean(dim=0)
-                # Tensors: where no rater marks anything, the ratio is nan or inf and no error.
-                distance, matched, ours, raters = torch.stack(agreement[members]).mean(dim=0)
-                begun = "noise" if start < 0 else start
-                each = " / ".join(f"{value:.4f}" for value in mean)
-                print(
-                    f"| {begun} | {steps} | {members} | {fusion} | {each} | {mean.mean():.4f} "
-                    f"| {torch.stack(anchor).nanmean(dim=0).mean():.4f} | {distance:.3f} | {matched:.3f} "
-                    f"| {ours / raters:.2f} | {spent / len(anchor):.2f} ({most} members) |",
-                    flush=True,
-                )
+    for start, steps, members in itertools.product(options.starts, options.steps, options.members):
+        template.start_from_anchor = None if start < 0 else start
+        template.num_inference_steps = steps
+        template.ensemble_size = members
+        scores: dict[str, list[Tensor]] = {fusion: [] for fusion in options.fusions}
+        anchor: list[Tensor] = []
+        agreement: list[Tensor] = []
+        seconds: list[float] = []
+        for batch in batches(config, options.cases):
+            case = segmented(config, batch, network, template)
+            label = case["label"].as_tensor()
+            pair = inverted_labels(case, case["pred"].as_tensor()[1:]), label
+            measured = [measure(*pair, classes) for measure in (generalized_energy_distance, hungarian_matched_iou)]
+            marked = [(masks > 0).double().mean() for masks in pair]
+            agreement.append(torch.stack([*(values.nanmean() for values in measured), *marked]))
+            seconds.append(case["seconds"])
+            for fusion in options.fusions:
+                fused = postprocessing[fusion]({**case})
+                scores[fusion].append(dice(fused["pred"], label, classes))
+            anchor.append(dice(fused["anchor"], label, classes))
+        # Tensors: where no rater marks anything, the ratio is nan or inf and no error.
+        distance, matched, ours, raters = torch.stack(agreement).mean(dim=0)
+        of_anchor = torch.stack(anchor).nanmean(dim=0).mean()
+        for fusion, values in scores.items():
+            mean = torch.stack(values).nanmean(dim=0)
+            each = " / ".join(f"{value:.4f}" for value in mean)
+            print(
+                f"| {'noise' if start < 0 else start} | {steps} | {members} | {fusion} | {each} | {mean.mean():.4f} "
+                f"| {of_anchor:.4f} | {distance:.3f} | {matched:.3f} | {ours / raters:.2f} "
+                f"| {statistics.median(seconds):.2f} |",
+                flush=True,
+            )
+    empty = sum(values.isnan().all().item() for values in anchor)
+    if empty > 0:
+        print(f"\nDice without the {empty} of {len(anchor)} cases whose label is empty.")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Does the uncertainty point at the errors? This model against the softmax entropy of anchor and baselines.
 
 In the space of the image files, on the whole image and near the structures (voxels within a margin of the label). A row
-is a mask and a map: its errors are those of the mask, in their order by the map.
+is a mask and a map: its errors are those of the mask, in their order by the map. "Minus the anchor's" is the difference
+to what the anchor's softmax entropy catches of the anchor's errors, case by case.
 Prints Markdown tables and draws figures. Example:
 
     python scripts/uncertainty_study.py --dataset_dir FOLDER --baselines dynunet=output/dynunet/model.pt
@@ -24,6 +25,7 @@ from evaluation import (
     load,
     named_checkpoints,
     segmented,
+    spread,
     trained,
     weights_options,
 )
@@ -108,6 +110,7 @@ def answer(case: dict[str, Any], mask: str, name: str, probabilities: Tensor, un
     """Probabilities (K, S) and uncertainty (S), in the space of the image file."""
     both = inverted(case, torch.cat([probabilities, uncertainty[None]]))
     probabilities = both[:-1].clamp(0, 1)
+    probabilities[0] += 1 - probabilities.sum(dim=0)  # what was cut away before the network is background
     return Answer(mask, name, probabilities, both[-1])
 
 
@@ -152,25 +155,22 @@ def volumes(case: dict[str, Any]) -> dict[str, tuple[float, dict[str, Any]]]:
     return {name: (true[name], structure) for name, structure in said["structures"].items()}
 
 
-def spread(values: list[float], digits: int = 3) -> str:
-    """Mean and its standard error, over the cases that have a value."""
-    known = torch.tensor(values, dtype=torch.float64)
-    known = known[~known.isnan()]
-    return f"{known.mean():.{digits}f} ± {known.std() / len(known) ** 0.5:.{digits}f}"
-
-
 def print_scores(scores: dict[tuple[str, str], list[Score]], title: str, fraction: float) -> None:
     """One table: a row per answer."""
     print(f"\n{title}\n")
-    print(f"| mask | map | wrong voxels | ECE | 1000 AURC | errors caught in {fraction:.0%} | at most |\n{'|---' * 7}|")
+    columns = ["mask", "map", "wrong voxels", "ECE", "1000 AURC", f"errors caught in {fraction:.0%}"]
+    columns += ["minus the anchor's", "at most"]
+    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
+    of_anchor = torch.tensor([score.caught for score in scores["anchor", "softmax entropy"]])
     for (mask, name), each in scores.items():
         ece = expected_calibration_error(merge_reliability_curves([score.curve for score in each]))
+        caught = torch.tensor([score.caught for score in each])
         rate, at_most = (
             sum(values) / len(each) for values in ([s.error_rate for s in each], [s.at_most for s in each])
         )
         print(
             f"| {mask} | {name} | {rate:.2%} | {ece:.4f} | {spread([1000 * s.aurc for s in each], 2)} "
-            f"| {spread([s.caught for s in each])} | {at_most:.3f} |"
+            f"| {spread(caught, 3)} | {spread(caught - of_anchor, 3, '+')} | {at_most:.3f} |"
         )
 
 

@@ -13,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
+import baseline_table
 import robustness_table as robustness
 
 ROOT = Path(__file__).parent.parent
@@ -54,6 +55,18 @@ def test_the_robustness_table():
     assert table[0] == ["network", "as it is", *robustness.SHIFTS]  # a volume has no colours
     assert [row[0] for row in table[2:]] == ["ours, anchor", "ours, anchor, mirrored", "ours, fused"]
     assert all(float(row[1]) > 0.8 and abs(float(row[5])) < 0.01 for row in table[2:])  # the contrast is normalised
+
+
+def test_a_class_that_is_missed_has_no_distance():
+    label = torch.zeros(1, 8, 8)
+    label[0, 2:4, 2:4] = 1
+    label[0, 5:7, 5:7] = 2
+    found = torch.where(label == 2, 0, label)  # class 2 is missed
+    dice, distance, _ = baseline_table.measure(found, label, 4, [1.0, 1.0], 1.0)
+    assert distance[:2].tolist() == [0, torch.inf] and distance[2].isnan()  # nobody marks class 3
+    assert dice[:2].tolist() == [1, 0] and dice[2].isnan()
+    invented = baseline_table.measure(label, found, 4, [1.0, 1.0], 1.0)[1]
+    assert invented[1] == torch.inf
 
 
 def test_members_in_the_space_of_the_file(tmp_path):

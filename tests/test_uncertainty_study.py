@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from monai.data import MetaTensor
+from monai.transforms import CenterSpatialCropd, Compose
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
@@ -40,3 +42,15 @@ def test_score_of_a_region():
 
 def test_spread_passes_over_cases_without_a_value():
     assert study.spread([1.0, float("nan"), 3.0], 2) == "2.00 ± 1.00"
+    assert study.spread(torch.tensor([0.1, 0.3]), 1, "+") == "+0.2 ± 0.1"
+
+
+def test_what_is_cut_away_before_the_network_is_background():
+    crop = Compose([CenterSpatialCropd("image", (2, 2))])
+    image = crop({"image": MetaTensor(torch.zeros(1, 4, 4))})["image"]
+    case = {"image": image, "pred": MetaTensor(torch.zeros(1)), "preprocessing": crop}
+    found = study.answer(case, "fused", "entropy", torch.full((2, 2, 2), 0.5), torch.ones(2, 2))
+    expected = torch.ones(4, 4)
+    expected[1:3, 1:3] = 0.5
+    assert torch.equal(found.probabilities, torch.stack([expected, 1 - expected]))
+    assert found.uncertainty.sum() == 4
