@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 from pathlib import Path
 
 import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
 
 
 class WeightsLoader:
@@ -20,7 +23,7 @@ class WeightsLoader:
         path: of the state dict; an empty path loads nothing.
         network: that gets the weights.
         strict: every weight must be there in the right shape; otherwise, for fine-tuning, those are copied whose name
-            and shape agree.
+            and shape agree, and their share is logged.
 
     Raises:
         ValueError: there is no such file (when the handler is made), it holds no flat state dict, or its weights do not
@@ -60,5 +63,12 @@ class WeightsLoader:
             have, want = (str(tuple(d[name].shape)) if name in d else "nothing" for d in (weights, own))
             raise ValueError(
                 f"The weights {self.path!r} do not fit: {name} is {have} in the file, {want} in the network."
+            )
+        if len(fitting) < len(own):
+            numbers = [sum(weight.numel() for weight in weights.values()) for weights in (fitting, own)]
+            logger.warning(
+                "%s gives %.0f %% of the network's weights; the others start at random.",
+                self.path,
+                100 * numbers[0] / max(1, numbers[1]),
             )
         return fitting
