@@ -38,6 +38,7 @@ from medsegdiff_bundle.visualization import contour_pictures
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.ticker import MaxNLocator  # noqa: E402
 
 PANELS = ("image", "label", "anchor", "fused mask", "uncertainty")
 
@@ -122,6 +123,7 @@ def draw_curves(runs: list[str], path: Path) -> None:
         scores.set(xlabel="epoch", ylabel="validation")
         for axis in (losses, scores):
             axis.legend(fontsize="small")
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.savefig(path, dpi=100)
     plt.close(figure)
 
