@@ -133,13 +133,13 @@ def test_inference_writes_mask_uncertainty_and_picture(trained, small_run, small
         assert mask.get_data_dtype() == np.uint8 and set(np.unique(mask.dataobj)) <= {0, 1, 2}
         values = np.asarray(uncertainty.dataobj)
         assert 0 <= values.min() < values.max() <= 1
-        assert min(imread(tmp_path / f"{name}.png").shape[:2]) >= 256
+        assert min(imread(tmp_path / f"{name}_overlay.png").shape[:2]) >= 256
         report = json.loads((tmp_path / f"{name}_report.json").read_text())
         voxels = [(np.asarray(mask.dataobj) == label).sum() for label in (1, 2)]
         volumes = [structure["volume"] for structure in report["structures"].values()]
         assert volumes == pytest.approx([0.001 * count for count in voxels])  # voxels of 1 mm
         assert (tmp_path / f"{name}_report.html").is_file()
-    endings = ("_report.html", "_report.json", "_seg.nii.gz", "_uncertainty.nii.gz", ".png")
+    endings = ("_report.html", "_report.json", "_seg.nii.gz", "_uncertainty.nii.gz", "_overlay.png")
     assert len(list(tmp_path.iterdir())) == 2 * len(endings)
 
 
@@ -157,7 +157,7 @@ def test_maps_that_are_asked_for(small_dataset, tmp_path):
     )
     case = "hippocampus_001"
     assert {path.name for path in tmp_path.iterdir()} == {
-        f"{case}.png",
+        f"{case}_overlay.png",
         f"{case}_report.json",
         *(f"{case}_{what}.nii.gz" for what in ("seg", *names)),
     }

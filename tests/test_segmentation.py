@@ -127,6 +127,13 @@ def test_pictures(task, channels, settings, tmp_path):
     np.testing.assert_array_equal(medsegdiff_bundle.segment(meta_tensor, task, **settings[task]).mask, found.mask)
 
 
+def test_results_beside_the_pictures(settings, tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    original = (tmp_path / "a.png").read_bytes()
+    medsegdiff_bundle.segment(tmp_path / "a.png", "isic", output_dir=tmp_path, **settings["isic"])
+    assert (tmp_path / "a.png").read_bytes() == original and (tmp_path / "a_overlay.png").is_file()
+
+
 def test_a_folder_gives_a_list(settings, crop, tmp_path):
     (tmp_path / "another.nii.gz").write_bytes(crop.read_bytes())
     found = medsegdiff_bundle.segment(tmp_path, **settings["hippocampus"])

@@ -133,7 +133,7 @@ def test_inference(task, source, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         f"{case}{ending}"
         for case in cases
-        for ending in (".png", "_seg.png", "_uncertainty.png", "_report.json", "_report.html")
+        for ending in ("_overlay.png", "_seg.png", "_uncertainty.png", "_report.json", "_report.html")
     )
     for case in cases:
         mask, uncertainty = (Image.open(tmp_path / f"{case}_{what}.png") for what in ("seg", "uncertainty"))
@@ -170,7 +170,7 @@ def test_masks_lie_as_their_pictures(task, tmp_path):
         assert found.shape == expected.shape
         assert (found != expected).mean() < 0.03  # the rim, resampled
         # The picture of all holds the image, the mask over it, the members and the uncertainty, side by side.
-        height, width = imread(tmp_path / f"{case}.png").shape[:2]
+        height, width = imread(tmp_path / f"{case}_overlay.png").shape[:2]
         assert width / height == pytest.approx(4 * SIZE[name][0] / SIZE[name][1], rel=0.01)
 
 

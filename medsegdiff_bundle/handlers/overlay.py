@@ -27,7 +27,7 @@ class OverlayHandler:
     def __init__(
         self,
         output_dir: str,
-        filename: str = "{case}.png",
+        filename: str = "{case}_overlay.png",
         max_cases: int | None = None,
         summary_writer: SummaryWriter | None = None,
     ) -> None:
