@@ -31,8 +31,8 @@ def overlay_picture(
         members: (E, S), classes, or None.
 
     Returns:
-        (3, H, W), float32 in [0, 1]. No part is longer than `LENGTH` pixels along an edge, and each is at least `HEIGHT`
-        pixels high where that allows it.
+        (3, H, W), float32 in [0, 1]. Each part of the row is at most `LENGTH` pixels along an edge, and at least
+        `HEIGHT` pixels high where that allows it.
     """
     parts = {"image": image, "mask": mask, "members": members, "uncertainty": uncertainty}
     given = {name: torch.as_tensor(part).detach().cpu() for name, part in parts.items() if part is not None}
