@@ -266,6 +266,22 @@ def test_bad_values_of_inference(settings, sentence, small_run, tmp_path):
     assert not (tmp_path / "output").exists()
 
 
+def test_a_label_on_another_grid_than_its_image(small_training, small_dataset, tmp_path):
+    """Found in training as in validation, with the names of both files."""
+    dataset = json.loads((small_dataset / "dataset.json").read_text())
+    for section in ("training", "validation"):
+        folder = tmp_path / section
+        shutil.copytree(small_dataset, folder)
+        path = folder / dataset[section][-1]["label"]
+        label = nibabel.load(path)
+        moved = label.affine.copy()
+        moved[0, 3] += 3
+        nibabel.save(nibabel.Nifti1Image(np.asarray(label.dataobj), moved), path)
+        with says_once(f"{path.name}' lies elsewhere than its image '{folder / dataset[section][-1]['image']}'"):
+            bundle_run("train.json", output_dir=str(tmp_path), **{**small_training, "dataset_dir": str(folder)})
+        assert not list(tmp_path.glob("*.pt"))
+
+
 def command_line(*words, run_id="training", folder, **settings):
     """`python -m monai.bundle run`, as a user would type it, with the bundle found by `--bundle_root` alone."""
     arguments = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
