@@ -263,6 +263,23 @@ def test_bad_masks_are_named_before_any_work(class_names, change, sentence, kind
     assert not list(tmp_path.glob("training/*.pt"))
 
 
+@pytest.mark.parametrize("section", ["train", "validate"])
+@pytest.mark.parametrize(("name", "make"), [("isic", lesion), ("lidc", nodule)])
+def test_a_mask_of_another_size_is_named(name, make, section, tmp_path):
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    make(tmp_path, "a", 0)
+    image, mask = (tmp_path / part / "a.png" for part in ("images", "masks"))
+    Image.open(mask).crop((0, 0, 20, 20)).save(mask)
+    parser = ConfigParser()
+    parser.read_config([str(CONFIGS / file) for file in ("train.json", f"tasks/{name}.json")])
+    parser["bundle_root"] = str(ROOT)
+    with pytest.raises(RuntimeError) as raised:
+        parser.get_parsed_content(f"{section}#preprocessing")({"image": str(image), "label": str(mask)})
+    sentence = f"The label {str(mask)!r} has the shape (20, 20), its image {str(image)!r} {SIZE[name]}."
+    assert str(raised.value.__cause__) == sentence
+
+
 @pytest.mark.parametrize("name", ["isic", "lidc"])
 def test_without_augmentation_the_crop_and_the_choice_of_a_rater_stay(name, tmp_path):
     for part in ("images", "masks"):
