@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import monai.bundle
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -217,6 +218,7 @@ def test_several_classes_and_patches_that_are_no_squares(kinds, tmp_path):
         output_dir=str(tmp_path / "inference"),
         checkpoint=str(tmp_path / "model.pt"),
         anchor_only=True,
+        uncertainty_maps=["entropy", "disagreement"],
         network_def={"_target_": "torch.nn.Conv2d", "in_channels": 3, "out_channels": 3, "kernel_size": 1},
         **{
             key: value
@@ -232,6 +234,8 @@ def test_several_classes_and_patches_that_are_no_squares(kinds, tmp_path):
         uncertainty = np.asarray(Image.open(tmp_path / "inference" / f"{case}_uncertainty.png"))
         assert uncertainty.max() > 2  # still 255 times the value
         assert (tmp_path / "inference" / f"{case}_overlay.png").is_file()
+        disagreement = nibabel.load(tmp_path / "inference" / f"{case}_disagreement.nii.gz")  # a map for each structure
+        assert disagreement.shape == (28, 40, 1, 2)
 
 
 @pytest.mark.parametrize(
