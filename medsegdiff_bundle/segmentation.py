@@ -37,7 +37,7 @@ class Segmentation(NamedTuple):
     uncertainty: np.ndarray  # S, float32 from 0 to 1: entropy of the members' mean
     affine: np.ndarray | None  # (4, 4), voxel to RAS in mm; None for a picture
     class_names: tuple[str, ...]  # K - 1, without the background
-    members: np.ndarray | None  # (E, K, *S), float32 probabilities, if asked for
+    members: np.ndarray | None  # if asked for: (E, K, *S), float32 probabilities; of output="labels" (E, *S), uint8
     report: dict[str, Any]  # volumes with their spread, and more: see `medsegdiff_bundle.report.ensemble_statistics`
     mask_file: Path | None  # where the mask was written, if output_dir was given
 
@@ -80,7 +80,7 @@ def segment(
         anchor_only: the Condition Model's own segmentation, without diffusion.
         seed: of the members.
         device: such as "cpu" or "cuda:0".
-        return_members: keep the members' probabilities.
+        return_members: keep the members: their probabilities, or with `output="labels"` their labels.
         on_result: called with each result once it is there, which is then not kept: for folders of many images.
         settings: any other setting of `inference.json` by its name, such as `roi_size=(96, 96, 96)`.
 
@@ -164,6 +164,7 @@ def _run(parser: ConfigParser, return_members: bool, kept: bool, on_result: Call
     class_names = tuple(parser.get_parsed_content("class_names"))
     output_dir, output_ext = (parser.get_parsed_content(name) for name in ("output_dir", "output_ext"))
     volume = parser.get_parsed_content("spatial_dims") == 3
+    probabilities = parser.get_parsed_content("output") == "probabilities"
     invert = Invertd("members", parser.get_parsed_content("preprocessing"), orig_keys="image", nearest_interp=False)
 
     def as_read(values: torch.Tensor) -> np.ndarray:
@@ -172,6 +173,8 @@ def _run(parser: ConfigParser, return_members: bool, kept: bool, on_result: Call
         return plain if volume else plain.swapaxes(-1, -2)
 
     def members_of(case: dict[str, Any]) -> np.ndarray:
+        if not probabilities:
+            return as_read(case["member_labels"]).astype(np.uint8)
         members = case["members"]  # (E, K, ...)
         flat = invert({"image": case["image"], "members": members.flatten(0, 1)})["members"].as_tensor()
         whole = flat.unflatten(0, members.shape[:2])
@@ -196,7 +199,7 @@ def _run(parser: ConfigParser, return_members: bool, kept: bool, on_result: Call
                 )
             )
 
-    if return_members:
+    if return_members and probabilities:
 
         @evaluator.on(IterationEvents.FORWARD_COMPLETED)
         def keep_members(engine: Engine) -> None:

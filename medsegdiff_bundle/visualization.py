@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from matplotlib import colormaps
 from torch import Tensor
 
-HEIGHT = 256  # least height of a picture in pixels
+HEIGHT = 256  # pixels that a small picture is enlarged to
+LENGTH = 1024  # most pixels along an edge; of a larger picture every second, third, ... row and column is drawn
 PALETTE = torch.tensor(colormaps["tab10"](range(10)))[:, :3].float()  # of the classes from 1 on, over and over
 
 
@@ -30,7 +31,8 @@ def overlay_picture(
         members: (E, S), classes, or None.
 
     Returns:
-        (3, H, W), float32 in [0, 1], at least `HEIGHT` pixels high.
+        (3, H, W), float32 in [0, 1]. Each part of the row is at most `LENGTH` pixels along an edge, and at least
+        `HEIGHT` pixels high where that allows it.
     """
     parts = {"image": image, "mask": mask, "members": members, "uncertainty": uncertainty}
     given = {name: torch.as_tensor(part).detach().cpu() for name, part in parts.items() if part is not None}
@@ -39,8 +41,8 @@ def overlay_picture(
         counts = (given["mask"][0] > 0).sum(dim=(0, 1))
         index = int(counts.argmax()) if counts.any() else given["mask"].shape[-1] // 2
         given = {name: part[..., index] for name, part in given.items()}
-    given = {name: _upright(part, volume).float() for name, part in given.items()}
-    scale = -(-HEIGHT // given["image"].shape[1])
+    given = {name: _thinned(_upright(part, volume)).float() for name, part in given.items()}
+    scale = _scale(given["image"])
     given = {name: _enlarged(part, scale) for name, part in given.items()}
     grey, classes = _shades(given["image"]), given["mask"][0].long()
     row = [grey, torch.where(classes > 0, 0.5 * grey + 0.5 * _colours(classes), grey)]
@@ -82,7 +84,8 @@ def contour_pictures(image: Tensor, fused: Tensor, members: Tensor, uncertainty:
         uncertainty: (S), 0 to 1.
 
     Returns:
-        The slices of a volume in order, or the one picture; each at least `HEIGHT` pixels high.
+        The slices of a volume in order, or the one picture; each at most `LENGTH` pixels along an edge, and at least
+        `HEIGHT` pixels high where that allows it.
     """
     image, fused, members, uncertainty = (
         torch.as_tensor(x).detach().cpu() for x in (image, fused, members, uncertainty)
@@ -93,8 +96,8 @@ def contour_pictures(image: Tensor, fused: Tensor, members: Tensor, uncertainty:
     pictures = []
     for index in _slices(marked) if volume else [None]:
         cut = (..., *window) if index is None else (..., *window, index)
-        parts = [_upright(x[cut], volume) for x in (image, fused[None], members, uncertainty[None])]
-        scale = -(-HEIGHT // parts[0].shape[-2])
+        parts = [_thinned(_upright(x[cut], volume)) for x in (image, fused[None], members, uncertainty[None])]
+        scale = _scale(parts[0])
         grey, labels, drawn, heat = (_enlarged(x.float(), scale) for x in parts)
         grey, width = _shades(grey), _line_width(scale)
         line, thin_line = (_contours(labels.long(), each)[0] for each in (width, 1 + scale // 8))
@@ -145,6 +148,18 @@ def _drawn(picture: Tensor, members: Tensor, width: int) -> Tensor:
 
 def _line_width(scale: int) -> int:
     return max(2, 1 + scale // 4)
+
+
+def _thinned(picture: Tensor) -> Tensor:
+    """Every second, third, ... row and column of (..., H, W), so that neither edge is longer than `LENGTH`."""
+    every = -(-max(picture.shape[-2:]) // LENGTH)
+    return picture[..., ::every, ::every]
+
+
+def _scale(picture: Tensor) -> int:
+    """How many times to enlarge (..., H, W)."""
+    height, width = picture.shape[-2:]
+    return min(-(-HEIGHT // height), LENGTH // max(height, width))
 
 
 def _enlarged(picture: Tensor, scale: int) -> Tensor:

@@ -282,7 +282,7 @@ def preprocessing_summary(config: ConfigParser) -> list[dict[str, Any]]:
         for key in transform:
             if not key.startswith("_") and key != "keys":
                 value = config.get_parsed_content(f"preprocessing#transforms#{index}#{key}")
-                if isinstance(value, (bool, int, float, str, list, type(None))):  # a reader, say, is not
+                if isinstance(value, (bool, int, float, str, list, type(None))):  # a function, say, is not
                     plain[key] = value
         summary.append(plain)
     return summary

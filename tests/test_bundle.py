@@ -133,13 +133,13 @@ def test_inference_writes_mask_uncertainty_and_picture(trained, small_run, small
         assert mask.get_data_dtype() == np.uint8 and set(np.unique(mask.dataobj)) <= {0, 1, 2}
         values = np.asarray(uncertainty.dataobj)
         assert 0 <= values.min() < values.max() <= 1
-        assert min(imread(tmp_path / f"{name}.png").shape[:2]) >= 256
+        assert min(imread(tmp_path / f"{name}_overlay.png").shape[:2]) >= 256
         report = json.loads((tmp_path / f"{name}_report.json").read_text())
         voxels = [(np.asarray(mask.dataobj) == label).sum() for label in (1, 2)]
         volumes = [structure["volume"] for structure in report["structures"].values()]
         assert volumes == pytest.approx([0.001 * count for count in voxels])  # voxels of 1 mm
         assert (tmp_path / f"{name}_report.html").is_file()
-    endings = ("_report.html", "_report.json", "_seg.nii.gz", "_uncertainty.nii.gz", ".png")
+    endings = ("_report.html", "_report.json", "_seg.nii.gz", "_uncertainty.nii.gz", "_overlay.png")
     assert len(list(tmp_path.iterdir())) == 2 * len(endings)
 
 
@@ -157,7 +157,7 @@ def test_maps_that_are_asked_for(small_dataset, tmp_path):
     )
     case = "hippocampus_001"
     assert {path.name for path in tmp_path.iterdir()} == {
-        f"{case}.png",
+        f"{case}_overlay.png",
         f"{case}_report.json",
         *(f"{case}_{what}.nii.gz" for what in ("seg", *names)),
     }
@@ -264,6 +264,22 @@ def test_bad_values_of_inference(settings, sentence, small_run, tmp_path):
     with says_once(sentence):
         bundle_run("inference.json", output_dir=str(tmp_path / "output"), **{**small_run, **settings})
     assert not (tmp_path / "output").exists()
+
+
+def test_a_label_on_another_grid_than_its_image(small_training, small_dataset, tmp_path):
+    """Found in training as in validation, with the names of both files."""
+    dataset = json.loads((small_dataset / "dataset.json").read_text())
+    for section in ("training", "validation"):
+        folder = tmp_path / section
+        shutil.copytree(small_dataset, folder)
+        path = folder / dataset[section][-1]["label"]
+        label = nibabel.load(path)
+        moved = label.affine.copy()
+        moved[0, 3] += 3
+        nibabel.save(nibabel.Nifti1Image(np.asarray(label.dataobj), moved), path)
+        with says_once(f"{path.name}' lies elsewhere than its image '{folder / dataset[section][-1]['image']}'"):
+            bundle_run("train.json", output_dir=str(tmp_path), **{**small_training, "dataset_dir": str(folder)})
+        assert not list(tmp_path.glob("*.pt"))
 
 
 def command_line(*words, run_id="training", folder, **settings):

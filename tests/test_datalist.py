@@ -224,6 +224,17 @@ def test_decathlon_folder_gives_its_validation_images(tmp_path):
     assert image_datalist(root, 1) == [{"image": str(root / "imagesTr" / f"{name}.nii.gz")} for name in "af"]
 
 
+def test_results_of_one_name(tmp_path):
+    cases = [{"image": f"case{i}/image.nii.gz", "label": f"case{i}/label.nii.gz"} for i in range(2)]
+    root = folder(tmp_path / "decathlon", training=[], validation=cases)
+    with pytest.raises(ValueError, match="case0/image.nii.gz' and '.*case1/image.nii.gz' would both be written as"):
+        image_datalist(root)
+    for name in ("scan.nii", "scan.nii.gz"):
+        volume(tmp_path / "files" / name)
+    with pytest.raises(ValueError, match="scan.nii' and '.*scan.nii.gz' would both be written as 'scan': rename one."):
+        image_datalist(tmp_path / "files")
+
+
 def test_no_images(tmp_path):
     with pytest.raises(ValueError, match="There is no image file or folder .*nowhere"):
         image_datalist(tmp_path / "nowhere")

@@ -15,6 +15,7 @@ from medsegdiff_bundle.handlers import (
     WeightsLoader,
 )
 from medsegdiff_bundle.losses import MedSegDiffLoss
+from medsegdiff_bundle.transforms import load_image
 
 
 def sgd_run(folder, epochs, resume=False, evaluator=None, start=1.0):
@@ -109,7 +110,7 @@ def test_model_file_is_flat_and_only_the_best(tmp_path):
 def test_overlays_are_drawn_from_the_file(small_dataset, tmp_path):
     path = sorted((small_dataset / "imagesTr").glob("*.nii.gz"))[0]
     image = MetaTensor(torch.zeros(1, 4, 4, 4), meta={"filename_or_obj": str(path)})
-    shape = OverlayHandler("").load(path).shape
+    shape = load_image(path).shape
     mask = torch.zeros(shape)
     mask[:, 10:20, 10:20, 10:20] = 2
     evaluator = Engine(lambda engine, batch: [{"image": image, "pred": mask, "uncertainty": torch.rand(shape)}])

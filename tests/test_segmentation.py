@@ -103,6 +103,10 @@ def test_members(settings, crop):
     np.testing.assert_array_equal(found.members.mean(axis=0).argmax(axis=0), found.mask)
     alone = medsegdiff_bundle.segment(crop, return_members=True, anchor_only=True, **settings["hippocampus"])
     assert alone.members.shape == (1, 3, 16, 20, 18)
+    kept = {**settings["hippocampus"], "ensemble_size": 3}
+    labels = medsegdiff_bundle.segment(crop, return_members=True, output="labels", **kept)
+    assert labels.members.shape == (3, 16, 20, 18) and labels.members.dtype == np.uint8
+    np.testing.assert_array_equal(labels.members, found.members.argmax(axis=1))
 
 
 @pytest.mark.parametrize(("task", "channels"), [("isic", 3), ("lidc", 1)])
@@ -121,16 +125,47 @@ def test_pictures(task, channels, settings, tmp_path):
     assert found.affine is None
     assert len(np.unique(found.mask)) == 2
     np.testing.assert_array_equal(np.asarray(Image.open(found.mask_file)), found.mask * 255)
+    labels = medsegdiff_bundle.segment(
+        tmp_path / "picture.png", task, return_members=True, output="labels", **settings[task]
+    )
+    assert labels.members.shape == (2, 24, 40) and labels.members.dtype == np.uint8 and labels.members.any()
+    np.testing.assert_array_equal(labels.members[0] & labels.members[1], labels.mask)  # a tie of two is background
     again = medsegdiff_bundle.segment(picture, task, **settings[task])
     np.testing.assert_array_equal(again.mask, found.mask)
     meta_tensor = LoadImage(ensure_channel_first=True)(tmp_path / "picture.png")
     np.testing.assert_array_equal(medsegdiff_bundle.segment(meta_tensor, task, **settings[task]).mask, found.mask)
 
 
+def test_results_beside_the_pictures(settings, tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    original = (tmp_path / "a.png").read_bytes()
+    medsegdiff_bundle.segment(tmp_path / "a.png", "isic", output_dir=tmp_path, **settings["isic"])
+    assert (tmp_path / "a.png").read_bytes() == original and (tmp_path / "a_overlay.png").is_file()
+
+
 def test_a_folder_gives_a_list(settings, crop, tmp_path):
     (tmp_path / "another.nii.gz").write_bytes(crop.read_bytes())
     found = medsegdiff_bundle.segment(tmp_path, **settings["hippocampus"])
     assert [result.name for result in found] == ["another", "crop"]
+
+
+def test_other_files_of_pictures(settings, tmp_path):
+    """TIFF, 16 bits, and both: the same masks as of PNG and 8 bits, with a picture and a report."""
+    picture = np.random.default_rng(0).integers(0, 256, (24, 40), dtype=np.uint8)
+    picture[0, :2] = 0, 255
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    Image.fromarray(picture).save(tmp_path / "b.tif")
+    for name in ("c.png", "d.tiff"):
+        Image.fromarray(257 * picture.astype(np.uint16)).save(tmp_path / name)
+    for task in ("lidc", "isic"):
+        out = tmp_path / task
+        first, *others = medsegdiff_bundle.segment(tmp_path, task, output_dir=out, **settings[task])
+        assert len(np.unique(first.mask)) == 2 and len(others) == 3
+        for other in others:
+            np.testing.assert_array_equal(other.mask, first.mask)
+            for end in ("_overlay.png", "_uncertainty.png"):
+                assert (out / f"{other.name}{end}").read_bytes() == (out / f"a{end}").read_bytes()
+            assert (out / f"{other.name}_report.html").is_file()
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,13 @@ import json
 from pathlib import Path
 
 import monai.bundle
+import nibabel
 import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
+from monai.bundle import ConfigParser
+from monai.transforms import RandomizableTrait, RandRotate90d
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
@@ -133,7 +136,7 @@ def test_inference(task, source, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         f"{case}{ending}"
         for case in cases
-        for ending in (".png", "_seg.png", "_uncertainty.png", "_report.json", "_report.html")
+        for ending in ("_overlay.png", "_seg.png", "_uncertainty.png", "_report.json", "_report.html")
     )
     for case in cases:
         mask, uncertainty = (Image.open(tmp_path / f"{case}_{what}.png") for what in ("seg", "uncertainty"))
@@ -170,8 +173,141 @@ def test_masks_lie_as_their_pictures(task, tmp_path):
         assert found.shape == expected.shape
         assert (found != expected).mean() < 0.03  # the rim, resampled
         # The picture of all holds the image, the mask over it, the members and the uncertainty, side by side.
-        height, width = imread(tmp_path / f"{case}.png").shape[:2]
+        height, width = imread(tmp_path / f"{case}_overlay.png").shape[:2]
         assert width / height == pytest.approx(4 * SIZE[name][0] / SIZE[name][1], rel=0.01)
+
+
+@pytest.fixture
+def kinds(tmp_path):
+    """TIFF pictures in colour with two kinds of lesion, above the second the first; classes in masks of colour mode."""
+    data = tmp_path / "kinds"
+    for part in ("images", "masks"):
+        (data / part).mkdir(parents=True)
+    for seed, name in enumerate(NAMES):
+        classes = np.zeros((40, 28), dtype=np.uint8)
+        classes[4 + seed : 14, 4:20] = 1
+        classes[20:30, 8 : 18 + seed] = 2
+        picture = np.array([(60, 60, 60), (220, 60, 60), (60, 220, 60)], dtype=np.uint8)[classes]
+        Image.fromarray(picture).save(data / "images" / f"{name}.tif")
+        Image.fromarray(classes).convert("RGB").save(data / "masks" / f"{name}.png")
+    return data
+
+
+def test_several_classes_and_patches_that_are_no_squares(kinds, tmp_path):
+    settings = {**SMALL, "class_names": ["red", "green"], "patch_size": [16, 24], "dataset_dir": str(kinds)}
+    bundle_run(
+        "train.json",
+        "tasks/isic.json",
+        run_id="training",
+        output_dir=str(tmp_path / "training"),
+        epochs=1,
+        val_interval=1,
+        ensemble_size=2,
+        **settings,
+    )
+    weights = torch.load(tmp_path / "training" / "model.pt", weights_only=True)
+    assert weights["condition_model.head.weight"].shape[0] == 3
+    assert len(list((tmp_path / "training" / "overlays").iterdir())) == 1
+    # A network that marks what is redder, or greener, than the mean.
+    weight = torch.zeros(3, 3, 1, 1)
+    weight[1, 0] = weight[2, 1] = 1
+    torch.save({"weight": weight, "bias": torch.zeros(3)}, tmp_path / "model.pt")
+    bundle_run(
+        "inference.json",
+        "tasks/isic.json",
+        output_dir=str(tmp_path / "inference"),
+        checkpoint=str(tmp_path / "model.pt"),
+        anchor_only=True,
+        uncertainty_maps=["entropy", "disagreement"],
+        network_def={"_target_": "torch.nn.Conv2d", "in_channels": 3, "out_channels": 3, "kernel_size": 1},
+        **{
+            key: value
+            for key, value in {**settings, "patch_size": [56, 80], "dataset_dir": str(kinds / "images")}.items()
+            if not key.startswith("network_def#")
+        },
+    )
+    for case in NAMES:
+        expected = np.asarray(Image.open(kinds / "masks" / f"{case}.png"))[..., 0]
+        found = np.asarray(Image.open(tmp_path / "inference" / f"{case}_seg.png"))
+        assert found.shape == expected.shape and set(np.unique(found)) == {0, 1, 2}
+        assert (found != expected).mean() < 0.06  # the rims, resampled
+        uncertainty = np.asarray(Image.open(tmp_path / "inference" / f"{case}_uncertainty.png"))
+        assert uncertainty.max() > 2  # still 255 times the value
+        assert (tmp_path / "inference" / f"{case}_overlay.png").is_file()
+        disagreement = nibabel.load(tmp_path / "inference" / f"{case}_disagreement.nii.gz")  # a map for each structure
+        assert disagreement.shape == (28, 40, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("class_names", "change", "sentence"),
+    [
+        (["lesion"], lambda mask: mask, ".png' holds 1 and 2: of two classes it may hold 0 and one other value."),
+        (["red", "green"], lambda mask: 2 * mask, "a.png' holds 4, which is none of the 3 classes (0 to 2)."),
+        (["red", "green"], lambda mask: mask[:-1], "a.png' has the shape (28, 39), its image '"),
+    ],
+)
+def test_bad_masks_are_named_before_any_work(class_names, change, sentence, kinds, tmp_path):
+    mask = np.asarray(Image.open(kinds / "masks" / "a.png"))
+    Image.fromarray(change(mask)).save(kinds / "masks" / "a.png")
+    with pytest.raises(RuntimeError) as raised:
+        bundle_run(
+            "train.json",
+            "tasks/isic.json",
+            run_id="training",
+            dataset_dir=str(kinds),
+            output_dir=str(tmp_path / "training"),
+            class_names=class_names,
+            **SMALL,
+        )
+    causes, cause = [], raised.value
+    while cause is not None:
+        causes.append(str(cause))
+        cause = cause.__cause__
+    assert sum(sentence in text for text in causes) == 1, causes
+    assert not list(tmp_path.glob("training/*.pt"))
+
+
+@pytest.mark.parametrize("section", ["train", "validate"])
+@pytest.mark.parametrize(("name", "make"), [("isic", lesion), ("lidc", nodule)])
+def test_a_mask_of_another_size_is_named(name, make, section, tmp_path):
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    make(tmp_path, "a", 0)
+    image, mask = (tmp_path / part / "a.png" for part in ("images", "masks"))
+    Image.open(mask).crop((0, 0, 20, 20)).save(mask)
+    parser = ConfigParser()
+    parser.read_config([str(CONFIGS / file) for file in ("train.json", f"tasks/{name}.json")])
+    parser["bundle_root"] = str(ROOT)
+    with pytest.raises(RuntimeError) as raised:
+        parser.get_parsed_content(f"{section}#preprocessing")({"image": str(image), "label": str(mask)})
+    sentence = f"The label {str(mask)!r} has the shape (20, 20), its image {str(image)!r} {SIZE[name]}."
+    assert str(raised.value.__cause__) == sentence
+
+
+@pytest.mark.parametrize("name", ["isic", "lidc"])
+def test_without_augmentation_the_crop_and_the_choice_of_a_rater_stay(name, tmp_path):
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    {"isic": lesion, "lidc": nodule}[name](tmp_path, "a", 0)
+    parser = ConfigParser()
+    files = ["train.json", f"tasks/{name}.json", "ablations/no_augmentation.json"]
+    parser.read_config([str(CONFIGS / file) for file in files])
+    parser.update({"bundle_root": str(ROOT), "device": "cpu", "patch_size": [16, 24], "max_shift": 2})
+    transform = parser.get_parsed_content("train#preprocessing")
+    kept = [type(each).__name__ for each in transform.transforms if isinstance(each, RandomizableTrait)]
+    assert kept == {"isic": [], "lidc": ["RandRaterd", "RandSpatialCropd"]}[name]
+    case = transform({"image": str(tmp_path / "images" / "a.png"), "label": str(tmp_path / "masks" / "a.png")})
+    assert case["image"].shape[1:] == case["label"].shape[1:] == (16, 24) and len(case["label"]) == 1
+
+
+@pytest.mark.parametrize("name", ["isic", "lidc"])
+def test_quarter_turns_are_for_squares(name):
+    for patch_size, turns in (([16, 16], 1), ([16, 24], 0)):
+        parser = ConfigParser()
+        parser.read_config([str(CONFIGS / file) for file in ("train.json", f"tasks/{name}.json")])
+        parser.update({"bundle_root": str(ROOT), "patch_size": patch_size})
+        transforms = parser.get_parsed_content("train#preprocessing").transforms
+        assert sum(isinstance(each, RandRotate90d) for each in transforms) == turns
 
 
 def test_preprocessing_of_inference_is_that_of_validation():

@@ -20,19 +20,23 @@ from monai.transforms import (
     Spacingd,
     VoteEnsemble,
 )
+from PIL import Image
 
 from medsegdiff_bundle.fusion import staple
 from medsegdiff_bundle.transforms import (
+    CheckGridd,
     CheckLabelsd,
     EnsembleStatisticsd,
     EnsembleUncertaintyd,
     FuseEnsembled,
     LoadImaged,
     MemberLabelsd,
+    PictureLabelsd,
     RandRaterd,
     SplitAnchord,
     STAPLEEnsembled,
     UnpackRatersd,
+    load_image,
 )
 from medsegdiff_bundle.uncertainty import disagreement, mutual_information, predictive_entropy, variance
 
@@ -62,6 +66,55 @@ def test_a_truncated_file_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(ValueError, match="case.nii.gz' cannot be read: "):
         LoadImaged(["image", "label"], allow_missing_keys=True)({"image": path})
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_file_with_a_value_that_is_not_finite_is_named(value, tmp_path):
+    image = np.zeros((4, 5, 6), dtype=np.float32)
+    image[1, 2, 3] = value
+    nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), tmp_path / "case.nii.gz")
+    Image.fromarray(image[1]).save(tmp_path / "case.tif")
+    for name in ("case.nii.gz", "case.tif"):
+        for channels in (None, 3):
+            with pytest.raises(ValueError, match=f"{name}' holds NaN or infinite values."):
+                LoadImaged("image", channels)({"image": str(tmp_path / name)})
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize(("dtype", "ending"), [("<u2", ".png"), (">u2", ".tif"), ("<i4", ".tiff"), ("<f4", ".TIF")])
+def test_more_than_eight_bits_are_seen_as_eight(dtype, ending, channels, tmp_path):
+    grey = np.random.default_rng(0).integers(0, 256, (7, 5), dtype=np.uint8)
+    grey[0, :2] = 0, 255
+    Image.fromarray(grey).save(tmp_path / "eight.png")
+    Image.fromarray((17 * grey.astype(dtype) + 300).astype(dtype)).save(tmp_path / f"deep{ending}")
+    eight, deep = (load_image(tmp_path / name, channels) for name in ("eight.png", f"deep{ending}"))
+    assert eight.shape == (channels, 5, 7)
+    torch.testing.assert_close(deep.as_tensor(), eight.as_tensor(), rtol=0, atol=1e-4)
+
+
+def test_a_constant_picture_of_sixteen_bits(tmp_path):
+    Image.fromarray(np.full((4, 4), 900, dtype=np.uint16)).save(tmp_path / "flat.png")
+    assert load_image(tmp_path / "flat.png", 1).max() == 0
+
+
+def test_masks_keep_their_values(tmp_path):
+    values = np.arange(20).reshape(4, 5)
+    palette = Image.fromarray(values.astype(np.uint8), mode="P")
+    palette.putpalette([255 - value for value in range(60)])
+    palette.save(tmp_path / "palette.png")
+    Image.fromarray((100 * values).astype(">u2")).save(tmp_path / "deep.tif")
+    np.testing.assert_array_equal(load_image(tmp_path / "palette.png")[0], values.T)
+    np.testing.assert_array_equal(load_image(tmp_path / "deep.tif")[0], 100 * values.T)
+
+
+def test_pictures_that_are_none(tmp_path):
+    pages = [Image.fromarray(np.full((4, 4), page, dtype=np.uint8)) for page in range(3)]
+    pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(ValueError, match="stack.tif' cannot be read: it holds 3 pictures, not one."):
+        load_image(tmp_path / "stack.tif", 1)
+    pages[0].save(tmp_path / "one.png")
+    with pytest.raises(ValueError, match="one.png' cannot be read: a picture has 1, 3 or 4 channels, not 2."):
+        load_image(tmp_path / "one.png", 2)
 
 
 @pytest.fixture
@@ -185,6 +238,72 @@ def test_label_that_is_no_class():
         label[0, 1] = value
         with pytest.raises(ValueError, match=f"'labelsTr/a.nii.gz' holds {value}, which is none of the 3 classes"):
             check({"label": label})
+
+
+def picture_label(path, num_classes):
+    label = load_image(path)
+    return PictureLabelsd("label", num_classes)({"label": label})["label"]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+def test_masks_of_pictures(mode, tmp_path):
+    marked = np.zeros((4, 5), dtype=bool)
+    marked[1:3, 2:] = True
+    picture = Image.fromarray((marked * (1 if mode == "P" else 255)).astype(np.uint8))
+    if mode == "P":
+        picture.putpalette([255, 255, 255, 0, 0, 0])
+    picture.convert(mode).save(tmp_path / "mask.png")
+    label = picture_label(tmp_path / "mask.png", 2)
+    assert label.shape == (1, 5, 4) and label.meta["filename_or_obj"].endswith("mask.png")
+    np.testing.assert_array_equal(label[0].T, marked)
+    if mode == "RGB":  # of more classes the values count, which here are 0 and 255
+        assert picture_label(tmp_path / "mask.png", 3).unique().tolist() == [0, 255]
+
+
+def test_masks_that_are_no_classes(tmp_path):
+    values = np.zeros((4, 5, 4), dtype=np.uint8)
+    values[..., 3] = 255
+    values[0, 0, :3], values[1, 1, :3] = 254, 255
+    Image.fromarray(values[..., 0]).save(tmp_path / "grey.png")
+    with pytest.raises(ValueError, match="grey.png' holds 254 and 255: of two classes it may hold 0 and one other"):
+        picture_label(tmp_path / "grey.png", 2)
+    for name, place in (("colour", (2, 2, 0)), ("transparent", (2, 2, 3))):
+        changed = values.copy()
+        changed[place] = 7
+        Image.fromarray(changed).save(tmp_path / f"{name}.png")
+        with pytest.raises(ValueError, match=f"{name}.png' is in colour or partly transparent: save it in grey"):
+            picture_label(tmp_path / f"{name}.png", 3)
+
+
+def test_labels_on_another_grid_than_their_images(tmp_path):
+    """Shapes must agree; places may differ by what rounding does to a header."""
+    affine = np.array([[0.9, -0.3, 0.1, -20], [0.2, 1.1, 0.0, 13], [-0.1, 0.1, 1.5, 7], [0, 0, 0, 1]])
+    shifted, turned = affine.copy(), affine @ np.diag([1, -1, 1, 1])
+    shifted[0, 3] += 0.5
+    for name, shape, place in (
+        ("image", (6, 7, 8), affine),
+        ("rounded", (6, 7, 8), affine.round(1) + 0.002),
+        ("larger", (6, 7, 9), affine),
+        ("shifted", (6, 7, 8), shifted),
+        ("turned", (6, 7, 8), turned),
+    ):
+        nibabel.save(nibabel.Nifti1Image(np.zeros(shape, dtype=np.uint8), place), tmp_path / f"{name}.nii")
+    image = load_image(tmp_path / "image.nii")
+
+    def check(name):
+        return CheckGridd("label")({"image": image, "label": load_image(tmp_path / f"{name}.nii")})
+
+    assert set(check("rounded")) == {"image", "label"}
+    with pytest.raises(
+        ValueError, match=r"larger.nii' has the shape \(6, 7, 9\), its image '.*image.nii' \(6, 7, 8\)."
+    ):
+        check("larger")
+    for name, distance in (("shifted", "0.539"), ("turned", "")):
+        sentence = rf"{name}.nii' lies elsewhere than its image '.*image.nii': up to {distance}"
+        with pytest.raises(ValueError, match=sentence):
+            check(name)
+    with pytest.raises(ValueError, match=r"The label 'label' has the shape \(4, 5\), its image 'image' \(5, 4\)."):
+        CheckGridd("label")({"image": torch.zeros(3, 5, 4), "label": torch.zeros(1, 4, 5)})
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -365,7 +484,9 @@ def test_unpacked_raters():
 def test_what_is_no_packed_mask(value):
     label = torch.zeros(1, 2, 2)
     label[0, 0, 1] = value
-    with pytest.raises(ValueError, match="label must hold whole numbers below 4 in one channel, the bits of 2 raters"):
+    with pytest.raises(
+        ValueError, match="The label 'label' must hold whole numbers below 4 in one channel, the bits of"
+    ):
         UnpackRatersd("label", 2)({"label": label})
     with pytest.raises(ValueError, match=r"got shape \(3, 2, 2\)"):
         UnpackRatersd("label", 2)({"label": torch.zeros(3, 2, 2)})

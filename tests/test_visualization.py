@@ -69,3 +69,23 @@ def test_slices_of_a_volume_go_through_what_is_marked():
     assert [pictures.position for pictures in contour_pictures(flat, fused, members, fused / 2)] == [12, 14, 17]
     (middle,) = contour_pictures(flat, 0 * fused, 0 * members, fused / 2)
     assert middle.position == 15 and middle.members.max() == 0
+
+
+@pytest.mark.parametrize("size", [(2400, 2400), (3000, 600)])
+def test_large_pictures_are_thinned(size):
+    """Of more elements than `torch.quantile` takes, and with everything in its place."""
+    image, mask = torch.zeros(3, *size), torch.zeros(1, *size)
+    image[:, size[0] // 2 :] = 1.0  # the right half
+    mask[:, : size[0] // 2] = 1
+    width, height = (length // 3 for length in size)
+    picture = overlay_picture(image, mask, torch.zeros(1, *size), mask)
+    assert picture.shape == (3, height, 4 * width)
+    assert picture[:, :, : width // 2].max() == 0 and picture[:, :, width // 2 : width].min() == 1
+    (pictures,) = contour_pictures(image, mask[0], mask, torch.zeros(size))
+    assert pictures.image.shape == (3, height, 3 * width // 4)  # with half of its width beside the mask
+    torch.testing.assert_close(pictures.fused[:, height // 2, width // 2 - 1], PALETTE[0])
+    assert pictures.fused[:, height // 2, width // 2].min() == 1
+
+
+def test_long_pictures_are_enlarged_no_further_than_the_limit():
+    assert overlay_picture(torch.rand(1, 400, 20), torch.zeros(1, 400, 20)).shape == (3, 40, 2 * 800)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,18 @@ def case_name(path: str | os.PathLike) -> str:
     name = Path(path).name
     endings = [ending for ending in (".nii.gz", *NIFTI, *PICTURES) if name.lower().endswith(ending)]
     return name[: -len(endings[0])] if endings else name
+
+
+def check_names(paths: Iterable[Path]) -> None:
+    """Refuse images that would be written to files of one name."""
+    names: dict[str, Path] = {}
+    for path in paths:
+        first = names.setdefault(case_name(path), path)
+        if first != path:
+            raise ValueError(
+                f"The results of {str(first)!r} and {str(path)!r} would both be written as {case_name(path)!r}: "
+                "rename one."
+            )
 
 
 def output_name(metadata: Mapping[str, Any], saver: Any) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 import nibabel
 from nibabel.filebasedimages import ImageFileError
 
-from .naming import NIFTI, PICTURES, case_name
+from .naming import NIFTI, PICTURES, case_name, check_names
 from .series import is_dicom, series_datalist
 
 SECTIONS = {"training": "train", "validation": "val", "test": "test"}  # and what splits.json calls them
@@ -126,8 +126,8 @@ def image_datalist(
         [{"image": path}], in the order of the file names.
 
     Raises:
-        ValueError: there is no such file or folder, it holds no image, an image is unreadable, or its channels or axes
-            differ.
+        ValueError: there is no such file or folder, it holds no image, an image is unreadable, its channels or axes
+            differ, or the results of two would be written to files of one name.
     """
     path = Path(source)
     if path.is_file():
@@ -150,6 +150,7 @@ def image_datalist(
         return series_datalist(path, in_channels, spatial_dims)
     for file in files:
         _check_image(file, in_channels, spatial_dims)
+    check_names(files)
     return [{"image": str(file)} for file in files]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .naming import case_name
+from .naming import check_names
 
 
 def series_datalist(
@@ -40,14 +40,9 @@ def series_datalist(
         raise ValueError(f"The folder {str(folder)!r} holds no NIfTI file, picture or DICOM series.")
     if spatial_dims not in (None, 3):
         raise ValueError(f"{str(folder)!r} holds a DICOM series, which has 3 axes, the network takes {spatial_dims}.")
-    names: dict[str, Path] = {}
     for series, files in found.items():
         _check_series(series, files, in_channels)
-        name = case_name(series)
-        if names.setdefault(name, series) != series:
-            raise ValueError(
-                f"The series in {str(names[name])!r} and {str(series)!r} would both be written as {name!r}: rename one."
-            )
+    check_names(found)
     return [{"image": str(series)} for series in found]
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import matplotlib.image
 from ignite.engine import Engine, Events
-from monai.transforms import LoadImage
 from torch.utils.tensorboard import SummaryWriter
 
 from medsegdiff_bundle.datalist import case_name
+from medsegdiff_bundle.transforms import load_image
 from medsegdiff_bundle.visualization import overlay_picture
 
 
@@ -27,7 +27,7 @@ class OverlayHandler:
     def __init__(
         self,
         output_dir: str,
-        filename: str = "{case}.png",
+        filename: str = "{case}_overlay.png",
         max_cases: int | None = None,
         summary_writer: SummaryWriter | None = None,
     ) -> None:
@@ -35,7 +35,6 @@ class OverlayHandler:
         self.filename = filename
         self.max_cases = max_cases
         self.summary_writer = summary_writer
-        self.load = LoadImage(image_only=True, ensure_channel_first=True)
 
     def attach(self, engine: Engine) -> None:
         """Register at an evaluator whose output has pred and uncertainty in the space of the image file.
@@ -52,7 +51,8 @@ class OverlayHandler:
         for case in output:
             path = case["image"].meta["filename_or_obj"]
             # From the file: the image at hand may have been turned, resampled and normalised.
-            picture = overlay_picture(self.load(path), case["pred"], case["uncertainty"], case.get("member_labels"))
+            image = load_image(path, len(case["image"]))
+            picture = overlay_picture(image, case["pred"], case["uncertainty"], case.get("member_labels"))
             name = self.filename.format(case=case_name(path), epoch=engine.state.epoch)
             self.output_dir.mkdir(parents=True, exist_ok=True)
             matplotlib.image.imsave(self.output_dir / name, picture.permute(1, 2, 0).numpy())

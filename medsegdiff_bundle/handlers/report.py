@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
-from monai.transforms import LoadImage
 
 from medsegdiff_bundle.datalist import case_name
 from medsegdiff_bundle.report import html_report
+from medsegdiff_bundle.transforms import load_image
 
 
 class ReportHandler:
@@ -24,7 +24,6 @@ class ReportHandler:
     def __init__(self, output_dir: str, html: bool = True) -> None:
         self.output_dir = Path(output_dir)
         self.html = html
-        self.load = LoadImage(image_only=True, ensure_channel_first=True)
 
     def attach(self, engine: Engine) -> None:
         """Register at an evaluator whose output has pred, member_labels and uncertainty in the space of the image file.
@@ -46,7 +45,7 @@ class ReportHandler:
                 # From the file: the image at hand may have been turned, resampled and normalised.
                 page = html_report(
                     name,
-                    self.load(path),
+                    load_image(path, len(case["image"])),
                     case["pred"][0],
                     case["member_labels"],
                     case["uncertainty"][0],

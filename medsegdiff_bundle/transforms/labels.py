@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import torch
 from monai.config import KeysCollection
+from monai.data import MetaTensor
 from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import convert_to_dst_type, convert_to_tensor
+from torch import Tensor
 
 from .members import check_num_classes
 
@@ -20,6 +23,9 @@ class UnpackRatersd(MapTransform):
         keys: of the packed masks.
         num_raters: R, 1 to 8.
         allow_missing_keys: whether a missing key is passed over.
+
+    Raises:
+        ValueError: a file holds something else.
 
     Shapes:
         (1, ...) whole numbers below 2^R -> (R, ...) uint8 masks {0, 1}, rater 0 first
@@ -40,8 +46,9 @@ class UnpackRatersd(MapTransform):
             lowest, highest = (value.item() for value in values.aminmax())
             if len(values) != 1 or lowest < 0 or highest >= 2**self.num_raters or not torch.equal(packed, values):
                 raise ValueError(
-                    f"{key} must hold whole numbers below {2**self.num_raters} in one channel, the bits of "
-                    f"{self.num_raters} raters, got shape {tuple(values.shape)} and values {lowest:g} to {highest:g}."
+                    f"The label {_file(d[key], key)!r} must hold whole numbers below {2**self.num_raters} in one "
+                    f"channel, the bits of {self.num_raters} raters, got shape {tuple(values.shape)} and values "
+                    f"{lowest:g} to {highest:g}."
                 )
             bits = torch.arange(self.num_raters, device=packed.device).reshape(-1, *[1] * (packed.ndim - 1))
             d[key] = convert_to_dst_type((packed >> bits) & 1, d[key], dtype=torch.uint8)[0]
@@ -99,9 +106,104 @@ class CheckLabelsd(MapTransform):
             values = convert_to_tensor(d[key], track_meta=False)
             bad = (values < 0) | (values >= self.num_classes) | (values != values.round())
             if bad.any():
-                file = getattr(d[key], "meta", {}).get("filename_or_obj", key)
                 raise ValueError(
-                    f"The label {str(file)!r} holds {values[bad][0].item():g}, which is none of the {self.num_classes} "
-                    f"classes (0 to {self.num_classes - 1})."
+                    f"The label {_file(d[key], key)!r} holds {values[bad][0].item():g}, which is none of the "
+                    f"{self.num_classes} classes (0 to {self.num_classes - 1})."
                 )
         return d
+
+
+class PictureLabelsd(MapTransform):
+    """Classes from the mask of a picture, as programs save it: also in colour mode, and of two classes as 0 and 255.
+
+    With more than two classes the values stay what they are, for `CheckLabelsd`.
+
+    Args:
+        keys: of the masks.
+        num_classes: K, background included.
+        allow_missing_keys: whether a missing key is passed over.
+
+    Raises:
+        ValueError: the colours of a mask differ, a part of it is transparent, or K is 2 and it holds more than one
+            value other than 0, as after a lossy compression.
+
+    Shapes:
+        (C, ...) grey, RGB, or one of these with transparency -> (1, ...)
+    """
+
+    def __init__(self, keys: KeysCollection, num_classes: int, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        check_num_classes(num_classes)
+        self.num_classes = num_classes
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Convert each key."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            values = convert_to_tensor(d[key], track_meta=False)
+            colours, transparency = values.split([1, len(values) - 1] if len(values) < 3 else [3, len(values) - 3])
+            if (colours != colours[:1]).any() or (transparency != values[-1].max()).any():
+                raise ValueError(
+                    f"The label {_file(d[key], key)!r} is in colour or partly transparent: save it in grey."
+                )
+            label = colours[:1]
+            if self.num_classes == 2:
+                marks = label[label != 0].unique()
+                if len(marks) > 1:
+                    raise ValueError(
+                        f"The label {_file(d[key], key)!r} holds {marks[0].item():g} and {marks[1].item():g}: of two "
+                        "classes it may hold 0 and one other value."
+                    )
+                label = label != 0
+            d[key] = convert_to_dst_type(label, d[key], dtype=torch.float32)[0]
+        return d
+
+
+class CheckGridd(MapTransform):
+    """Refuse a label whose voxels are not those of its image, with the names of both files.
+
+    Of two files with metadata also the places of the voxels count: none may be off by a quarter of a voxel or more,
+    which leaves room for the rounding of headers.
+
+    Args:
+        keys: of the labels, channels first, as read.
+        image_key: of their image, likewise.
+        allow_missing_keys: whether a missing key is passed over.
+
+    Raises:
+        ValueError: the shapes or the affines differ.
+    """
+
+    def __init__(self, keys: KeysCollection, image_key: str = "image", allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.image_key = image_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Check each key."""
+        d = dict(data)
+        image = d[self.image_key]
+        for key in self.key_iterator(d):
+            label = d[key]
+            names = f"The label {_file(label, key)!r}", f"its image {_file(image, self.image_key)!r}"
+            if image.shape[1:] != label.shape[1:]:
+                shapes = tuple(label.shape[1:]), tuple(image.shape[1:])
+                raise ValueError(f"{names[0]} has the shape {shapes[0]}, {names[1]} {shapes[1]}.")
+            if isinstance(image, MetaTensor) and isinstance(label, MetaTensor):
+                apart = _apart(image.affine, label.affine, image.shape[1:])
+                if apart >= 0.25:
+                    raise ValueError(f"{names[0]} lies elsewhere than {names[1]}: up to {apart:.3g} voxels apart.")
+        return d
+
+
+def _apart(first: Tensor, second: Tensor, shape: Sequence[int]) -> float:
+    """Largest distance of a voxel's two places, in edges of the first grid's voxels; the farthest is at a corner."""
+    axes = len(first) - 1
+    corners = torch.tensor([[*corner, 1] for corner in product(*((0, size - 1) for size in shape))]).double()
+    corners = torch.cat([corners[:, :-1], corners.new_zeros(len(corners), axes - len(shape)), corners[:, -1:]], 1)
+    distance = ((second - first).double() @ corners.T)[:axes].norm(dim=0).max()
+    return float(distance / first[:axes, : len(shape)].double().norm(dim=0).min())
+
+
+def _file(value: Any, key: Hashable) -> str:
+    """Name of the file that a value was read from; the key of a value without metadata."""
+    return str(getattr(value, "meta", {}).get("filename_or_obj", key))
