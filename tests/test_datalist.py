@@ -1,5 +1,6 @@
 import json
 import re
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -217,6 +218,15 @@ def test_folder_of_images(tmp_path):
     for name in ("d.PNG", "e.txt", "._b.nii.gz", "f.csv"):
         (tmp_path / name).write_bytes(b"")
     assert image_datalist(tmp_path, 1) == [{"image": str(tmp_path / name)} for name in ("a.nii", "b.nii.gz", "d.PNG")]
+
+
+def test_results_of_an_earlier_run_are_no_images(tmp_path):
+    text = (Path(__file__).parent.parent / "configs" / "inference.json").read_text()
+    kinds = [*re.findall(r"output_postfix='(\w+)'", text), "overlay"]
+    assert len(kinds) == 6
+    for name in ("a", "x_seg", *(f"a_{kind}" for kind in kinds)):
+        volume(tmp_path / f"{name}.nii.gz")
+    assert [Path(case["image"]).name for case in image_datalist(tmp_path, 1)] == ["a.nii.gz", "x_seg.nii.gz"]
 
 
 def test_decathlon_folder_gives_its_validation_images(tmp_path):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 NIFTI = (".nii", ".nii.gz")
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+
+# What the images that inference.json writes add to the name of a case.
+RESULTS = ("seg", "uncertainty", "mutual_information", "variance", "disagreement", "overlay")
 
 
 def case_name(path: str | os.PathLike) -> str:
@@ -16,6 +19,13 @@ def case_name(path: str | os.PathLike) -> str:
     name = Path(path).name
     endings = [ending for ending in (".nii.gz", *NIFTI, *PICTURES) if name.lower().endswith(ending)]
     return name[: -len(endings[0])] if endings else name
+
+
+def without_results(files: Sequence[Path]) -> list[Path]:
+    """Images of a folder without what an earlier run wrote beside them: `a_seg.png` where there is an `a.png`, say."""
+    cases = {case_name(file) for file in files}
+    results = {f"{case}_{kind}" for case in cases for kind in RESULTS}
+    return [file for file in files if case_name(file) not in results]
 
 
 def check_names(paths: Iterable[Path]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import nibabel
 from nibabel.filebasedimages import ImageFileError
 
-from .naming import NIFTI, PICTURES, case_name, check_names
+from .naming import NIFTI, PICTURES, case_name, check_names, without_results
 from .series import is_dicom, series_datalist
 
 SECTIONS = {"training": "train", "validation": "val", "test": "test"}  # and what splits.json calls them
@@ -123,7 +123,7 @@ def image_datalist(
         spatial_dims: likewise.
 
     Returns:
-        [{"image": path}], in the order of the file names.
+        [{"image": path}], in the order of the file names. In a folder of files results of earlier runs do not count.
 
     Raises:
         ValueError: there is no such file or folder, it holds no image, an image is unreadable, its channels or axes
@@ -143,7 +143,7 @@ def image_datalist(
             files = [Path(case["image"]) for case in _section(path, "validation", entries, [], "its folder images")]
     elif path.is_dir():
         visible = (file for file in path.iterdir() if not file.name.startswith("."))
-        files = sorted(file for file in visible if file.name.lower().endswith(NIFTI + PICTURES))
+        files = without_results(sorted(file for file in visible if file.name.lower().endswith(NIFTI + PICTURES)))
     else:
         raise ValueError(f"There is no image file or folder {str(path)!r}.")
     if not files:
