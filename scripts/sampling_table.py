@@ -11,8 +11,10 @@ Seconds are the median of the cases. Example:
 from __future__ import annotations
 
 import argparse
+import csv
 import itertools
 import statistics
+from typing import Any
 
 import torch
 from evaluation import batches, chosen_weights, dice, inverted_labels, load, segmented, trained, weights_options
@@ -20,6 +22,7 @@ from monai.transforms import Compose
 from monai.utils import set_determinism
 from torch import Tensor
 
+from medsegdiff_bundle.datalist import case_name
 from medsegdiff_bundle.metrics import generalized_energy_distance, hungarian_matched_iou
 from medsegdiff_bundle.transforms import FuseEnsembled
 
@@ -31,6 +34,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--members", type=int, nargs="+", default=[1, 5, 10], help="ensemble sizes")
     parser.add_argument("--starts", type=int, nargs="+", default=[-1], help="first timesteps; -1 for pure noise")
     parser.add_argument("--fusions", nargs="+", default=["mean", "staple"], help="mean, staple, vote")
+    parser.add_argument("--csv", default=None, help="file of GED^2, matched IoU and mean Dice of each case")
     return parser.parse_args()
 
 
@@ -52,6 +56,7 @@ def main() -> None:
     columns = ["start", "steps", "members", "fusion", "Dice per class", "fused", "anchor", "GED^2", "matched IoU"]
     columns += ["marked", "seconds per case"]
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
+    lines: list[list[Any]] = []
     for start, steps, members in itertools.product(options.starts, options.steps, options.members):
         template.start_from_anchor = None if start < 0 else start
         template.num_inference_steps = steps
@@ -71,12 +76,15 @@ def main() -> None:
             for fusion in options.fusions:
                 fused = postprocessing[fusion]({**case})
                 scores[fusion].append(dice(fused["pred"], label, classes))
+                name = case_name(case["image"].meta["filename_or_obj"])
+                values = [*agreement[-1][:2].tolist(), scores[fusion][-1].nanmean().item()]
+                lines.append([start, steps, members, fusion, name, *(f"{value:.4f}" for value in values)])
             anchor.append(dice(fused["anchor"], label, classes))
         # Tensors: where no rater marks anything, the ratio is nan or inf and no error.
         distance, matched, ours, raters = torch.stack(agreement).mean(dim=0)
         of_anchor = torch.stack(anchor).nanmean(dim=0).mean()
-        for fusion, values in scores.items():
-            mean = torch.stack(values).nanmean(dim=0)
+        for fusion, each_case in scores.items():
+            mean = torch.stack(each_case).nanmean(dim=0)
             each = " / ".join(f"{value:.4f}" for value in mean)
             print(
                 f"| {'noise' if start < 0 else start} | {steps} | {members} | {fusion} | {each} | {mean.mean():.4f} "
@@ -84,6 +92,10 @@ def main() -> None:
                 f"| {statistics.median(seconds):.2f} |",
                 flush=True,
             )
+    if options.csv is not None:
+        with open(options.csv, "w", newline="") as file:
+            header = ["start", "steps", "members", "fusion", "case", "ged", "matched_iou", "dice"]
+            csv.writer(file).writerows([header, *lines])
     empty = sum(values.isnan().all().item() for values in anchor)
     if empty > 0:
         print(f"\nDice without the {empty} of {len(anchor)} cases whose label is empty.")

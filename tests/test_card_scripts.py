@@ -80,10 +80,15 @@ def test_members_in_the_space_of_the_file(tmp_path):
         Image.fromarray(raters).save(tmp_path / "masks" / f"{name}.png")
     (tmp_path / "splits.json").write_text(json.dumps({"train": ["a_n1_s1"], "val": ["b_n1_s1"]}))
     options = ["--task", "lidc", "--dataset_dir", str(tmp_path), "--checkpoint", str(ROOT / "models" / "lidc.pt")]
-    lines = run("sampling_table.py", *options, "--steps", "1", "--members", "1", "2").splitlines()
+    options += ["--steps", "1", "--members", "1", "2", "--csv", str(tmp_path / "cases.csv")]
+    lines = run("sampling_table.py", *options).splitlines()
     table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
     assert [(row[1], row[2], row[3]) for row in table] == [("1", m, f) for m in "12" for f in ("mean", "staple")]
     assert all(float(row[4]) > 0.5 and float(row[8]) > 0.5 and 0.5 < float(row[9]) < 2 for row in table)
+    cases = [line.split(",") for line in (tmp_path / "cases.csv").read_text().splitlines()[1:]]
+    assert [case[4] for case in cases] == ["b_n1_s1"] * 4
+    for case, row in zip(cases, table, strict=True):
+        assert [float(value) for value in case[5:7]] == pytest.approx([float(row[7]), float(row[8])], abs=1e-3)
 
 
 def test_figures_of_the_card(tmp_path):
