@@ -61,7 +61,7 @@ def segment(
 ) -> Segmentation | list[Segmentation]:
     """Segment one image, or the images of a folder.
 
-    What is left at None is as `inference.json` and the task say.
+    What is left at None is as `inference.json` and the task say. There is no progress bar unless `progress=True`.
 
     Args:
         image: a file (NIfTI or picture), a folder of a DICOM series, a folder of files or series, or an array or tensor
@@ -80,7 +80,7 @@ def segment(
         anchor_only: the Condition Model's own segmentation, without diffusion.
         seed: of the members.
         device: such as "cpu" or "cuda:0".
-        return_members: keep the members' probabilities.
+        return_members: keep the members' probabilities; not with `output="labels"`, which keeps none.
         on_result: called with each result once it is there, which is then not kept: for folders of many images.
         settings: any other setting of `inference.json` by its name, such as `roi_size=(96, 96, 96)`.
 
@@ -89,7 +89,7 @@ def segment(
 
     Raises:
         ValueError: the task, a setting or its value is unknown, there is no such image or weights, or an image cannot
-            be read.
+            be read; or the members' probabilities are to be returned, but not kept.
     """
     given = {
         "checkpoint": None if checkpoint is None else str(checkpoint),
@@ -100,7 +100,10 @@ def segment(
         "seed": seed,
         "device": None if device is None else str(device),
     }
-    parser = _parser(task, {**settings, **{key: value for key, value in given.items() if value is not None}})
+    given = {key: value for key, value in given.items() if value is not None}
+    parser = _parser(task, {"progress": False, **settings, **given})
+    if return_members and parser.get_parsed_content("output") == "labels":
+        raise ValueError("return_members needs output 'probabilities', got 'labels'.")
     results: list[Segmentation] = []
     with tempfile.TemporaryDirectory() as scratch:
         if isinstance(image, (str, os.PathLike)):
