@@ -4,8 +4,8 @@
     python scripts/large_volume.py --size 128 128 64 --roi_size 48  # the same in seconds
 
 The first window goes through the network of inference.json with so many classes and random weights, so that its memory
-is in the peak. The others go through a stand-in that works voxel by voxel: this is about memory, not about time. Fusion,
-map of entropy and volumes are those of inference.json.
+is in the peak. The others go through a stand-in that works voxel by voxel: this is about memory, not about time.
+Fusion, map of entropy and volumes are those of inference.json.
 """
 
 from __future__ import annotations
