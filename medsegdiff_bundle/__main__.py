@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
     try:
-        segment(on_result=_report, **given)
+        segment(on_result=_report, progress=sys.stderr.isatty(), **given)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

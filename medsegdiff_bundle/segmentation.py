@@ -61,7 +61,7 @@ def segment(
 ) -> Segmentation | list[Segmentation]:
     """Segment one image, or the images of a folder.
 
-    What is left at None is as `inference.json` and the task say.
+    What is left at None is as `inference.json` and the task say. There is no progress bar unless `progress=True`.
 
     Args:
         image: a file (NIfTI or picture), a folder of a DICOM series, a folder of files or series, or an array or tensor
@@ -89,7 +89,7 @@ def segment(
 
     Raises:
         ValueError: the task, a setting or its value is unknown, there is no such image or weights, or an image cannot
-            be read.
+            be read; or the members' probabilities are to be returned, but not kept.
     """
     given = {
         "checkpoint": None if checkpoint is None else str(checkpoint),
@@ -100,7 +100,8 @@ def segment(
         "seed": seed,
         "device": None if device is None else str(device),
     }
-    parser = _parser(task, {**settings, **{key: value for key, value in given.items() if value is not None}})
+    given = {key: value for key, value in given.items() if value is not None}
+    parser = _parser(task, {"progress": False, **settings, **given})
     results: list[Segmentation] = []
     with tempfile.TemporaryDirectory() as scratch:
         if isinstance(image, (str, os.PathLike)):

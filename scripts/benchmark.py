@@ -5,8 +5,10 @@
     python scripts/benchmark.py --profile            # share of each operator in one denoising step
     python scripts/benchmark.py --switches           # gain of each switch, each run in a process of its own
 
-Networks are those of the configurations, with random weights. On a CPU the clock is the processor's time, so that other
-programs on the machine count less; on a GPU it is the wall's. Every number is the median of the repeats.
+Networks are those of the configurations, with random weights. Ours is what the bundle does with an image: the inferer
+of the configuration, with its mirror images, then fusion and the map of entropy. On a CPU the clock is the processor's
+time, so that other programs on the machine count less; on a GPU it is the wall's. Every number is the median of the
+repeats.
 """
 
 from __future__ import annotations
@@ -27,14 +29,15 @@ from monai.inferers import DiffusionInferer
 from monai.networks.nets import DiffusionModelUNet
 from monai.networks.schedulers import DDIMScheduler
 from torch import Tensor, nn
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from medsegdiff_bundle.inferers import EnsembleInferer, tune_allocator  # noqa: E402
-from medsegdiff_bundle.inferers.noise import member_noise  # noqa: E402
+from medsegdiff_bundle.inferers import member_noise, tune_allocator  # noqa: E402 - found by the line above
+from medsegdiff_bundle.transforms import EnsembleUncertaintyd, FuseEnsembled  # noqa: E402
 
 # Configuration on top of inference.json, size of the image, and MONAI's network of about as many operations.
 TASKS: dict[str, tuple[list[str], tuple[int, ...], tuple[int, ...]]] = {
@@ -52,11 +55,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--task", choices=TASKS, default="hippocampus")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="bfloat16: autocast")
     parser.add_argument("--members", type=int, default=10)
+    parser.add_argument("--members_per_batch", type=int, default=None, help="by default what the configuration takes")
     parser.add_argument("--steps", type=int, default=None, help="of ours; by default what the configuration takes")
+    parser.add_argument("--size", type=int, nargs="+", default=None, help="of the image; by default that of the task")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--contiguous", action="store_true", help="leave channels-last off")
     parser.add_argument("--untuned", action="store_true", help="leave the allocator of the C library as it is")
+    parser.add_argument("--compile", action="store_true", help="torch.compile: minutes before the first call")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--profile", action="store_true")
     what.add_argument("--switches", action="store_true")
@@ -68,32 +74,40 @@ class Bench:
     """Networks, input and clock of one run."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        files, self.size, self.monai_channels = TASKS[options.task]
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        files, size, self.monai_channels = TASKS[options.task]
+        self.size = tuple(options.size or size)
         self.options = options
         torch.manual_seed(0)
         config = self.configuration(files)
-        self.network = config.get_parsed_content("network_def").eval().to(self.device)
-        self.scheduler = config.get_parsed_content("scheduler")
-        self.steps = options.steps or config.get_parsed_content("num_inference_steps")
+        config.update(
+            {
+                "ensemble_size": options.members,
+                "amp": options.dtype == "bfloat16",
+                "channels_last": not options.contiguous,
+                "compile": options.compile,
+                "progress": False,
+            }
+        )
+        for name, value in (("members_per_batch", options.members_per_batch), ("num_inference_steps", options.steps)):
+            if value is not None:
+                config[name] = value
+        self.device = config.get_parsed_content("device")
+        self.inferer = config.get_parsed_content("inferer")
+        self.network = config.get_parsed_content("network").eval()
+        self.scheduler, self.steps = self.inferer.scheduler, self.inferer.num_inference_steps
         self.classes = config.get_parsed_content("num_classes")
+        self.fusion = config.get_parsed_content("fusion")
+        self.uncertainty = EnsembleUncertaintyd("pred", "uncertainty", "entropy", self.classes)
+        self.fuse = FuseEnsembled("pred", self.fusion, num_classes=self.classes)
         channels = config.get_parsed_content("image_channels")
         baseline = self.configuration([*files, "baselines/dynunet.json"])
         self.dynunet = baseline.get_parsed_content("network_def").eval().to(self.device)
-        self.channels_last = not options.contiguous
         self.memory_format = torch.contiguous_format
-        if self.channels_last:
+        if self.inferer.channels_last:
             self.memory_format = torch.channels_last if len(self.size) == 2 else torch.channels_last_3d
         self.image = torch.randn(1, channels, *self.size, device=self.device).to(memory_format=self.memory_format)
         for network in (self.network, self.dynunet):
             network.to(memory_format=self.memory_format)
-        self.inferer = EnsembleInferer(
-            self.scheduler,
-            self.steps,
-            options.members,
-            amp=options.dtype == "bfloat16",
-            channels_last=self.channels_last,
-        )
 
     def configuration(self, files: list[str]) -> ConfigParser:
         """inference.json under other files, all of which the bundle's commands would read."""
@@ -123,6 +137,21 @@ class Bench:
                     call()
                     times[name].append(self.clock() - begin)
         return {name: statistics.median(values[1:]) for name, values in times.items()}
+
+    def ours(self) -> dict[str, Tensor]:
+        """Fused mask and uncertainty of the image, as the configuration makes them."""
+        (members,) = self.inferer(self.image, self.network)
+        return self.fuse(self.uncertainty({"pred": members}))  # type: ignore[return-value]
+
+    def switches(self, tuned: bool) -> str:
+        """What is on, in words."""
+        inferer = self.inferer
+        mirrored = f"axes {', '.join(map(str, inferer.mirror_axes))}" if inferer.mirror_axes else "off"
+        return (
+            f"allocator {'tuned' if tuned else 'as it is'}, channels-last {'on' if inferer.channels_last else 'off'}, "
+            f"{self.options.dtype}, mirrored {mirrored}, compiled {'on' if inferer.compile else 'off'}, "
+            f"members per batch {inferer.members_per_batch or 'automatic'}"
+        )
 
     def noisy(self, members: int) -> Tensor:
         """Pure noise in the place of masks."""
@@ -189,7 +218,7 @@ def costs(bench: Bench) -> None:
     step = bench.denoising_step(PROFILED_MEMBERS)
     plain = convolutions(bench, PROFILED_MEMBERS)
     work: dict[str, Callable[[], Any]] = {
-        "ours": lambda: bench.inferer(bench.image, bench.network),
+        "ours": bench.ours,
         "naive step": naive,
         "monai": monai,
         "dynunet": lambda: bench.dynunet(bench.image),
@@ -202,7 +231,7 @@ def costs(bench: Bench) -> None:
     amount = billions(step)
     ours, naive_loop = seconds["ours"], seconds["naive step"] * NAIVE_STEPS * members
     monai_amount = billions(monai) / bench.steps / members
-    print(f"ours: {members} members, {bench.steps} step(s), fused cost {ours:.2f} s")
+    print(f"ours: {members} members, {bench.steps} step(s), fused by {bench.fusion}, with map of entropy: {ours:.2f} s")
     print(f"(a) naive loop, {NAIVE_STEPS} steps x {members} members from one timed step of one: {naive_loop:.0f} s")
     print(f"    naive / ours = {naive_loop / ours:.0f}   (target: at least 50)")
     print(f"(b) DiffusionModelUNet + DiffusionInferer, the same members and steps: {seconds['monai']:.2f} s")
@@ -232,14 +261,20 @@ def weights(network: nn.Module) -> str:
 def operators(bench: Bench) -> None:
     """Share of each operator in a denoising step: the least time of each over the repeats."""
     step = bench.denoising_step(PROFILED_MEMBERS)
+    on_gpu = bench.device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     runs: list[dict[str, float]] = []
     with torch.no_grad(), bench.autocast():
         for _ in range(3):
             step()
         for _ in range(2 * bench.options.repeats):
-            with profile(activities=[ProfilerActivity.CPU]) as profiler:
+            with profile(activities=activities) as profiler:
                 step()
-            runs.append({event.key: event.self_cpu_time_total for event in profiler.key_averages()})
+            # An operator has the time of the kernels that it starts, which a GPU lists once more by their own names.
+            events = [event for event in profiler.key_averages() if event.device_type == DeviceType.CPU]
+            runs.append(
+                {event.key: event.self_device_time_total if on_gpu else event.self_cpu_time_total for event in events}
+            )
     least = {name: min(run[name] for run in runs) for name in runs[0]}
     total = sum(least.values())
     largest = 0.0
@@ -253,23 +288,33 @@ def operators(bench: Bench) -> None:
 
 def switches(options: argparse.Namespace) -> None:
     """Seconds of one call with each set of switches, in turn, each in a new process: the allocator cannot be undone."""
+    together, alone = (["--members_per_batch", str(count)] for count in (options.members, 1))
     sets = {
-        "none, one member at a time": ["--untuned", "--contiguous", "--members", "1"],
-        "none": ["--untuned", "--contiguous"],
-        "channels-last": ["--untuned"],
-        "allocator": ["--contiguous"],
-        "allocator, channels-last": [],
+        "none, one member at a time": [*alone, "--untuned", "--contiguous"],
+        "none": [*together, "--untuned", "--contiguous"],
+        "channels-last": [*together, "--untuned"],
+        "allocator, one member at a time": [*alone, "--contiguous"],
+        "allocator": [*together, "--contiguous"],
+        "allocator, channels-last": together,
     }
-    if options.dtype == "bfloat16":
-        sets["allocator, channels-last, bfloat16"] = ["--dtype", "bfloat16"]
-    common = ["--seconds", "--task", options.task, "--threads", str(options.threads), "--repeats", "1"]
+    for name, chosen, option in (
+        ("bfloat16", options.dtype == "bfloat16", ["--dtype", "bfloat16"]),
+        ("compiled", options.compile, ["--compile"]),
+    ):
+        if chosen:
+            last = list(sets)[-1]
+            sets[f"{last}, {name}"] = [*sets[last], *option]
+    common = ["--seconds", "--task", options.task, "--members", str(options.members), "--repeats", "1"]
+    common += ["--threads", str(options.threads)]
+    for name, given in (("--steps", [options.steps]), ("--size", options.size)):
+        if given and given[0] is not None:
+            common += [name, *map(str, given)]
     times = defaultdict(list)
     for _ in range(options.repeats):
         for name, extra in sets.items():
-            members = [] if "--members" in extra else ["--members", str(options.members)]
-            command = [sys.executable, __file__, *common, *members, *extra]
+            command = [sys.executable, __file__, *common, *extra]
             output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            times[name].append(float(output.split()[-1]) / (1 if members else 1 / options.members))
+            times[name].append(float(output.split()[-1]))
     first = statistics.median(times["none"])
     for name, values in times.items():
         seconds = statistics.median(values)
@@ -285,14 +330,13 @@ def main() -> None:
     tuned = not options.untuned and tune_allocator()
     bench = Bench(options)
     if options.seconds:
-        bench.inferer.members_per_batch = options.members
-        print(*bench.seconds({"ours": lambda: bench.inferer(bench.image, bench.network)}, options.repeats).values())
+        print(*bench.seconds({"ours": bench.ours}, options.repeats).values())
         return None
     print(
-        f"{options.task}: image {tuple(bench.image.shape)}, {options.dtype}, {options.threads} thread(s), "
-        f"{bench.device}, torch {torch.__version__}"
+        f"{options.task}: image {tuple(bench.image.shape)}, {options.threads} thread(s), {bench.device}, "
+        f"torch {torch.__version__}"
     )
-    print(f"allocator {'tuned' if tuned else 'as it is'}, channels-last {'on' if bench.channels_last else 'off'}")
+    print(bench.switches(tuned))
     if options.profile:
         return operators(bench)
     costs(bench)

@@ -2,11 +2,13 @@
 
     ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1 python scripts/benchmark_fusion.py
 
-Members are nested ovals. Every number is the median of the repeats, in time of the processor.
+Members are nested ovals; `--edges` sets the size of pictures and volumes. Every number is the median of the repeats, in
+time of the processor.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import sys
 import time
@@ -62,9 +64,12 @@ def median(call: Callable[[], Any], count: int) -> float:
 
 def main() -> None:
     """Print the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--edges", type=int, nargs=2, default=[256, 128], help="of a picture and of a volume")
+    picture, volume = parser.parse_args().edges
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    for size, count in (((256, 256), 3), ((128, 128, 128), 1)):
+    for size, count in (((picture,) * 2, 3), ((volume,) * 3, 1)):
         for classes in (2, 4):
             members = ovals(10, size, classes, SPREAD)
             theirs, ours = median(partial(itk, members, classes), count), median(partial(staple, members, classes), 9)

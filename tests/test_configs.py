@@ -2,6 +2,7 @@
 
 import json
 import pydoc
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -107,6 +108,30 @@ def test_monai_finds_every_property(files, workflow_type, small_run, tmp_path):
     )
     workflow.initialize()
     assert workflow.check_properties() == []
+
+
+@pytest.mark.parametrize(
+    ("terminal", "settings", "shown"),
+    [
+        (True, {}, True),
+        (False, {}, False),  # a log
+        (True, {"progress": False}, False),
+        (False, {"progress": True}, True),
+        (True, {"use_click": False}, False),  # MONAI Label
+    ],
+)
+def test_a_bar_on_a_terminal(terminal, settings, shown, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    parser = ConfigParser(read("inference.json"))
+    parser.update({"bundle_root": str(ROOT), **settings})
+    assert parser.get_parsed_content("inferer").progress is shown
+
+
+def test_the_switches_reach_the_inferer():
+    parser = ConfigParser(read("inference.json"))
+    parser.update({"bundle_root": str(ROOT), "channels_last": False, "compile": True})
+    inferer = parser.get_parsed_content("inferer")
+    assert (inferer.channels_last, inferer.compile) == (False, True)
 
 
 def test_switches_of_the_ablation_are_one_line(small_run):

@@ -1,12 +1,17 @@
 """STAPLE against hand calculation, closed properties and SimpleITK."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import SimpleITK
 import torch
+from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 
 from medsegdiff_bundle.fusion import _distinct_patterns, staple
+
+ROOT = Path(__file__).parent.parent
 
 
 def blobs(num_members: int, size: int, dims: int, num_classes: int, seed: int, amplitude: float = 0.15) -> torch.Tensor:
@@ -105,6 +110,51 @@ def test_more_classes_agree_with_simpleitk(members, num_classes):
     result = staple(members, num_classes, max_iterations=500)
     np.testing.assert_allclose(result.confusion.numpy(), confusion, rtol=0, atol=1e-4)
     assert (result.posterior.argmax(0).numpy() == labels).mean() >= 0.9999
+
+
+@pytest.fixture(scope="module")
+def real_members():
+    """Labels of 10 members that the shipped weights draw of a real volume, (10, X, Y, Z)."""
+    config = ConfigParser()
+    config.read_config(str(ROOT / "configs" / "inference.json"))
+    config.update({"bundle_root": str(ROOT), "device": "cpu", "amp": False, "ensemble_size": 10})
+    network = config.get_parsed_content("network").eval()
+    network.load_state_dict(torch.load(config.get_parsed_content("checkpoint"), weights_only=True))
+    file = ROOT / "medsegdiff_bundle" / "sample_data" / "hippocampus" / "imagesTr" / "hippocampus_001.nii.gz"
+    image = config.get_parsed_content("preprocessing")({"image": str(file)})["image"]
+    probabilities = config.get_parsed_content("inferer")(image[None].as_tensor(), network)[0]  # (10, 3, X, Y, Z)
+    labels = probabilities.argmax(1).to(torch.uint8)
+    assert len(labels.flatten(1).unique(dim=0)) == 10
+    return labels
+
+
+def test_real_members_of_two_classes_agree_with_simpleitk(real_members):
+    members = (real_members > 0).to(torch.uint8)
+    posterior, sensitivity, specificity, iterations = itk_binary(members)
+    result = staple(members)
+    np.testing.assert_allclose(result.posterior.numpy(), posterior, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(result.sensitivity.numpy(), sensitivity, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(result.specificity.numpy(), specificity, rtol=0, atol=1e-6)
+    assert result.iterations == iterations
+
+
+def test_real_members_of_more_classes_agree_with_simpleitk(real_members):
+    labels, confusion = itk_labels(real_members, 3, max_iterations=500)
+    result = staple(real_members, 3, max_iterations=500)
+    np.testing.assert_allclose(result.confusion.numpy(), confusion, rtol=0, atol=1e-4)
+    assert (result.posterior.argmax(0).numpy() == labels).mean() >= 0.9999
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("num_classes", [2, 4])
+def test_a_gpu_fuses_like_the_cpu(num_classes):
+    members = noisy(10, 48, num_classes, seed=0)
+    expected, found = staple(members, num_classes), staple(members.cuda(), num_classes)
+    assert found.posterior.is_cuda and found.iterations == expected.iterations
+    torch.testing.assert_close(found.posterior.cpu(), expected.posterior, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.confusion.cpu(), expected.confusion, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.sensitivity.cpu(), expected.sensitivity, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.specificity.cpu(), expected.specificity, rtol=0, atol=1e-6)
 
 
 def test_two_members_of_more_classes_do_better_than_simpleitk():

@@ -109,6 +109,34 @@ def test_members(settings, crop):
     np.testing.assert_array_equal(labels.members, found.members.argmax(axis=1))
 
 
+def test_a_bar_where_it_is_asked_for(settings, crop, capsys):
+    small = {**settings["hippocampus"], "mirror_axes": []}
+    silent = medsegdiff_bundle.segment(crop, **small)
+    assert capsys.readouterr().err == ""
+    shown = medsegdiff_bundle.segment(crop, progress=True, **small)
+    assert "sampling: 100%" in (bar := capsys.readouterr().err) and "2/2" in bar  # two members of one step
+    np.testing.assert_array_equal(shown.mask, silent.mask)
+
+
+def test_labels_of_members_window_by_window(settings, crop, tmp_path):
+    """The settings for large volumes: the same members, fused by votes."""
+    large = {"roi_size": [16, 16, 16], "members_per_batch": 1, "ensemble_size": 3}
+    small = {**settings["hippocampus"], **large}
+    expected = medsegdiff_bundle.segment(crop, return_members=True, **small).members.argmax(axis=1)  # (E, X, Y, Z)
+    found = medsegdiff_bundle.segment(crop, output_dir=tmp_path / "out", output="labels", **small)
+    votes = np.stack([(expected == label).mean(axis=0) for label in range(3)])
+    np.testing.assert_array_equal(found.mask, votes.argmax(axis=0))
+    entropy = -(votes * np.log(np.maximum(votes, 1e-9))).sum(axis=0) / np.log(3)
+    np.testing.assert_allclose(found.uncertainty, entropy, atol=1e-5)
+    members = np.stack([(expected == label).sum(axis=(1, 2, 3)) for label in (1, 2)])  # (structures, E)
+    volumes = members.mean(axis=1) * abs(np.linalg.det(OBLIQUE[:3, :3])) / 1000
+    structures = found.report["structures"].values()
+    np.testing.assert_allclose([structure["volume_mean"] for structure in structures], volumes, rtol=1e-5)
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {
+        f"crop{ending}" for ending in ("_seg.nii.gz", "_uncertainty.nii.gz", ".png", "_report.json", "_report.html")
+    }
+
+
 @pytest.mark.parametrize(("task", "channels"), [("isic", 3), ("lidc", 1)])
 def test_pictures(task, channels, settings, tmp_path):
     generator = np.random.default_rng(0)

@@ -63,6 +63,8 @@ class EnsembleInferer(Inferer):
         amp: run the network in bfloat16 autocast; without it, autocast of the caller stays in force.
         channels_last: keep the channels of a voxel side by side in memory, of the images and of the weights of the
             network that is called. It changes the speed (`docs/speed.md`), not the result.
+        compile: denoise with `torch.compile(network.denoise)`, which needs a C++ compiler on a CPU and takes minutes at
+            the first images. It changes the speed (`docs/speed.md`), not the result.
         progress: show one bar over windows, members and steps.
 
     Raises:
@@ -85,6 +87,7 @@ class EnsembleInferer(Inferer):
         output: str = "probabilities",
         amp: bool = False,
         channels_last: bool = False,
+        compile: bool = False,
         progress: bool = False,
     ) -> None:
         super().__init__()
@@ -124,8 +127,10 @@ class EnsembleInferer(Inferer):
         self.output = output
         self.amp = amp
         self.channels_last = channels_last
+        self.compile = compile
         self.progress = progress
         self._bytes_per_member: dict[Any, tuple[int, bool]] = {}
+        self._compiled: tuple[Any, Callable[..., Tensor]] | None = None  # the last network, and its compiled `denoise`
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
@@ -174,6 +179,14 @@ class EnsembleInferer(Inferer):
                 roi = smaller
         return MetaTensor(members).copy_meta_from(inputs) if isinstance(inputs, MetaTensor) else members
 
+    def _compile(self, network: Any) -> Callable[..., Tensor] | None:
+        """The compiled `denoise` of a network, the same at each call with it, or None without `compile`."""
+        if not self.compile or self.anchor_only:
+            return None
+        if self._compiled is None or self._compiled[0] is not network:
+            self._compiled = network, torch.compile(network.denoise)
+        return self._compiled[1]
+
     def _window(self, image: Tensor) -> list[int] | None:
         """Size of the windows, None for the whole image."""
         if self.roi_size is None:
@@ -197,6 +210,7 @@ class EnsembleInferer(Inferer):
         with tqdm(total=len(image) * windows * per_window, desc="sampling", disable=not self.progress) as bar:
             sample = MemberSampler(
                 network,
+                self._compile(network),
                 args,
                 kwargs,
                 scheduler,

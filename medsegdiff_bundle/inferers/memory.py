@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-MEMORY_INFO = Path("/proc/meminfo")
-# Limit and use of the container, for version 2 and 1 of control groups.
-CONTROL_GROUPS = (
-    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
-    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
-)
+PROC = Path("/proc")
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 # Parameters of glibc's mallopt, from malloc.h.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
@@ -47,19 +44,39 @@ def tune_allocator() -> bool:
 def free_memory(device: torch.device) -> int | None:
     """Bytes that new tensors on a device can take, or None where that is not known.
 
-    On a CPU it is what the system counts as available, or what the limit of the container leaves if that is less.
+    On a CPU it is what the system counts as available, or what the limit of a container or job leaves if less.
     """
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
-    if device.type != "cpu" or not MEMORY_INFO.exists():
+    if device.type != "cpu" or not (PROC / "meminfo").exists():
         return None
-    fields = dict(line.split(":") for line in MEMORY_INFO.read_text().splitlines())
-    free = int(fields["MemAvailable"].split()[0]) * 1024
-    for limit, used in CONTROL_GROUPS:
-        if limit.exists() and used.exists() and (text := limit.read_text().strip()).isdigit():
-            free = min(free, int(text) - int(used.read_text()))
-    return max(free, 0)
+    fields = dict(line.split(":") for line in (PROC / "meminfo").read_text().splitlines())
+    return max(0, min([int(fields["MemAvailable"].split()[0]) * 1024, *_left_by_control_groups()]))
+
+
+def _left_by_control_groups() -> Iterator[int]:
+    """Bytes left below the limit of each control group that this process is in; a limit holds for all groups inside."""
+    own = PROC / "self" / "cgroup"
+    for line in own.read_text().splitlines() if own.exists() else []:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":  # version 2
+            root, limit, used, reclaimable = CONTROL_GROUPS, "memory.max", "memory.current", "inactive_file"
+        elif "memory" in controllers.split(","):  # version 1
+            root, limit, used = CONTROL_GROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+            reclaimable = "total_inactive_file"
+        else:
+            continue
+        # Within a container the path may be that of the host, of which only the root is to be seen.
+        group = root / path.lstrip("/")
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(root) and (folder / limit).exists() and (folder / used).exists():
+                most = (folder / limit).read_text().strip()
+                if most.isdigit():
+                    statistics = folder / "memory.stat"
+                    lines = statistics.read_text().splitlines() if statistics.exists() else []
+                    cached = dict(each.split() for each in lines).get(reclaimable, "0")
+                    yield int(most) - int((folder / used).read_text()) + int(cached)
 
 
 class PeakMemory(TorchDispatchMode):

@@ -33,6 +33,7 @@ class MemberSampler:
 
     Args:
         network: anything with `encode` and `denoise`; with `anchor_only`, anything that turns images into logits.
+        compiled: what to call in the place of `network.denoise`, unless that is None.
         args: positional arguments of `network.encode`, after the image.
         kwargs: keyword arguments, likewise.
         scheduler: with its timesteps set.
@@ -50,6 +51,7 @@ class MemberSampler:
     """
 
     network: Any
+    compiled: Callable[..., Tensor] | None
     args: Sequence[Any]
     kwargs: dict[str, Any]
     scheduler: Any
@@ -141,12 +143,14 @@ class MemberSampler:
     ) -> Tensor | None:
         """Denoise some members of a view, (N, m, K, S); None if there are several and the memory does not hold them."""
         measure = len(members) == 1 and not self.bytes_per_member[self._kind(image)][1]
+        # Under `PeakMemory` a compiled function runs as it is, and torch never compiles it afterwards.
+        denoise = self.network.denoise if measure or self.compiled is None else self.compiled
         done = 0
         try:
             with PeakMemory() if measure else nullcontext() as memory, self._autocast(image):
                 x, features_of_each = self._begin(members, start, axes, features)
                 for step, timestep in enumerate(self.scheduler.timesteps):
-                    prediction = self.network.denoise(x, timestep, features_of_each).float()
+                    prediction = denoise(x, timestep, features_of_each).float()
                     again = self.scheduler.stochastic
                     noise = self._noise(members, step + 1, start, axes, features.logits) if again else None
                     x, _ = self.scheduler.step(prediction, timestep, x, noise=noise)

@@ -11,7 +11,7 @@ from monai.inferers import Inferer
 from monai.utils import set_determinism
 from torch import nn
 
-from medsegdiff_bundle.inferers import EnsembleInferer, member_noise
+from medsegdiff_bundle.inferers import EnsembleInferer, member_noise, sampling
 from medsegdiff_bundle.networks import ConditionFeatures, MedSegDiff
 from medsegdiff_bundle.schedulers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
@@ -410,6 +410,80 @@ def test_scripted_network(kwargs):
     ):
         with torch.jit.optimized_execution(False):
             torch.testing.assert_close(inferer(images(2), scripted), inferer(images(2), net), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(9, 7), (9, 7, 10)])
+@pytest.mark.parametrize("kwargs", [{}, {"roi_size": 8, "mirror_axes": [0]}, {"return_anchor": True}])
+def test_channels_last_changes_the_layout_alone(size, kwargs):
+    net = network(len(size))
+    image = images(2, size)
+    expected = EnsembleInferer(scheduler(), 2, 3, **kwargs)(image, net)
+    layouts = []
+    memory_format = torch.channels_last if len(size) == 2 else torch.channels_last_3d
+    net.denoiser.encoder[0][0].conv1.register_forward_hook(
+        lambda module, inputs, output: layouts.append((len(output), output.is_contiguous(memory_format=memory_format)))
+    )
+    found = EnsembleInferer(scheduler(), 2, 3, channels_last=True, **kwargs)(image, net)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    # The convolution of a single small volume chooses its own.
+    assert {kept for count, kept in layouts if count > 1} == {True}
+
+
+def test_a_compiled_network_gives_the_same(monkeypatch):
+    """By the backend "eager", which needs no compiler: what torch traces runs as it is."""
+    traced, torchs = [], torch.compile
+
+    def backend(graph, example_inputs):
+        traced.append(graph)
+        return graph.forward
+
+    compiled = []
+    monkeypatch.setattr(
+        torch, "compile", lambda function: compiled.append(function) or torchs(function, backend=backend)
+    )
+    net = network()
+    expected = EnsembleInferer(scheduler(), 2, 4, 4)(images(), net)
+    inferer = EnsembleInferer(scheduler(), 2, 4, 4, compile=True)
+    for _ in range(2):
+        torch.testing.assert_close(inferer(images(), net), expected, rtol=1e-4, atol=1e-5)
+    assert len(compiled) == len(traced) == 1  # once a network, and nothing is left to Python in between
+    inferer.anchor_only = True
+    torch.testing.assert_close(inferer(images(), net)[:, 0], net(images()).softmax(1), rtol=1e-4, atol=1e-5)
+    other = network(channels=(6, 8))
+    inferer.anchor_only = False
+    expected = EnsembleInferer(scheduler(), 2, 4, 4)(images(), other)
+    torch.testing.assert_close(inferer(images(), other), expected, rtol=1e-4, atol=1e-5)
+    assert len(compiled) == 2
+
+
+def test_measuring_a_member_does_not_keep_the_network_from_being_compiled(monkeypatch):
+    traced, torchs = [], torch.compile
+    monkeypatch.setattr(
+        torch,
+        "compile",
+        lambda function: torchs(function, backend=lambda graph, _: traced.append(graph) or graph.forward),
+    )
+    monkeypatch.setattr(sampling, "free_memory", lambda device: 1)  # one at a time, and the first is measured
+    inferer = EnsembleInferer(scheduler(), 1, 2, compile=True)
+    inferer(images(), network())
+    assert len(traced) == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("size", [(24, 20), (24, 20, 16)])
+@pytest.mark.parametrize("kwargs", [{}, {"roi_size": 16}, {"mirror_axes": [0]}, {"channels_last": True}])
+def test_a_gpu_gives_what_the_cpu_gives(size, kwargs):
+    net, image = network(len(size)), images(1, size)
+    inferer = EnsembleInferer(scheduler(), 2, 4, return_anchor=True, **kwargs)
+    expected = inferer(image, net)
+    allowed = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        found = inferer(image.cuda(), net.cuda())
+    finally:
+        torch.backends.cudnn.allow_tf32 = allowed
+    assert found.is_cuda
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(("inner", "outer"), [(True, False), (False, True)])

@@ -116,3 +116,12 @@ def test_any_type_of_labels(dtype):
 def test_refuses_what_is_not_labels(members, raters, message):
     with pytest.raises(ValueError, match=message):
         generalized_energy_distance(members, raters)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_a_gpu_measures_like_the_cpu(num_classes):
+    members, raters = blobs(16, num_classes), blobs(4, num_classes, seed=1)
+    expected = generalized_energy_distance(members, raters, num_classes)
+    found = generalized_energy_distance(members.cuda(), raters.cuda(), num_classes)
+    torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-6)

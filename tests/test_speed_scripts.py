@@ -1,0 +1,112 @@
+"""The scripts behind docs/speed.md, at tiny sizes: that they run, and that their numbers fit together."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
+
+import benchmark
+
+ROOT = Path(__file__).parent.parent
+SMALL = ["--size", "16", "16", "16", "--repeats", "1"]
+
+
+def run(script, *options):
+    """What a script prints."""
+    command = [sys.executable, str(ROOT / "scripts" / script), *options]
+    environment = {**os.environ, "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1"}
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+
+
+def numbers(pattern, text):
+    """The numbers of the only place that a pattern matches."""
+    (found,) = re.findall(pattern, text)
+    return [float(number) for number in ([found] if isinstance(found, str) else found)]
+
+
+def test_costs():
+    output = run("benchmark.py", *SMALL, "--members", "2", "--members_per_batch", "2", "--contiguous", "--untuned")
+    assert output.splitlines()[1] == (
+        "allocator as it is, channels-last off, float32, mirrored axes 0, compiled off, members per batch 2"
+    )
+    (ours,) = numbers(r"fused by mean, with map of entropy: ([\d.]+) s", output)
+    (naive,) = numbers(r"from one timed step of one: (\d+) s", output)
+    (dynunet,) = numbers(r"weights\): ([\d.]+) s", output)
+    (ratio,), (passes,) = numbers(r"naive / ours = (\d+)", output), numbers(r"ours / DynUNet = ([\d.]+)", output)
+    # Seconds are printed to 0.01, of which there are few.
+    assert naive / (ours + 0.006) - 2 <= ratio <= (naive + 1) / (ours - 0.006) + 1
+    assert (ours - 0.006) / (dynunet + 0.006) - 0.1 <= passes
+    assert 20 < ratio < 2000  # 200 passes of encoder and denoiser against two of each
+    ours_size, amount = numbers(r"ours ([\d.]+) M, ([\d.]+)", output)
+    assert 4 < ours_size < 6 and amount > 0
+    assert 0 < numbers(r"fraction = ([\d.]+)", output)[0] < 1.5
+
+
+def printed(monkeypatch, capsys, *options):
+    """What benchmark.py prints, in this process, whose allocator it leaves alone."""
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "--untuned", *options])
+    benchmark.main()
+    return capsys.readouterr().out
+
+
+def test_the_profile_adds_up(monkeypatch, capsys):
+    output = printed(monkeypatch, capsys, *SMALL, "--profile")
+    shares = {name: float(share) for share, name in re.findall(r"^ *([\d.]+)%  (\S+)$", output, re.MULTILINE)}
+    assert 70 < sum(shares.values()) <= 100.5  # those above 1 %
+    others = {name: share for name, share in shares.items() if "conv" not in name and "mm" not in name}
+    assert numbers(r"matrix products: ([\d.]+)%", output) == [max(others.values())]
+
+
+def test_the_switches_are_measured_on_the_whole_ensemble(monkeypatch, capsys):
+    size = ["--size", "16", "16", "16"]
+    options = ["--members", "3", "--steps", "1", "--repeats", "1", *size]
+    assert float(printed(monkeypatch, capsys, *options, "--members_per_batch", "1", "--seconds")) > 0
+    commands = []
+
+    def measured(command, **kwargs):
+        commands.append(command[2:])
+        alone = command[command.index("--members_per_batch") + 1] == "1"
+        seconds = (8 if "--untuned" in command else 4) * (2 if alone else 1)
+        return subprocess.CompletedProcess(command, 0, f"{seconds}\n")
+
+    monkeypatch.setattr(subprocess, "run", measured)
+    output = printed(monkeypatch, capsys, *options, "--switches", "--dtype", "bfloat16", "--compile")
+    assert [(name, float(gain)) for gain, name in re.findall(r"s +([\d.]+) x  (.+)$", output, re.MULTILINE)] == [
+        ("none, one member at a time", 0.5),
+        ("none", 1),
+        ("channels-last", 1),
+        ("allocator, one member at a time", 1),
+        ("allocator", 2),
+        ("allocator, channels-last", 2),
+        ("allocator, channels-last, bfloat16", 2),
+        ("allocator, channels-last, bfloat16, compiled", 2),
+    ]
+    parts = [" ".join(command) for command in commands]
+    assert all("--seconds" in part and "--members 3" in part and "--size 16 16 16" in part for part in parts)
+    assert ["--contiguous" in part for part in parts] == [True, True, False, True, True, False, False, False]
+    assert ["--compile" in part for part in parts] == [False] * 7 + [True]
+
+
+def test_fusion():
+    output = run("benchmark_fusion.py", "--edges", "32", "16")
+    rows = re.findall(r"members of (.+), (\d) classes: SimpleITK (\d+) ms, ours ([\d.]+) ms, (\d+) times", output)
+    assert [row[:2] for row in rows] == [(size, k) for size in ("32 x 32", "16 x 16 x 16") for k in "24"]
+    for _, _, theirs, ours, ratio in rows:
+        assert (float(theirs) - 0.6) / (float(ours) + 0.06) - 1 <= float(ratio)
+        assert float(ratio) <= (float(theirs) + 0.6) / (float(ours) - 0.06) + 1
+    agreement = [float(value) for value in re.findall(r"Dice of the members ([\d.]+)", output)]
+    assert agreement == pytest.approx([0.9] * 4, abs=0.06)
+
+
+def test_large_volume():
+    output = run("large_volume.py", "--size", "64", "64", "48", "--roi_size", "32")
+    before, all_of_them = numbers(r"with the image ([\d.]+) GB; .* take ([\d.]+) GB", output)
+    peak, with_fusion = (numbers(rf"{where}, peak ([\d.]+) GB", output)[0] for where in (r"\d s", "volumes"))
+    assert "(1, 10, 1, 64, 64, 48) torch.uint8" in output
+    assert all_of_them == 0.1  # 10 x 15 x 64 x 64 x 48 x 4 bytes
+    assert before <= peak <= with_fusion <= before + 0.6
