@@ -132,9 +132,8 @@ def test_labels_of_members_window_by_window(settings, crop, tmp_path):
     volumes = members.mean(axis=1) * abs(np.linalg.det(OBLIQUE[:3, :3])) / 1000
     structures = found.report["structures"].values()
     np.testing.assert_allclose([structure["volume_mean"] for structure in structures], volumes, rtol=1e-5)
-    assert {file.name for file in (tmp_path / "out").iterdir()} == {
-        f"crop{ending}" for ending in ("_seg.nii.gz", "_uncertainty.nii.gz", ".png", "_report.json", "_report.html")
-    }
+    endings = ["seg.nii.gz", "uncertainty.nii.gz", "overlay.png", "report.json", "report.html"]
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {f"crop_{ending}" for ending in endings}
 
 
 @pytest.mark.parametrize(("task", "channels"), [("isic", 3), ("lidc", 1)])
