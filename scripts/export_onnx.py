@@ -251,12 +251,12 @@ def sampler_settings(config: ConfigParser, network: MedSegDiff) -> dict[str, Any
     """Content of sampler.json.
 
     Raises:
-        ValueError: the configuration's sampler is not deterministic DDIM, the one that onnx_sample.py knows.
+        ValueError: the configuration's sampler is not DDIM, the one that onnx_sample.py knows.
     """
     inferer = config.get_parsed_content("inferer")
     scheduler = copy.deepcopy(inferer.scheduler)
-    if not isinstance(scheduler, DDIMScheduler) or scheduler.stochastic:
-        raise ValueError(f"The scheduler must be a DDIMScheduler with eta 0, got {type(scheduler).__name__}.")
+    if not isinstance(scheduler, DDIMScheduler):
+        raise ValueError(f"The scheduler must be a DDIMScheduler, got {type(scheduler).__name__}.")
     scheduler.set_timesteps(inferer.num_inference_steps, start=inferer.start_from_anchor)
     return {
         "class_names": ["background", *config.get_parsed_content("class_names")],
@@ -266,6 +266,7 @@ def sampler_settings(config: ConfigParser, network: MedSegDiff) -> dict[str, Any
         "preprocessing": preprocessing_summary(config),
         "prediction_type": scheduler.prediction_type,
         "clip_sample": scheduler.clip_sample,
+        "eta": scheduler.eta,
         "start_from_anchor": inferer.start_from_anchor is not None,
         "mirror_axes": list(inferer.mirror_axes),
         "ensemble_size": inferer.ensemble_size,

@@ -37,12 +37,14 @@ class OnnxSampler:
 
     Attributes:
         settings: content of sampler.json.
+        draws: how often a member takes noise: at the start, and with eta > 0 at every step but the last.
     """
 
     def __init__(self, folder: Path) -> None:
         self.settings = json.loads((folder / "sampler.json").read_text())
         self.encoder = onnxruntime.InferenceSession(folder / "encoder.onnx")
         self.denoiser = onnxruntime.InferenceSession(folder / "denoiser.onnx")
+        self.draws = len(self.settings["timesteps"]) if self.settings["eta"] > 0 else 1
         self.alpha_bar = np.clip(self.settings["alphas_cumprod"], 1e-38, 1 - 1e-12)  # float64; no division by zero
 
     def pad(self, x: Array) -> Array:
@@ -57,7 +59,7 @@ class OnnxSampler:
 
         Args:
             image: normalised, (C, S).
-            noise: standard normal, (E, K, S).
+            noise: standard normal, (E, draws, K, S).
 
         Returns:
             probabilities, (E, K, S).
@@ -68,7 +70,7 @@ class OnnxSampler:
         self._check(image, noise)
         axes = [axis - self.settings["spatial_dims"] for axis in self.settings["mirror_axes"]]  # from the end
         views = [view for count in range(len(axes) + 1) for view in itertools.combinations(axes, count)]
-        members = np.empty(noise.shape, dtype=np.float32)
+        members = np.empty(noise[:, 0].shape, dtype=np.float32)
         for index, view in enumerate(views[: len(noise)]):  # the members take turns with the mirror images
             mirrored = np.flip(noise[index :: len(views)], view)
             members[index :: len(views)] = np.flip(self._sample(np.flip(image, view), mirrored), view)
@@ -83,22 +85,22 @@ class OnnxSampler:
         inputs = {name: value for name, value in features.items() if name in needed}
 
         timesteps = self.settings["timesteps"]
-        x = noise.astype(np.float32)
+        x, *later = noise.astype(np.float32).swapaxes(0, 1)
         if self.settings["start_from_anchor"]:
             logits = features["logits"][inside]
             anchor = np.exp(logits - logits.max(axis=1, keepdims=True))
             anchor = 2 * anchor / anchor.sum(axis=1, keepdims=True) - 1
             alpha = self.alpha_bar[timesteps[0]]
             x = (alpha**0.5 * anchor + (1 - alpha) ** 0.5 * x).astype(np.float32)
-        for t, following in zip(timesteps, [*timesteps[1:], None], strict=True):
+        for t, following, again in itertools.zip_longest(timesteps, timesteps[1:], later):
             timestep = np.array([t], dtype=np.int64)
             (output,) = self.denoiser.run(None, {"mask": self.pad(x), "timestep": timestep, **inputs})
-            x = self._step(output[inside], x, t, following)
+            x = self._step(output[inside], x, t, following, again)
         probabilities = np.clip((x + 1) / 2, 1e-6, 1)
         return probabilities / probabilities.sum(axis=1, keepdims=True)
 
-    def _step(self, output: Array, x: Array, t: int, following: int | None) -> Array:
-        """DDIM without noise (Song et al. 2021, eq. 12), to the next timestep or, with None, to clean data."""
+    def _step(self, output: Array, x: Array, t: int, following: int | None, noise: Array | None) -> Array:
+        """DDIM (Song et al. 2021, eq. 12), to the next timestep or, with None, to clean data."""
         alpha, kind = self.alpha_bar[t], self.settings["prediction_type"]
         signal, spread = alpha**0.5, (1 - alpha) ** 0.5
         clean = output
@@ -110,13 +112,19 @@ class OnnxSampler:
             clean = np.clip(clean, -1, 1)
         epsilon = (x - signal * clean) / spread
         alpha_next = 1.0 if following is None else self.alpha_bar[following]
-        return (alpha_next**0.5 * clean + (1 - alpha_next) ** 0.5 * epsilon).astype(np.float32)
+        if noise is None:
+            noise, deviation = x, 0.0
+        else:
+            variance = (1 - alpha_next) / (1 - alpha) * (1 - alpha / alpha_next)
+            deviation = self.settings["eta"] * variance**0.5  # eq. 16
+        direction = max(1 - alpha_next - deviation**2, 0.0) ** 0.5 * epsilon
+        return (alpha_next**0.5 * clean + direction + deviation * noise).astype(np.float32)
 
     def _check(self, image: Array, noise: Array) -> None:
         channels, dims = self.settings["in_channels"], self.settings["spatial_dims"]
         if image.ndim != dims + 1 or len(image) != channels:
             raise ValueError(f"The image must have {channels} channel(s) and {dims} axes, got shape {image.shape}.")
-        expected = (len(self.settings["class_names"]), *image.shape[1:])
+        expected = (self.draws, len(self.settings["class_names"]), *image.shape[1:])
         if noise.shape[1:] != expected or len(noise) < 1:
             raise ValueError(f"The noise must be (members, {', '.join(map(str, expected))}), got shape {noise.shape}.")
 
@@ -134,7 +142,8 @@ def main() -> None:
     classes = sampler.settings["class_names"]
     image = np.load(options.image)
     members = sampler.settings["ensemble_size"] if options.ensemble_size is None else options.ensemble_size
-    noise = np.random.default_rng(options.seed).standard_normal((members, len(classes), *image.shape[1:]))
+    shape = members, sampler.draws, len(classes), *image.shape[1:]
+    noise = np.random.default_rng(options.seed).standard_normal(shape)
     try:
         samples = sampler(normalize(image), noise.astype(np.float32))
     except ValueError as error:

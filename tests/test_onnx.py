@@ -73,6 +73,10 @@ CASES = {  # configuration on top of inference.json, and size of the image
         },
         (13, 30),
     ),
+    "eta": (
+        {"spatial_dims": 2, "displayable_configs#num_inference_steps": 3, "scheduler#eta": 0.5},
+        (17, 20),
+    ),
     "epsilon": (
         {
             "spatial_dims": 2,
@@ -110,8 +114,13 @@ def exported(request, tmp_path_factory):
 def test_members_are_those_of_the_inferer(exported):
     folder, config, network, size = exported
     image = torch.rand(network.in_channels, *size) * 3 + 1
-    noise = torch.stack([member_noise(0, member, 0, [0] * len(size), (3, *size)) for member in range(3)])
     sampler = onnx_sample.OnnxSampler(folder)
+    drawn = [
+        member_noise(0, member, step, [0] * len(size), (3, *size))
+        for member in range(3)
+        for step in range(sampler.draws)
+    ]
+    noise = torch.stack(drawn).unflatten(0, (3, sampler.draws))
     normalized = onnx_sample.normalize(image.numpy())
     preprocessing = config.get_parsed_content("preprocessing").transforms[-1]
     torch.testing.assert_close(torch.from_numpy(normalized), preprocessing({"image": image})["image"])
@@ -126,16 +135,16 @@ def test_members_are_those_of_the_inferer(exported):
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
-@pytest.mark.parametrize(("t", "following"), [(99, 49), (0, None)])
-def test_one_step(prediction_type, t, following):
-    scheduler = DDIMScheduler(100, "cosine", prediction_type, signal_scale=0.5)
+@pytest.mark.parametrize(("t", "following", "eta"), [(99, 49, 0), (99, 49, 0.7), (0, None, 0)])
+def test_one_step(prediction_type, t, following, eta):
+    scheduler = DDIMScheduler(100, "cosine", prediction_type, signal_scale=0.5, eta=eta)
     scheduler.timesteps = torch.tensor([t] if following is None else [t, following])
     sampler = onnx_sample.OnnxSampler.__new__(onnx_sample.OnnxSampler)  # without its files
-    sampler.settings = {"prediction_type": prediction_type, "clip_sample": True}
+    sampler.settings = {"prediction_type": prediction_type, "clip_sample": True, "eta": eta}
     sampler.alpha_bar = scheduler.alphas_cumprod.double().numpy()
-    output, x = torch.randn(2, 3, 5, 5), torch.randn(2, 3, 5, 5)
-    expected, _ = scheduler.step(output, t, x)
-    found = torch.from_numpy(sampler._step(output.numpy(), x.numpy(), t, following))
+    output, x, noise = torch.randn(3, 2, 3, 5, 5)
+    expected, _ = scheduler.step(output, t, x, noise=noise)
+    found = torch.from_numpy(sampler._step(output.numpy(), x.numpy(), t, following, noise.numpy() if eta else None))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -165,9 +174,9 @@ def test_wrong_shapes_are_named(exported):
     sampler = onnx_sample.OnnxSampler(folder)
     image = np.zeros((network.in_channels, *size), dtype=np.float32)
     with pytest.raises(ValueError, match=f"must have {network.in_channels} channel"):
-        sampler(image[0], np.zeros((1, 3, *size), dtype=np.float32))
+        sampler(image[0], np.zeros((1, sampler.draws, 3, *size), dtype=np.float32))
     with pytest.raises(ValueError, match="noise must be"):
-        sampler(image, np.zeros((1, 2, *size), dtype=np.float32))
+        sampler(image, np.zeros((1, sampler.draws, 2, *size), dtype=np.float32))
 
 
 def test_what_cannot_be_exported_is_named(tmp_path):
@@ -176,7 +185,7 @@ def test_what_cannot_be_exported_is_named(tmp_path):
     with pytest.raises(ValueError, match="no weights '.*none.pt'"):
         export_onnx.write(config, tmp_path / "onnx")
     config["scheduler#_target_"] = "medsegdiff_bundle.schedulers.DDPMScheduler"
-    with pytest.raises(ValueError, match="DDIMScheduler with eta 0, got DDPMScheduler"):
+    with pytest.raises(ValueError, match="DDIMScheduler, got DDPMScheduler"):
         export_onnx.sampler_settings(config, None)
     network = MedSegDiff(2, 1, 2, channels=[4, 8], num_anchor_levels=1, num_heads=2, token_size=2)
     with pytest.raises(ValueError, match="token_size 1"):
