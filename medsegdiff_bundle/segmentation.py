@@ -89,7 +89,7 @@ def segment(
 
     Raises:
         ValueError: the task, a setting or its value is unknown, there is no such image or weights, or an image cannot
-            be read; or the members' probabilities are to be returned, but not kept.
+            be read.
     """
     given = {
         "checkpoint": None if checkpoint is None else str(checkpoint),
