@@ -101,8 +101,8 @@ def stage(task: str, weights: Path, folder: Path) -> None:
     for name in ("README.md", "data_license.txt"):
         shutil.copy(documents / name, folder / "docs")
     card = (documents / "README.md").read_text()
-    # What the model card refers to: pages of the project, and figures of its own.
-    for path in (ROOT / "docs").iterdir():
+    # What the model card refers to: its own files first, pages of the project, and figures.
+    for path in [*documents.iterdir(), *(ROOT / "docs").iterdir()]:
         if path.is_file() and path.name in card and not (folder / "docs" / path.name).exists():
             shutil.copy(path, folder / "docs")
     for path in sorted((documents / "figures").glob("*.png")):

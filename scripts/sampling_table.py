@@ -58,7 +58,7 @@ def main() -> None:
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     lines: list[list[Any]] = []
     for start, steps, members in itertools.product(options.starts, options.steps, options.members):
-        template.start_from_anchor = None if start < 0 else start
+        template.start_from_anchor, begun = (None, "noise") if start < 0 else (start, str(start))
         template.num_inference_steps = steps
         template.ensemble_size = members
         scores: dict[str, list[Tensor]] = {fusion: [] for fusion in options.fusions}
@@ -78,7 +78,7 @@ def main() -> None:
                 scores[fusion].append(dice(fused["pred"], label, classes))
                 name = case_name(case["image"].meta["filename_or_obj"])
                 values = [*agreement[-1][:2].tolist(), scores[fusion][-1].nanmean().item()]
-                lines.append([start, steps, members, fusion, name, *(f"{value:.4f}" for value in values)])
+                lines.append([begun, steps, members, fusion, name, *(f"{value:.4f}" for value in values)])
             anchor.append(dice(fused["anchor"], label, classes))
         # Tensors: where no rater marks anything, the ratio is nan or inf and no error.
         distance, matched, ours, raters = torch.stack(agreement).mean(dim=0)
@@ -87,7 +87,7 @@ def main() -> None:
             mean = torch.stack(each_case).nanmean(dim=0)
             each = " / ".join(f"{value:.4f}" for value in mean)
             print(
-                f"| {'noise' if start < 0 else start} | {steps} | {members} | {fusion} | {each} | {mean.mean():.4f} "
+                f"| {begun} | {steps} | {members} | {fusion} | {each} | {mean.mean():.4f} "
                 f"| {of_anchor:.4f} | {distance:.3f} | {matched:.3f} | {ours / raters:.2f} "
                 f"| {statistics.median(seconds):.2f} |",
                 flush=True,

@@ -122,6 +122,8 @@ def test_contents(bundle, package):
         "License",
     ]
     assert all((folder / "docs" / name).is_file() for name in ("data_license.txt", "method.md"))
+    own = HERE.parent.parent / "docs" / ("" if task == "hippocampus" else f"tasks/{task}")
+    assert (folder / "docs" / "cases.csv").read_bytes() == (own / "cases.csv").read_bytes()
 
 
 def test_the_same_bytes_again(build, tmp_path):
