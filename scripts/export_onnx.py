@@ -37,7 +37,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from medsegdiff_bundle.networks import ConditionFeatures, MedSegDiff, SpectralCrossAttention  # noqa: E402
-from medsegdiff_bundle.schedulers import DDIMScheduler  # noqa: E402
+from medsegdiff_bundle.schedulers import DDIMScheduler, DPMSolverMultistepScheduler  # noqa: E402
 
 OPSET = 18
 TOLERANCE = 1e-3  # of a predicted mask, which is in [-1, 1]
@@ -251,12 +251,14 @@ def sampler_settings(config: ConfigParser, network: MedSegDiff) -> dict[str, Any
     """Content of sampler.json.
 
     Raises:
-        ValueError: the configuration's sampler is not DDIM, the one that onnx_sample.py knows.
+        ValueError: the configuration's sampler is none of those that onnx_sample.py knows.
     """
     inferer = config.get_parsed_content("inferer")
     scheduler = copy.deepcopy(inferer.scheduler)
-    if not isinstance(scheduler, DDIMScheduler):
-        raise ValueError(f"The scheduler must be a DDIMScheduler, got {type(scheduler).__name__}.")
+    if not isinstance(scheduler, (DDIMScheduler, DPMSolverMultistepScheduler)):
+        raise ValueError(
+            f"The scheduler must be a DDIMScheduler or DPMSolverMultistepScheduler, got {type(scheduler).__name__}."
+        )
     scheduler.set_timesteps(inferer.num_inference_steps, start=inferer.start_from_anchor)
     return {
         "class_names": ["background", *config.get_parsed_content("class_names")],
@@ -266,7 +268,8 @@ def sampler_settings(config: ConfigParser, network: MedSegDiff) -> dict[str, Any
         "preprocessing": preprocessing_summary(config),
         "prediction_type": scheduler.prediction_type,
         "clip_sample": scheduler.clip_sample,
-        "eta": scheduler.eta,
+        "eta": scheduler.eta if isinstance(scheduler, DDIMScheduler) else 0.0,
+        "solver_order": 1 if isinstance(scheduler, DDIMScheduler) else scheduler.solver_order,
         "start_from_anchor": inferer.start_from_anchor is not None,
         "mirror_axes": list(inferer.mirror_axes),
         "ensemble_size": inferer.ensemble_size,

@@ -92,15 +92,29 @@ class OnnxSampler:
             anchor = 2 * anchor / anchor.sum(axis=1, keepdims=True) - 1
             alpha = self.alpha_bar[timesteps[0]]
             x = (alpha**0.5 * anchor + (1 - alpha) ** 0.5 * x).astype(np.float32)
+        previous = None
         for t, following, again in itertools.zip_longest(timesteps, timesteps[1:], later):
             timestep = np.array([t], dtype=np.int64)
             (output,) = self.denoiser.run(None, {"mask": self.pad(x), "timestep": timestep, **inputs})
-            x = self._step(output[inside], x, t, following, again)
+            x, clean = self._step(output[inside], x, t, following, again, previous)
+            previous = t, clean
         probabilities = np.clip((x + 1) / 2, 1e-6, 1)
         return probabilities / probabilities.sum(axis=1, keepdims=True)
 
-    def _step(self, output: Array, x: Array, t: int, following: int | None, noise: Array | None) -> Array:
-        """DDIM (Song et al. 2021, eq. 12), to the next timestep or, with None, to clean data."""
+    def _step(
+        self,
+        output: Array,
+        x: Array,
+        t: int,
+        following: int | None,
+        noise: Array | None,
+        previous: tuple[int, Array] | None,
+    ) -> tuple[Array, Array]:
+        """A step to the next timestep or, with None, to clean data; and the clean data that the network predicts.
+
+        DDIM (Song et al. 2021, eq. 12), or, with "solver_order" 2, DPM-Solver++ (Lu et al. 2022, algorithm 2), which is
+        the same of a prediction that is extrapolated from the previous timestep's.
+        """
         alpha, kind = self.alpha_bar[t], self.settings["prediction_type"]
         signal, spread = alpha**0.5, (1 - alpha) ** 0.5
         clean = output
@@ -110,7 +124,13 @@ class OnnxSampler:
             clean = signal * x - spread * output
         if self.settings["clip_sample"]:
             clean = np.clip(clean, -1, 1)
-        epsilon = (x - signal * clean) / spread
+        data = clean
+        if self.settings["solver_order"] == 2 and previous is not None and following is not None:
+            before, now, after = (
+                0.5 * np.log(self.alpha_bar[each] / (1 - self.alpha_bar[each])) for each in (previous[0], t, following)
+            )
+            data = clean + (after - now) / (2 * (now - before)) * (clean - previous[1])
+        epsilon = (x - signal * data) / spread
         alpha_next = 1.0 if following is None else self.alpha_bar[following]
         if noise is None:
             noise, deviation = x, 0.0
@@ -118,7 +138,7 @@ class OnnxSampler:
             variance = (1 - alpha_next) / (1 - alpha) * (1 - alpha / alpha_next)
             deviation = self.settings["eta"] * variance**0.5  # eq. 16
         direction = max(1 - alpha_next - deviation**2, 0.0) ** 0.5 * epsilon
-        return (alpha_next**0.5 * clean + direction + deviation * noise).astype(np.float32)
+        return (alpha_next**0.5 * data + direction + deviation * noise).astype(np.float32), clean
 
     def _check(self, image: Array, noise: Array) -> None:
         channels, dims = self.settings["in_channels"], self.settings["spatial_dims"]

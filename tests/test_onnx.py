@@ -73,6 +73,14 @@ CASES = {  # configuration on top of inference.json, and size of the image
         },
         (13, 30),
     ),
+    "dpm-solver": (
+        {
+            "spatial_dims": 2,
+            "displayable_configs#num_inference_steps": 4,
+            "scheduler#_target_": "medsegdiff_bundle.schedulers.DPMSolverMultistepScheduler",
+        },
+        (17, 20),
+    ),
     "eta": (
         {"spatial_dims": 2, "displayable_configs#num_inference_steps": 3, "scheduler#eta": 0.5},
         (17, 20),
@@ -140,12 +148,12 @@ def test_one_step(prediction_type, t, following, eta):
     scheduler = DDIMScheduler(100, "cosine", prediction_type, signal_scale=0.5, eta=eta)
     scheduler.timesteps = torch.tensor([t] if following is None else [t, following])
     sampler = onnx_sample.OnnxSampler.__new__(onnx_sample.OnnxSampler)  # without its files
-    sampler.settings = {"prediction_type": prediction_type, "clip_sample": True, "eta": eta}
+    sampler.settings = {"prediction_type": prediction_type, "clip_sample": True, "eta": eta, "solver_order": 1}
     sampler.alpha_bar = scheduler.alphas_cumprod.double().numpy()
     output, x, noise = torch.randn(3, 2, 3, 5, 5)
     expected, _ = scheduler.step(output, t, x, noise=noise)
-    found = torch.from_numpy(sampler._step(output.numpy(), x.numpy(), t, following, noise.numpy() if eta else None))
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    found, _ = sampler._step(output.numpy(), x.numpy(), t, following, noise.numpy() if eta else None, None)
+    torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_without_torch(exported, tmp_path):
@@ -185,7 +193,7 @@ def test_what_cannot_be_exported_is_named(tmp_path):
     with pytest.raises(ValueError, match="no weights '.*none.pt'"):
         export_onnx.write(config, tmp_path / "onnx")
     config["scheduler#_target_"] = "medsegdiff_bundle.schedulers.DDPMScheduler"
-    with pytest.raises(ValueError, match="DDIMScheduler, got DDPMScheduler"):
+    with pytest.raises(ValueError, match="DPMSolverMultistepScheduler, got DDPMScheduler"):
         export_onnx.sampler_settings(config, None)
     network = MedSegDiff(2, 1, 2, channels=[4, 8], num_anchor_levels=1, num_heads=2, token_size=2)
     with pytest.raises(ValueError, match="token_size 1"):
