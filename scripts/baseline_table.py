@@ -29,6 +29,7 @@ from evaluation import (
     load,
     named_checkpoints,
     one_hot_pair,
+    print_left_out,
     segmented,
     spread,
     trained,
@@ -118,7 +119,6 @@ def main() -> None:
             means = torch.where(stacked.isinf(), torch.nan, stacked).nanmean(dim=0)
             dice = stacked[:, 0].nanmean(dim=1)
             first = dice if first is None else first
-            empty = int(dice.isnan().sum())
             cells = [" / ".join(f"{value:.4f}" for value in means[0]), f"{means[0].mean():.4f}"]
             cells += [spread(dice - first, 4, "+")]
             cells += [" / ".join(f"{value:.2f}" for value in means[1]), str(missed)]
@@ -130,8 +130,7 @@ def main() -> None:
     columns = f"network, Dice {each}, mean Dice, minus the first, HD95 {each}, missed, surface Dice {each}, parameters"
     print(f"| {columns.replace(', ', ' | ')} | steps | minutes | s per case |\n{'|---' * 11}|")
     print("\n".join(table))
-    if empty > 0:
-        print(f"\nDice without the {empty} of {len(dice)} cases whose label is empty.")
+    print_left_out(dice)
     if options.csv is not None:
         with open(options.csv, "w", newline="") as file:
             csv.writer(file).writerows([["network", "case", "class", *MEASURES], *lines])

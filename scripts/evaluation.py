@@ -160,6 +160,13 @@ def spread(values: Tensor | list[float], digits: int, sign: str = "") -> str:
     return f"{known.mean():{sign}.{digits}f} ± {known.std() / len(known) ** 0.5:.{digits}f}"
 
 
+def print_left_out(dices: Tensor) -> None:
+    """Say below a table of how many cases, of their Dice (N,), there is none."""
+    empty = int(dices.isnan().sum())
+    if empty > 0:
+        print(f"\nDice without the {empty} of {len(dices)} cases whose label is empty.")
+
+
 def dice(prediction: Tensor, label: Tensor, num_classes: int) -> Tensor:
     """Dice per class (K - 1,) of classes (1, S) and a label, see `rater_consensus`; NaN where the class is absent."""
     values: Tensor = compute_dice(*one_hot_pair(prediction, label, num_classes), include_background=False)[0]

@@ -132,13 +132,12 @@ class OnnxSampler:
             data = clean + (after - now) / (2 * (now - before)) * (clean - previous[1])
         epsilon = (x - signal * data) / spread
         alpha_next = 1.0 if following is None else self.alpha_bar[following]
-        if noise is None:
-            noise, deviation = x, 0.0
-        else:
-            variance = (1 - alpha_next) / (1 - alpha) * (1 - alpha / alpha_next)
-            deviation = self.settings["eta"] * variance**0.5  # eq. 16
-        direction = max(1 - alpha_next - deviation**2, 0.0) ** 0.5 * epsilon
-        return (alpha_next**0.5 * data + direction + deviation * noise).astype(np.float32), clean
+        variance = (1 - alpha_next) / (1 - alpha) * (1 - alpha / alpha_next)
+        deviation = self.settings["eta"] * variance**0.5  # eq. 16; zero at the last step
+        stepped = alpha_next**0.5 * data + max(1 - alpha_next - deviation**2, 0.0) ** 0.5 * epsilon
+        if noise is not None:
+            stepped = stepped + deviation * noise
+        return stepped.astype(np.float32), clean
 
     def _check(self, image: Array, noise: Array) -> None:
         channels, dims = self.settings["in_channels"], self.settings["spatial_dims"]

@@ -17,7 +17,17 @@ import statistics
 from typing import Any
 
 import torch
-from evaluation import batches, chosen_weights, dice, inverted_labels, load, segmented, trained, weights_options
+from evaluation import (
+    batches,
+    chosen_weights,
+    dice,
+    inverted_labels,
+    load,
+    print_left_out,
+    segmented,
+    trained,
+    weights_options,
+)
 from monai.transforms import Compose
 from monai.utils import set_determinism
 from torch import Tensor
@@ -73,10 +83,10 @@ def main() -> None:
             marked = [(masks > 0).double().mean() for masks in pair]
             agreement.append(torch.stack([*(values.nanmean() for values in measured), *marked]))
             seconds.append(case["seconds"])
+            name = case_name(case["image"].meta["filename_or_obj"])
             for fusion in options.fusions:
-                fused = postprocessing[fusion]({**case})
+                fused = postprocessing[fusion](case)
                 scores[fusion].append(dice(fused["pred"], label, classes))
-                name = case_name(case["image"].meta["filename_or_obj"])
                 values = [*agreement[-1][:2].tolist(), scores[fusion][-1].nanmean().item()]
                 lines.append([begun, steps, members, fusion, name, *(f"{value:.4f}" for value in values)])
             anchor.append(dice(fused["anchor"], label, classes))
@@ -96,9 +106,7 @@ def main() -> None:
         with open(options.csv, "w", newline="") as file:
             header = ["start", "steps", "members", "fusion", "case", "ged", "matched_iou", "dice"]
             csv.writer(file).writerows([header, *lines])
-    empty = sum(values.isnan().all().item() for values in anchor)
-    if empty > 0:
-        print(f"\nDice without the {empty} of {len(anchor)} cases whose label is empty.")
+    print_left_out(torch.stack(anchor).nanmean(dim=1))
 
 
 if __name__ == "__main__":

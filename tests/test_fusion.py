@@ -66,6 +66,22 @@ def itk_labels(members: torch.Tensor, num_classes: int, max_iterations: int) -> 
     return SimpleITK.GetArrayFromImage(labels), np.stack(confusion)
 
 
+def check_two_classes(members):
+    posterior, sensitivity, specificity, iterations = itk_binary(members)
+    result = staple(members)
+    np.testing.assert_allclose(result.posterior.numpy(), posterior, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(result.sensitivity.numpy(), sensitivity, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(result.specificity.numpy(), specificity, rtol=0, atol=1e-6)
+    assert result.iterations == iterations
+
+
+def check_more_classes(members, num_classes):
+    labels, confusion = itk_labels(members, num_classes, max_iterations=500)
+    result = staple(members, num_classes, max_iterations=500)
+    np.testing.assert_allclose(result.confusion.numpy(), confusion, rtol=0, atol=1e-4)
+    assert (result.posterior.argmax(0).numpy() == labels).mean() >= 0.9999
+
+
 @pytest.mark.parametrize(
     "members",
     [
@@ -82,12 +98,7 @@ def itk_labels(members: torch.Tensor, num_classes: int, max_iterations: int) -> 
     ids=["blobs", "wild blobs", "3d", "noisy", "many", "independent", "single", "disjoint", "opposite"],
 )
 def test_two_classes_agree_with_simpleitk(members):
-    posterior, sensitivity, specificity, iterations = itk_binary(members)
-    result = staple(members)
-    np.testing.assert_allclose(result.posterior.numpy(), posterior, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(result.sensitivity.numpy(), sensitivity, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(result.specificity.numpy(), specificity, rtol=0, atol=1e-6)
-    assert result.iterations == iterations
+    check_two_classes(members)
 
 
 @pytest.mark.parametrize(
@@ -106,10 +117,7 @@ def test_two_classes_agree_with_simpleitk(members):
     ids=["blobs", "wild blobs", "3d", "noisy 3", "noisy 6", "independent 5", "independent 3", "single", "unanimous"],
 )
 def test_more_classes_agree_with_simpleitk(members, num_classes):
-    labels, confusion = itk_labels(members, num_classes, max_iterations=500)
-    result = staple(members, num_classes, max_iterations=500)
-    np.testing.assert_allclose(result.confusion.numpy(), confusion, rtol=0, atol=1e-4)
-    assert (result.posterior.argmax(0).numpy() == labels).mean() >= 0.9999
+    check_more_classes(members, num_classes)
 
 
 @pytest.fixture(scope="module")
@@ -129,20 +137,11 @@ def real_members():
 
 
 def test_real_members_of_two_classes_agree_with_simpleitk(real_members):
-    members = (real_members > 0).to(torch.uint8)
-    posterior, sensitivity, specificity, iterations = itk_binary(members)
-    result = staple(members)
-    np.testing.assert_allclose(result.posterior.numpy(), posterior, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(result.sensitivity.numpy(), sensitivity, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(result.specificity.numpy(), specificity, rtol=0, atol=1e-6)
-    assert result.iterations == iterations
+    check_two_classes((real_members > 0).to(torch.uint8))
 
 
 def test_real_members_of_more_classes_agree_with_simpleitk(real_members):
-    labels, confusion = itk_labels(real_members, 3, max_iterations=500)
-    result = staple(real_members, 3, max_iterations=500)
-    np.testing.assert_allclose(result.confusion.numpy(), confusion, rtol=0, atol=1e-4)
-    assert (result.posterior.argmax(0).numpy() == labels).mean() >= 0.9999
+    check_more_classes(real_members, 3)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -151,7 +151,8 @@ def test_weights_that_fit_are_loaded(tmp_path, caplog):
     trainer = Engine(lambda engine, batch: None)
     WeightsLoader(path, network).attach(trainer)
     trainer.run([0])
-    assert network.weight.item() == 3 and not caplog.text
+    # Ignite's own words depend on what other tests have set.
+    assert network.weight.item() == 3 and not [each for each in caplog.records if each.name.startswith("medsegdiff")]
     network = nn.Linear(1, 1)  # has a bias too
     WeightsLoader(path, network, strict=False)(trainer)
     assert network.weight.item() == 3 and "gives 50 % of the network's weights" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -97,7 +98,13 @@ class LoadImaged(monai.transforms.LoadImaged):
         return result
 
 
+@functools.cache
+def _loader(channels: int | None) -> LoadImaged:
+    # Each one that is made sets up all of MONAI's readers, some of which log what they lack.
+    return LoadImaged("image", channels)
+
+
 def load_image(path: str | os.PathLike, channels: int | None = None) -> MetaTensor:
     """One image as `LoadImaged` reads it, (C, S)."""
-    image = LoadImaged("image", channels)({"image": path})["image"]
+    image = _loader(channels)({"image": path})["image"]
     return MetaTensor(monai.transforms.EnsureChannelFirst()(image))
