@@ -44,7 +44,7 @@ class SegmentationPrepareBatch(PrepareBatch):
         device: str | torch.device | None = None,
         non_blocking: bool = False,
         **kwargs: Any,
-    ) -> tuple[Tensor, DiffusionTarget, tuple, dict[str, Tensor]]:
+    ) -> tuple[Tensor, DiffusionTarget, tuple[Tensor, Tensor], dict]:
         """See MONAI's `PrepareBatch`.
 
         Args:
@@ -54,15 +54,13 @@ class SegmentationPrepareBatch(PrepareBatch):
             kwargs: see `Tensor.to`.
 
         Returns:
-            image, target, (), and the keyword arguments `mask` (N, K, S) and `timesteps` (N,) of `TrainingNetwork`.
+            image, target, the further arguments of `TrainingNetwork`: noisy mask (N, K, S) and timesteps (N,); and {}.
 
         Raises:
             ValueError: the label holds something that is not one of the K classes.
         """
-        image, values = (
-            MetaTensor(batchdata[key]).as_tensor().to(device=device, non_blocking=non_blocking, **kwargs)
-            for key in (self.image_key, self.label_key)
-        )
+        image, values = (MetaTensor(batchdata[key]).as_tensor() for key in (self.image_key, self.label_key))
+        # Checked where the batch comes from: on a GPU each look at a value would wait for the step before.
         label = values.long()
         if (fractions := label != values).any():
             raise ValueError(f"The label holds {values[fractions][0].item()}, which is no class.")
@@ -72,9 +70,11 @@ class SegmentationPrepareBatch(PrepareBatch):
                 f"The label holds class {high if high >= self.num_classes else low}, but num_classes is "
                 f"{self.num_classes} (0 to {self.num_classes - 1})."
             )
+        image, label = (x.to(device=device, non_blocking=non_blocking, **kwargs) for x in (image, label))
+        label = label.long()
         original = 2 * one_hot(label, self.num_classes) - 1
         timesteps = torch.randint(0, self.scheduler.num_train_timesteps, (len(image),), device=image.device)
         noise = torch.randn_like(original)
         target = self.scheduler.get_target(original, noise, timesteps)
         noisy = self.scheduler.add_noise(original, noise, timesteps)
-        return image, DiffusionTarget(label, target, timesteps), (), {"mask": noisy, "timesteps": timesteps}
+        return image, DiffusionTarget(label, target, timesteps), (noisy, timesteps), {}

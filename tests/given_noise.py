@@ -14,10 +14,10 @@ class GivenNoise(SegmentationPrepareBatch):
             torch.manual_seed(int(label.sum()))
             one = {key: batchdata[key][i : i + 1] for key in ("image", "label")}
             rows.append(super().__call__(one, device, non_blocking, **kwargs))
-        images, targets, _, keywords = zip(*rows, strict=True)
+        images, targets, arguments, _ = zip(*rows, strict=True)
         return (
             torch.cat(images),
             DiffusionTarget(*(torch.cat(parts) for parts in zip(*targets, strict=True))),
-            (),
-            {key: torch.cat([each[key] for each in keywords]) for key in ("mask", "timesteps")},
+            tuple(torch.cat(parts) for parts in zip(*arguments, strict=True)),
+            {},
         )

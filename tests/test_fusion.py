@@ -144,18 +144,6 @@ def test_real_members_of_more_classes_agree_with_simpleitk(real_members):
     check_more_classes(real_members, 3)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("num_classes", [2, 4])
-def test_a_gpu_fuses_like_the_cpu(num_classes):
-    members = noisy(10, 48, num_classes, seed=0)
-    expected, found = staple(members, num_classes), staple(members.cuda(), num_classes)
-    assert found.posterior.is_cuda and found.iterations == expected.iterations
-    torch.testing.assert_close(found.posterior.cpu(), expected.posterior, rtol=0, atol=1e-6)
-    torch.testing.assert_close(found.confusion.cpu(), expected.confusion, rtol=0, atol=1e-6)
-    torch.testing.assert_close(found.sensitivity.cpu(), expected.sensitivity, rtol=0, atol=1e-6)
-    torch.testing.assert_close(found.specificity.cpu(), expected.specificity, rtol=0, atol=1e-6)
-
-
 def test_two_members_of_more_classes_do_better_than_simpleitk():
     # SimpleITK starts from a majority vote, which two members do not have: 90 % correct, against 94 %.
     truth = blobs(1, 64, 2, 3, seed=0)[0]

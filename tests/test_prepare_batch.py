@@ -30,12 +30,12 @@ def test_parts(size, dtype):
     data = batch(size=size, dtype=dtype)
     step = prepare()
     assert isinstance(step, PrepareBatch)
-    image, target, args, kwargs = step(data)
-    assert torch.equal(image, data["image"]) and args == () and set(kwargs) == {"mask", "timesteps"}
+    image, target, (mask, timesteps), kwargs = step(data)
+    assert torch.equal(image, data["image"]) and kwargs == {}
     assert target.label.dtype == torch.int64 and torch.equal(target.label, data["label"].long())
-    assert kwargs["mask"].shape == target.target.shape == (4, 3, *size)
-    assert kwargs["mask"].dtype == target.target.dtype == torch.float32
-    assert kwargs["timesteps"] is target.timesteps and target.timesteps.dtype == torch.int64
+    assert mask.shape == target.target.shape == (4, 3, *size)
+    assert mask.dtype == target.target.dtype == torch.float32
+    assert timesteps is target.timesteps and target.timesteps.dtype == torch.int64
 
 
 @pytest.mark.parametrize("signal_scale", [1.0, 0.3])
@@ -46,9 +46,8 @@ def test_noisy_mask_and_targets_belong_together(signal_scale):
     for prediction_type in ("epsilon", "sample", "v_prediction"):
         torch.manual_seed(1)
         step = prepare(prediction_type, signal_scale=signal_scale)
-        _, target, _, kwargs = step(data)
+        _, target, (x_t, t), _ = step(data)
         results[prediction_type] = target.target
-        x_t, t = kwargs["mask"], target.timesteps
     abar = step.scheduler.alphas_cumprod[t].reshape(-1, 1, 1, 1)
     x_0, epsilon = results["sample"], results["epsilon"]
     assert torch.equal(x_0, one_hot(data["label"]))
@@ -79,8 +78,8 @@ def test_metadata_and_arrays():
     data = batch()
     expected = data["image"]
     for wrap in (MetaTensor, np.asarray):
-        image, target, _, kwargs = prepare()({key: wrap(value) for key, value in data.items()})
-        for tensor in (image, *target, *kwargs.values()):
+        image, target, args, _ = prepare()({key: wrap(value) for key, value in data.items()})
+        for tensor in (image, *target, *args):
             assert type(tensor) is torch.Tensor
         assert torch.equal(image, expected)
 
@@ -119,8 +118,8 @@ def test_a_few_steps_of_training_lower_the_loss(prediction_type):
     data["image"][:, :1] = data["label"]  # an easy task
     losses = []
     for _ in range(30):
-        image, target, _, kwargs = step(data)
-        value = loss(training(image, **kwargs), target)
+        image, target, args, _ = step(data)
+        value = loss(training(image, *args), target)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()

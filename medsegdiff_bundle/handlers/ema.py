@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from ignite.engine import Engine, Events
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class EMAHandler:
@@ -40,9 +41,11 @@ class EMAHandler:
         """Move the average towards the network's weights."""
         iteration = engine.state.iteration
         decay = min(self.decay, (1 + iteration) / (10 + iteration))
-        averages, weights = self.ema_network.state_dict(), self.network.state_dict()
-        for name, average in averages.items():
-            if average.is_floating_point():
-                average.lerp_(weights[name], 1 - decay)
-            else:
-                average.copy_(weights[name])
+        averages, weights = ([*net.parameters(), *net.buffers()] for net in (self.ema_network, self.network))
+        pairs = list(zip(averages, weights, strict=True))
+        floating = [pair for pair in pairs if pair[0].is_floating_point()]
+        # All at once: on a GPU, hundreds of small operators would cost more than the network's own step.
+        get_ema_multi_avg_fn(decay)(*map(list, zip(*floating, strict=True)), None)
+        for average, weight in pairs:
+            if not average.is_floating_point():
+                average.copy_(weight)

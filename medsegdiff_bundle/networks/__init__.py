@@ -6,6 +6,7 @@ from .denoising_unet import DenoisingUNet
 from .medsegdiff import ConditionFeatures, MedSegDiff, TrainingNetwork
 from .neural_band_pass_filter import NeuralBandPassFilter
 from .spectrum_space_transformer import SpectralCrossAttention, SpectrumSpaceTransformer
+from .training_graph import graph_training
 from .uncertain_spatial_attention import UncertainSpatialAttention
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "SpectrumSpaceTransformer",
     "TrainingNetwork",
     "UncertainSpatialAttention",
+    "graph_training",
 ]
