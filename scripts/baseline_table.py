@@ -1,8 +1,9 @@
 r"""This model, its own anchor, ablations and baselines on the same cases, in the space of the image files.
 
 A network is "ours" or named like a file of configs/baselines or configs/ablations; the folder of its checkpoint says
-which, as `train_networks.py` makes it, or what stands before the checkpoint. Anchors and baselines are listed twice:
-after one pass, and as the mean over the mirror images that the members of the ensemble see.
+which, as `train_networks.py` makes it, or what stands before the checkpoint. Where the members of the ensemble see
+mirror images, anchors and baselines are listed twice: after one pass, and as the mean over those images. `--together`
+adds the mean of all networks, each as in its last row.
 
 Prints a Markdown table and writes a CSV with a line per network, case and class. "Minus the first" is the difference of
 the mean Dice to that of the first row: its mean over the cases ± its standard error. Distances and the tolerance of the
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surf
 from monai.utils import set_determinism
 from torch import Tensor
 
+TOGETHER = "all together"
 MEASURES = ("dice", "hd95", "surface_dice")
 
 
@@ -45,6 +48,7 @@ def arguments() -> argparse.Namespace:
     """Options of the command line."""
     parser = case_options(__doc__)
     parser.add_argument("--networks", nargs="+", required=True, metavar="[NAME=]CHECKPOINT", help="what to compare")
+    parser.add_argument("--together", action="store_true", help="a row for the mean of all networks' probabilities")
     parser.add_argument("--tolerance", type=float, default=1.0, help="of the surface Dice, in mm or pixels")
     parser.add_argument("--csv", default=None, help="file of the values per case")
     return parser.parse_args()
@@ -91,18 +95,29 @@ def main() -> None:
     table: list[str] = []
     class_names: list[str] = []
     first: Tensor | None = None
-    for network_name, checkpoint in named_checkpoints(options.networks):
+    sums: list[Tensor] = []  # of the probabilities of each case
+    named = named_checkpoints(options.networks)
+    for number, (network_name, checkpoint) in enumerate(named, start=1):
         config = load(options, network_name)
         class_names = config.get_parsed_content("class_names")
         num_classes = config.get_parsed_content("num_classes")
         network = trained(config, checkpoint)
         rows = inferers(network_name, network, config.get_parsed_content("validate#inferer"))
         postprocessing = config.get_parsed_content("validate#postprocessing")
-        values: dict[str, list[Tensor]] = {name: [] for name in rows}
-        seconds = dict.fromkeys(rows, 0.0)
-        for batch in batches(config, options.cases):
-            for name, inferer in rows.items():
-                case = segmented(config, batch, network, inferer)
+        values: dict[str, list[Tensor]] = defaultdict(list)
+        seconds: dict[str, float] = defaultdict(float)
+        for index, batch in enumerate(batches(config, options.cases)):
+            cases = {name: segmented(config, batch, network, inferer) for name, inferer in rows.items()}
+            if options.together:
+                last = list(cases.values())[-1]
+                mean = last["pred"][1:].mean(dim=0, keepdim=True)  # the anchor stands first
+                if number == 1:
+                    sums.append(mean)
+                else:
+                    sums[index] += mean
+                if number == len(named):
+                    cases[TOGETHER] = {**last, "pred": (sums[index] / len(named)).repeat(2, *[1] * (mean.ndim - 1))}
+            for name, case in cases.items():
                 seconds[name] += case["seconds"]
                 label = case["label"]
                 spacing = label.meta["affine"][:3, :3].norm(dim=0).tolist()[: label.ndim - 1]
@@ -113,7 +128,7 @@ def main() -> None:
                 lines += [
                     [name, path, each, *column.tolist()] for each, column in zip(class_names, result.T, strict=True)
                 ]
-        for name in rows:
+        for name in values:
             stacked = torch.stack(values[name])  # (cases, measures, classes)
             missed = int(stacked[:, 1].isinf().sum())
             means = torch.where(stacked.isinf(), torch.nan, stacked).nanmean(dim=0)
@@ -123,9 +138,13 @@ def main() -> None:
             cells += [spread(dice - first, 4, "+")]
             cells += [" / ".join(f"{value:.2f}" for value in means[1]), str(missed)]
             cells += [" / ".join(f"{value:.4f}" for value in means[2])]
-            counted = network.condition_model if ", anchor" in name else network
-            cells += [f"{sum(weight.numel() for weight in counted.parameters()) / 1e6:.2f} M", *budget(checkpoint)]
-            table.append(f"| {name} | {' | '.join(cells)} | {seconds[name] / len(stacked):.3f} |")
+            if name == TOGETHER:
+                cells += [""] * 4
+            else:
+                counted = network.condition_model if ", anchor" in name else network
+                cells += [f"{sum(weight.numel() for weight in counted.parameters()) / 1e6:.2f} M", *budget(checkpoint)]
+                cells += [f"{seconds[name] / len(stacked):.3f}"]
+            table.append(f"| {name} | {' | '.join(cells)} |")
     each = " / ".join(class_names)
     columns = f"network, Dice {each}, mean Dice, minus the first, HD95 {each}, missed, surface Dice {each}, parameters"
     print(f"| {columns.replace(', ', ' | ')} | steps | minutes | s per case |\n{'|---' * 11}|")

@@ -122,13 +122,18 @@ def trained(config: ConfigParser, checkpoint: Path) -> Any:
 
 
 def inferers(name: str, network: Any, ensemble: EnsembleInferer) -> dict[str, EnsembleInferer]:
-    """What to call each way to use a network, in the order of the rows."""
+    """What to call each way to use a network, in the order of the rows; "mirrored" where the members are."""
     mirrored, once = copy.copy(ensemble), copy.copy(ensemble)
     mirrored.anchor_only = once.anchor_only = True
     once.mirror_axes = ()
     one_pass = isinstance(network, BaselineNetwork)
     plain = name if one_pass else f"{name}, anchor"
-    return {plain: once, f"{plain}, mirrored": mirrored} | ({} if one_pass else {f"{name}, fused": ensemble})
+    rows = {plain: once}
+    if ensemble.mirror_axes:
+        rows[f"{plain}, mirrored"] = mirrored
+    if not one_pass:
+        rows[f"{name}, fused"] = ensemble
+    return rows
 
 
 def inverted(case: dict[str, Any], values: Tensor, nearest: bool = False) -> Tensor:

@@ -93,12 +93,17 @@ def test_several_networks_in_turn(small_dataset, tmp_path):
 
     table = [sys.executable, str(scripts / "baseline_table.py"), "--dataset_dir", str(small_dataset)]
     table += ["--networks", str(folder / "model.pt"), "--csv", str(tmp_path / "cases.csv")]
-    table += ["--overrides", "network_def#network#features=[4,4,4,4,4,4]"]
+    table += ["--overrides", "network_def#network#features=[4,4,4,4,4,4]", "mirror_axes=[0]", "--together"]
     lines = subprocess.run(table, check=True, capture_output=True, text=True).stdout.splitlines()
-    assert [line.split(" | ")[0] for line in lines[2:]] == ["| basicunet", "| basicunet, mirrored"]
+    assert [line.split(" | ")[0] for line in lines[2:]] == [
+        "| basicunet",
+        "| basicunet, mirrored",
+        "| all together",
+    ]
+    assert lines[4].split(" | ")[1:3] == lines[3].split(" | ")[1:3]  # one network is its own mean
     assert f"| {second['steps']} | {second['minutes']} |" in lines[2]
     cases = (tmp_path / "cases.csv").read_text().splitlines()
-    assert len(cases) == 1 + 2 * 2 * 2  # of two rows, cases and classes
+    assert len(cases) == 1 + 3 * 2 * 2  # of three rows, cases and classes
 
 
 def test_an_unknown_network(tmp_path):

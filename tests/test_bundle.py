@@ -87,6 +87,14 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(small_training, tmp_
     assert f"Dice: {state['best_metric']:.4f}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("overlays", [["gpu_train.json"], ["gpu_train.json", "augmentation/hippocampus.json"]])
+def test_long_training_of_one_gpu(small_training, tmp_path, overlays):
+    """Here without the GPU: three passes over three cases are four batches of two, the ninth sample is left out."""
+    settings = {**small_training, "passes_per_epoch": 3, "num_workers": 1, "epochs": 1}
+    bundle_run("train.json", *overlays, run_id="training", output_dir=str(tmp_path), **settings)
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["iteration"] == 4
+
+
 def test_resume_does_not_replace_better_weights(trained, small_training, tmp_path):
     folder = tmp_path / "resumed"
     shutil.copytree(trained, folder)

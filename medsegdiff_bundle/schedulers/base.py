@@ -256,7 +256,9 @@ class DiffusionScheduler(Scheduler, ABC):
             raise ValueError(f"timesteps must be integers, got {t.dtype}.")
         if t.numel() != 1 and t.shape != sample.shape[:1]:
             raise ValueError(f"timesteps must be one or {sample.shape[0]}, got shape {(*t.shape,)}.")
-        if t.min() < 0 or t.max() >= self.num_train_timesteps:
+        # While a CUDA graph is captured, and on tensors without values, nobody can look.
+        readable = not (t.is_meta or (t.is_cuda and torch.cuda.is_current_stream_capturing()))
+        if readable and (t.min() < 0 or t.max() >= self.num_train_timesteps):
             raise ValueError(f"timesteps must be in [0, {self.num_train_timesteps - 1}], got {t.tolist()}.")
         alpha_bar = self.alphas_cumprod.to(sample.device)[t.long()]
         alpha_bar = unsqueeze_right(alpha_bar.to(torch.promote_types(alpha_bar.dtype, sample.dtype)), sample.ndim)

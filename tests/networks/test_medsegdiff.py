@@ -361,6 +361,16 @@ def test_training_network_returns_prediction_and_anchor():
     assert training.network is net
 
 
+def test_a_training_step_looks_at_no_value_and_copies_none_from_the_cpu():
+    """Either would break the capture of a CUDA graph; tensors without values allow neither."""
+    scheduler = DDIMScheduler(100, "cosine", "sample")
+    training = TrainingNetwork(network(anchor_residual=True), recycling=0.5, scheduler=scheduler).to("meta")
+    image, mask = (x.to("meta") for x in data(training.network))
+    prediction, logits = training(image, mask, torch.zeros(len(mask), dtype=torch.long, device="meta"))
+    (prediction.mean() + logits.mean()).backward()
+    assert prediction.shape == logits.shape == mask.shape
+
+
 @pytest.mark.parametrize(("inner", "outer"), [(True, False), (False, True), (True, True)])
 @pytest.mark.parametrize("kwargs", [{}, {"anchor_residual": True}, {"prediction_type": "epsilon"}])
 def test_bfloat16_is_close(inner, outer, kwargs):
