@@ -44,7 +44,7 @@ class EMAHandler:
         averages, weights = ([*net.parameters(), *net.buffers()] for net in (self.ema_network, self.network))
         pairs = list(zip(averages, weights, strict=True))
         floating = [pair for pair in pairs if pair[0].is_floating_point()]
-        # All at once: on a GPU, hundreds of small operators would cost more than the network's own step.
+        # All at once: one by one, a GPU would wait for each of some hundred small operators to be started.
         get_ema_multi_avg_fn(decay)(*map(list, zip(*floating, strict=True)), None)
         for average, weight in pairs:
             if not average.is_floating_point():

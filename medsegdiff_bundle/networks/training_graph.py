@@ -18,10 +18,10 @@ def graph_training(
 ) -> TrainingNetwork:
     """Capture forward and backward pass as CUDA graphs, which a training step then replays.
 
-    Small networks leave a GPU waiting for the processor, that has a few thousand kernels to start in each step. The
-    result is the same, random numbers included in kind but not in value; every batch must have the shape that was
-    captured, positional arguments only, and gradients must be set to None between the steps, for they share the
-    graph's memory.
+    Small networks leave a GPU waiting for the processor, which has a few thousand kernels to start in each step. The
+    result is the same, but for the values of the random numbers. Every batch must have the shape that was captured,
+    arguments come by position, and gradients must be set to None between the steps, for they live in the graph's
+    memory.
 
     Args:
         network: whose parameters are on the device that trains, in training mode. It is changed in place: in evaluation
