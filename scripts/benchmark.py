@@ -58,6 +58,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--members_per_batch", type=int, default=None, help="by default what the configuration takes")
     parser.add_argument("--steps", type=int, default=None, help="of ours; by default what the configuration takes")
     parser.add_argument("--size", type=int, nargs="+", default=None, help="of the image; by default that of the task")
+    parser.add_argument("--channels", type=int, nargs="+", default=None, help="of ours; by default those of the task")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--contiguous", action="store_true", help="leave channels-last off")
@@ -88,7 +89,11 @@ class Bench:
                 "progress": False,
             }
         )
-        for name, value in (("members_per_batch", options.members_per_batch), ("num_inference_steps", options.steps)):
+        for name, value in (
+            ("members_per_batch", options.members_per_batch),
+            ("num_inference_steps", options.steps),
+            ("network_def#channels", options.channels),
+        ):
             if value is not None:
                 config[name] = value
         self.device = config.get_parsed_content("device")
@@ -165,9 +170,9 @@ class Bench:
         return lambda: self.network.denoise(x, t, features)
 
 
-def billions(call: Callable[[], Any]) -> float:
+def billions(bench: Bench, call: Callable[[], Any]) -> float:
     """Floating point operations of a call, convolutions and matrix products, in 10^9."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), bench.autocast():
         call()
     return counter.get_total_flops() / 1e9
 
@@ -228,9 +233,9 @@ def costs(bench: Bench) -> None:
     seconds = bench.seconds(work, options.repeats)
     rates = {name: amount / seconds[name] for name, (_, amount) in plain.items()}
     best = max(rates, key=rates.__getitem__)
-    amount = billions(step)
+    amount = billions(bench, step)
     ours, naive_loop = seconds["ours"], seconds["naive step"] * NAIVE_STEPS * members
-    monai_amount = billions(monai) / bench.steps / members
+    monai_amount = billions(bench, monai) / bench.steps / members
     print(f"ours: {members} members, {bench.steps} step(s), fused by {bench.fusion}, with map of entropy: {ours:.2f} s")
     print(f"(a) naive loop, {NAIVE_STEPS} steps x {members} members from one timed step of one: {naive_loop:.0f} s")
     print(f"    naive / ours = {naive_loop / ours:.0f}   (target: at least 50)")
@@ -306,7 +311,7 @@ def switches(options: argparse.Namespace) -> None:
             sets[f"{last}, {name}"] = [*sets[last], *option]
     common = ["--seconds", "--task", options.task, "--members", str(options.members), "--repeats", "1"]
     common += ["--threads", str(options.threads)]
-    for name, given in (("--steps", [options.steps]), ("--size", options.size)):
+    for name, given in (("--steps", [options.steps]), ("--size", options.size), ("--channels", options.channels)):
         if given and given[0] is not None:
             common += [name, *map(str, given)]
     times = defaultdict(list)

@@ -9,8 +9,7 @@ writes, for the task of configs/inference.json (or another, by --config_file),
 - sampler.json: the schedule and everything else that `scripts/onnx_sample.py` needs to sample with the two.
 
 Spatial sizes are free but for a factor that sampler.json names: the caller replicates the border up to a multiple of
-it. ONNX runtimes know no complex numbers, so the Fourier transforms over the token grid are written as products with
-matrices of cosines and sines. That is the same transform, computed another way.
+it.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import math
 import shutil
 import sys
 import tempfile
@@ -36,92 +34,24 @@ from torch import Tensor, nn
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from medsegdiff_bundle.networks import ConditionFeatures, MedSegDiff, SpectralCrossAttention  # noqa: E402
+from medsegdiff_bundle.networks import ConditionFeatures, MedSegDiff  # noqa: E402
 from medsegdiff_bundle.schedulers import DDIMScheduler, DPMSolverMultistepScheduler  # noqa: E402
 
 OPSET = 18
 TOLERANCE = 1e-3  # of a predicted mask, which is in [-1, 1]
 
 
-def fourier_matrices(grid: Sequence[int], half: bool, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the orthonormal discrete Fourier transform over a grid of T tokens.
-
-    Args:
-        grid: sizes of the token grid, whose product is T.
-        half: keep only the non-negative frequencies of the last axis, as `rfftn` does.
-        device: where to put the result.
-
-    Returns:
-        real and negative imaginary part of exp(-2 pi i k.n) / sqrt(T), each (frequencies, T), float32.
-    """
-    phase = torch.zeros(1, 1, device=device)  # k.n in turns
-    tokens = 1
-    for axis, size in enumerate(grid):
-        place = torch.arange(size, device=device)
-        frequency = torch.arange(size // 2 + 1, device=device) if half and axis == len(grid) - 1 else place
-        product = frequency.unsqueeze(1) * place.unsqueeze(0)
-        turns = (product - product // size * size) / size  # whole turns removed while exact; ONNX's `%` failed here
-        phase = (phase[:, None, :, None] + turns[None, :, None, :]).flatten(0, 1).flatten(1, 2)
-        tokens = tokens * size
-    angle, scale = 2 * math.pi * phase, tokens**-0.5
-    return angle.cos() * scale, angle.sin() * scale
-
-
-class RealSpectralCrossAttention(SpectralCrossAttention):
-    """`SpectralCrossAttention` without complex numbers: a spectrum is (..., 2 C), real parts before imaginary ones."""
-
-    def project(self, context: Tensor, grid: list[int]) -> tuple[Tensor, Tensor]:
-        """See the parent class; key and value are (N, heads, T, 2 C / heads)."""
-        context = self.norm_context(context)
-        key, value = self.split_heads(self.to_key(context)), self.split_heads(self.to_value(context))
-        if self.band_pass_filter is None:
-            return key, value
-        cos, sin = fourier_matrices(grid, False, context.device)
-        return torch.cat([cos @ key, -(sin @ key)], dim=-1), torch.cat([cos @ value, sin @ value], dim=-1)
-
-    def attend(
-        self, query: Tensor, key: Tensor, value: Tensor, time: Tensor, query_grid: list[int], key_grid: list[int]
-    ) -> Tensor:
-        """See the parent class."""
-        query = query * (value.shape[2] * query.shape[3]) ** -0.5
-        if self.band_pass_filter is None:
-            return query @ (key.transpose(-1, -2) @ value)
-        cos, sin = fourier_matrices(query_grid, True, query.device)
-        q_real, q_imag = cos @ query, -(sin @ query)
-        k_real, k_imag = key.transpose(-1, -2).chunk(2, dim=-2)
-        v_real, v_imag = value.chunk(2, dim=-1)
-        band = self.band_pass_filter(time, query_grid, key_grid)
-        m_real = band * (q_real @ k_real - q_imag @ k_imag)
-        m_imag = band * (q_real @ k_imag + q_imag @ k_real)
-        real, imag = m_real @ v_real - m_imag @ v_imag, m_real @ v_imag + m_imag @ v_real
-        # The missing half of the spectrum is the conjugate of this one, but for the frequencies that are their own.
-        last = query_grid[-1]
-        frequency = torch.arange(last // 2 + 1, device=query.device)
-        count = torch.where((frequency == 0) | (2 * frequency == last), 1.0, 2.0)
-        count = count.repeat(cos.shape[0] // count.shape[0]).unsqueeze(1)
-        return (count * cos).T @ real - (count * sin).T @ imag
-
-
-def real_network(network: MedSegDiff) -> MedSegDiff:
-    """A copy that computes its spectra in real numbers."""
-    network = copy.deepcopy(network).eval()
-    for module in network.modules():
-        if isinstance(module, SpectralCrossAttention):
-            module.__class__ = RealSpectralCrossAttention
-    return network
-
-
 class Encoder(nn.Module):
     """The anchor and what the denoiser needs of an image, as a list of tensors.
 
     Args:
-        network: from `real_network`.
+        network: in evaluation mode.
 
     Attributes:
         names: of the outputs: "logits", then those of the fields of `ConditionFeatures` that the network has.
 
     Shapes:
-        image: (1, C, P), P as `padding` says -> see `ConditionFeatures`, spectra as in `RealSpectralCrossAttention`
+        image: (1, C, P), P as `padding` says -> see `ConditionFeatures`
     """
 
     def __init__(self, network: MedSegDiff) -> None:
@@ -145,7 +75,7 @@ class Denoiser(nn.Module):
     """The denoiser's prediction for several members of one image.
 
     Args:
-        network: from `real_network`.
+        network: in evaluation mode.
         names: of the features, from `Encoder`.
 
     Shapes:
@@ -189,9 +119,9 @@ def export(network: MedSegDiff, spatial_dims: int, folder: Path) -> None:
     transformer = network.denoiser.transformer
     if transformer is not None and transformer.token_size != 1:
         raise ValueError(f"Only a network of token_size 1 can be exported, got {transformer.token_size}.")
-    real = real_network(network)
+    network = network.eval()
     image, mask = random_inputs(network, [3, 4, 5][:spatial_dims], 2)
-    encoder = Encoder(real)
+    encoder = Encoder(network)
     with torch.no_grad():
         features = encoder(image)
     axes = range(2, 2 + spatial_dims)
@@ -201,7 +131,7 @@ def export(network: MedSegDiff, spatial_dims: int, folder: Path) -> None:
     for module, inputs, input_names, output_names in (
         (encoder, (image,), ["image"], encoder.names),
         (
-            Denoiser(real, encoder.names),
+            Denoiser(network, encoder.names),
             (mask, torch.tensor([0]), features),
             ["mask", "timestep", *encoder.names],
             ["prediction"],

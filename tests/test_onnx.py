@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from medsegdiff_bundle.inferers import member_noise
-from medsegdiff_bundle.networks import MedSegDiff, SpectralCrossAttention
+from medsegdiff_bundle.networks import MedSegDiff
 from medsegdiff_bundle.schedulers import DDIMScheduler
 
 ROOT = Path(__file__).parent.parent
@@ -33,32 +33,6 @@ def shaken(network):
     for parameter in network.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     return network.eval()
-
-
-@pytest.mark.parametrize("grid", [(5, 4), (4, 5), (3, 4, 6), (2, 3, 5), (2, 2, 2)])
-@pytest.mark.parametrize("num_filter_blocks", [0, 2])
-def test_attention_in_real_numbers(grid, num_filter_blocks):
-    module = shaken(SpectralCrossAttention(len(grid), 8, 2, 6, num_filter_blocks))
-    context, query, time = torch.randn(1, np.prod(grid), 8), torch.randn(3, np.prod(grid), 8), torch.randn(1, 6)
-
-    def attended(module):
-        key, value = module.project(context, list(grid))
-        return module.attend(module.split_heads(query), key, value, time, list(grid), list(grid))
-
-    with torch.no_grad():
-        expected = attended(module)
-        module.__class__ = export_onnx.RealSpectralCrossAttention
-        torch.testing.assert_close(attended(module), expected, rtol=1e-4, atol=1e-5 * expected.abs().max())
-
-
-@pytest.mark.parametrize("half", [False, True])
-def test_fourier_matrices(half):
-    grid = (3, 4, 5)
-    x = torch.randn(60)
-    cos, sin = export_onnx.fourier_matrices(grid, half, torch.device("cpu"))
-    transform = torch.fft.rfftn if half else torch.fft.fftn
-    expected = transform(x.reshape(grid), norm="ortho").flatten()
-    torch.testing.assert_close(torch.complex(cos @ x, -(sin @ x)), expected, rtol=1e-4, atol=1e-5)
 
 
 CASES = {  # configuration on top of inference.json, and size of the image

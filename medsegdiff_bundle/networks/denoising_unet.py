@@ -27,7 +27,7 @@ class DenoisingUNet(nn.Module):
     Shapes:
         mask: (N, out_channels, S), S divisible by 2^(levels - 1); time: (N or 1, time_dim);
         stem: (N or 1, channels[0], S) to add to the mask's first features, or None;
-        gates: [(N or 1, 1, S / 2^l)] of the finest levels; tokens, key, value: for the SS-Former, or None
+        gates: [(N or 1, channels[l], S / 2^l)] of the finest levels; tokens, key, value: for the SS-Former, or None
         -> (N, out_channels, S)
     """
 

@@ -26,7 +26,7 @@ class ConditionFeatures(NamedTuple):
 
     logits: Tensor  # (N, K, S) anchor: the Condition Model's segmentation
     stem: Optional[Tensor]  # (N, C, P) image's part of the denoiser's first convolution  # noqa: UP045
-    gates: List[Tensor]  # [(N, 1, P / 2^l)] U-SA gates, finest first  # noqa: UP006
+    gates: List[Tensor]  # [(N, C_l, P / 2^l)] U-SA gates, finest first  # noqa: UP006
     tokens: Optional[Tensor]  # (N, T, C) c0 as tokens  # noqa: UP045
     key: Optional[Tensor]  # first SS-Former block's key, see `SpectralCrossAttention.project`  # noqa: UP045
     value: Optional[Tensor]  # first SS-Former block's value, likewise  # noqa: UP045
@@ -134,7 +134,7 @@ class MedSegDiff(nn.Module):
 
         self.condition_model = ConditionUNet(spatial_dims, in_channels, out_channels, channels, num_res_blocks, dropout)
         self.anchor_gates = nn.ModuleList(
-            UncertainSpatialAttention(spatial_dims, channels[level], gaussian_size)
+            UncertainSpatialAttention(spatial_dims, channels[level], denoiser_channels[level], gaussian_size)
             for level in range(num_anchor_levels)
         )
         transformer = None

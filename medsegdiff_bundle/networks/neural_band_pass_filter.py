@@ -7,15 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def absolute_frequencies(grid: list[int], half: bool, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Coordinates of a discrete spectrum in the order of `fftn` (or `rfftn` if `half`).
+def absolute_frequencies(grid: list[int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Coordinates of a discrete spectrum, in the order of `hartley_transform` and of `torch.fft.fftn`.
 
     Only the absolute frequency counts: a filter that is even in every frequency keeps a real map real. So most entries
     of a spectrum share their coordinates with others, and a filter need be computed for the distinct ones only.
 
     Args:
         grid: sizes of the token grid.
-        half: keep only the non-negative frequencies of the last axis, as `rfftn` does.
         device: where to put the result.
 
     Returns:
@@ -24,11 +23,10 @@ def absolute_frequencies(grid: list[int], half: bool, device: torch.device) -> t
     """
     axes: list[Tensor] = []
     index = torch.zeros(1, dtype=torch.long, device=device)
-    for axis in range(len(grid)):
-        size = grid[axis]
+    for size in grid:
         distinct = size // 2 + 1
         axes.append(2 * torch.arange(distinct, device=device) / size)
-        place = torch.arange(distinct if half and axis == len(grid) - 1 else size, device=device)
+        place = torch.arange(size, device=device)
         index = (index.unsqueeze(1) * distinct + torch.minimum(place, size - place)).flatten()
     return torch.stack(torch.meshgrid(axes, indexing="ij"), dim=-1).reshape(-1, len(grid)), index
 
@@ -50,8 +48,8 @@ class NeuralBandPassFilter(nn.Module):
         hidden_dim: width of the blocks.
 
     Shapes:
-        time: (N or 1, time_dim) -> (N or 1, num_heads, half spectrum of the query grid, spectrum of the key grid),
-        float32 in (0, 1)
+        time: (N or 1, time_dim), grid: sizes of the token grid of query and key, T tokens
+        -> (N or 1, num_heads, T, T), frequencies of the query, then of the key; float32 in (0, 1)
     """
 
     def __init__(
@@ -68,21 +66,21 @@ class NeuralBandPassFilter(nn.Module):
         # Begin close to all-pass: sigmoid(2) = 0.88, with a gradient that is still large enough to learn from.
         nn.init.constant_(self.head.bias, 2.0)
 
-    def forward(self, time: Tensor, query_grid: list[int], key_grid: list[int]) -> Tensor:
+    def forward(self, time: Tensor, grid: list[int]) -> Tensor:
         """See the class."""
-        queries, query_index = absolute_frequencies(query_grid, True, time.device)  # (U, dims)
-        keys, key_index = absolute_frequencies(key_grid, False, time.device)  # (V, dims)
+        coordinates, index = absolute_frequencies(grid, time.device)  # (U, dims), (T,)
+        distinct = coordinates.shape[0]
         pairs = torch.cat(
             [
-                queries.unsqueeze(1).expand(-1, keys.shape[0], -1),
-                keys.unsqueeze(0).expand(queries.shape[0], -1, -1),
+                coordinates.unsqueeze(1).expand(-1, distinct, -1),
+                coordinates.unsqueeze(0).expand(distinct, -1, -1),
             ],
             dim=-1,
         )
-        h = pairs.unsqueeze(0)  # (1, U, V, 2 * dims)
+        h = pairs.unsqueeze(0)  # (1, U, U, 2 * dims)
         time = F.silu(time)
         for conv, norm, to_scale_shift in zip(self.convs, self.norms, self.scale_shifts):  # noqa: B905 - TorchScript
             scale, shift = to_scale_shift(time)[:, None, None, :].chunk(2, dim=-1)
-            h = F.relu(norm(conv(h)) * (1 + scale) + shift)  # (N, U, V, hidden_dim)
+            h = F.relu(norm(conv(h)) * (1 + scale) + shift)  # (N, U, U, hidden_dim)
         mask = torch.sigmoid(self.head(h).float()).permute(0, 3, 1, 2)
-        return mask.index_select(2, query_index).index_select(3, key_index)
+        return mask.index_select(2, index).index_select(3, index)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
+from .hartley_transform import hartley_basis, hartley_transform
 from .layers import crop_like, pad_to_multiple, upsampling
 from .neural_band_pass_filter import NeuralBandPassFilter
 
@@ -20,7 +20,8 @@ class SpectralCrossAttention(nn.Module):
 
     W_k and W_q are real, so they commute with the Fourier transform F over the token grid. M is then the spectrum of
     the affinity map, over the frequencies of both grids, and F^-1 runs over both. There is no softmax, as in the
-    equation. With an all-pass filter F and F^-1 cancel, which is also how the module runs without a filter.
+    equation. With an all-pass filter F and F^-1 cancel, which is also how the module runs without a filter. NBP knows
+    only absolute frequencies, so F may be the Hartley transform: see `hartley_transform.py`.
 
     Args:
         spatial_dims: axes of the token grid.
@@ -30,8 +31,8 @@ class SpectralCrossAttention(nn.Module):
         num_filter_blocks: R of the NBP filter; 0 switches the filter off.
 
     Shapes:
-        query: (N, Q, C) with Q tokens on `query_grid`; key, value: see `project`; time: (N or 1, time_dim)
-        -> (N, Q, C)
+        query: (N, T, C), T tokens on the grid of `basis`; key, value: see `project`; time: (N or 1, time_dim)
+        -> (N, T, C)
     """
 
     def __init__(
@@ -56,65 +57,51 @@ class SpectralCrossAttention(nn.Module):
         """(N, T, C) -> (N, heads, T, C / heads)."""
         return tokens.unflatten(2, [self.num_heads, -1]).transpose(1, 2)
 
-    def project(self, context: Tensor, grid: list[int]) -> tuple[Tensor, Tensor]:
+    def project(self, context: Tensor, basis: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Key and value of a context, which depend on neither timestep nor query.
 
         Args:
-            context: (N, T, C), T tokens on `grid`.
-            grid: sizes of the token grid.
+            context: (N, T, C).
+            basis: of its token grid, from `hartley_basis`.
 
         Returns:
-            key and value, each (N, heads, T, C / heads): spectra over the grid, complex64; without a filter real.
+            key and value, each (N, heads, T, C / heads): spectra over the grid; without a filter of the tokens.
         """
-        context = self.norm_context(context)
-        key = self.split_heads(self.to_key(context))
-        value = self.split_heads(self.to_value(context))
-        if self.band_pass_filter is not None:
-            axes = [2 + axis for axis in range(self.spatial_dims)]
-            # Half precision has no Fourier transform of odd sizes: the spectrum is float32, also under autocast.
-            key = torch.fft.fftn(key.float().unflatten(2, grid), dim=axes, norm="ortho").flatten(2, -2)
-            value = torch.fft.ifftn(value.float().unflatten(2, grid), dim=axes, norm="ortho").flatten(2, -2)
-        return key, value
+        context = self._spectrum(self.norm_context(context), basis)
+        return self.split_heads(self.to_key(context)), self.split_heads(self.to_value(context))
 
-    def attend(
-        self, query: Tensor, key: Tensor, value: Tensor, time: Tensor, query_grid: list[int], key_grid: list[int]
-    ) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, time: Tensor, basis: list[Tensor]) -> Tensor:
         """F^-1(M') (context w_v) of the class's equation.
 
         F^-1 runs over the frequencies of the query and of the context. The second is linear and stands next to the
         product with the values, so it is applied to these instead: a transform of T tokens, not of T x T affinities.
-        The result is real, so half of the query's spectrum gives all of it.
 
         Args:
-            query: (N, heads, Q, C / heads), real.
+            query: (N, heads, T, C / heads), its spectrum as `project` gives that of the key.
             key: as `project` returns it.
             value: as `project` returns it.
             time: (N or 1, time_dim).
-            query_grid: sizes of the query's grid.
-            key_grid: sizes of the context's grid.
+            basis: of the token grid, from `hartley_basis`.
 
         Returns:
-            (N, heads, Q, C / heads), real.
+            (N, T, C).
         """
         query = query * (value.shape[2] * value.shape[3]) ** -0.5
         if self.band_pass_filter is None:
-            return query @ (key.transpose(-1, -2) @ value)
-        axes = [2 + axis for axis in range(self.spatial_dims)]
-        query = torch.fft.rfftn(query.float().unflatten(2, query_grid), dim=axes, norm="ortho")
-        half_grid = list(query.shape[2:-1])
-        # TorchScript differentiates complex matrix products and complex times real wrongly, but these two rightly.
-        spectrum = torch.einsum("nhqc,nhkc->nhqk", query.flatten(2, -2), key)  # M (N, heads, half Q, K), complex
-        mask = self.band_pass_filter(time, query_grid, key_grid)
-        spectrum = torch.view_as_complex(torch.view_as_real(spectrum) * mask.unsqueeze(-1))
-        attended = torch.einsum("nhqk,nhkc->nhqc", spectrum, value).unflatten(2, half_grid)
-        return torch.fft.irfftn(attended, s=query_grid, dim=axes, norm="ortho").flatten(2, -2)
+            return (query @ (key.transpose(-1, -2) @ value)).transpose(1, 2).flatten(2)
+        spectrum = query @ key.transpose(-1, -2)  # M (N, heads, T, T)
+        mask = self.band_pass_filter(time, [matrix.shape[0] for matrix in basis])
+        attended = (spectrum * mask.to(spectrum.dtype)) @ value
+        return self._spectrum(attended.transpose(1, 2).flatten(2), basis)
 
-    def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, time: Tensor, query_grid: list[int], key_grid: list[int]
-    ) -> Tensor:
+    def _spectrum(self, tokens: Tensor, basis: list[Tensor]) -> Tensor:
+        """F, or F^-1, which is the same: (N, T, C). Without a filter they would cancel and are left out."""
+        return tokens if self.band_pass_filter is None else hartley_transform(tokens, basis)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, time: Tensor, basis: list[Tensor]) -> Tensor:
         """See the class."""
-        query = self.split_heads(self.to_query(self.norm_query(query)))  # (N, heads, Q, C / heads)
-        attended = self.attend(query, key, value, time, query_grid, key_grid).transpose(1, 2).flatten(2)  # (N, Q, C)
+        query = self.split_heads(self.to_query(self._spectrum(self.norm_query(query), basis)))
+        attended = self.attend(query, key, value, time, basis)
         scale, shift = self.scale_shift(F.silu(time)).unsqueeze(1).chunk(2, dim=-1)
         return self.mlp(self.norm_out(attended) * (1 + scale) + shift)
 
@@ -184,22 +171,24 @@ class SpectrumSpaceTransformer(nn.Module):
         """
         grid = self.embed_condition(pad_to_multiple(condition, self.token_size, self.token_size))
         tokens = grid.flatten(2).transpose(1, 2)
-        key, value = self.condition_from_denoiser[0].project(tokens, list(grid.shape[2:]))  # type: ignore[operator]
+        basis = hartley_basis(list(grid.shape[2:]), grid.device)
+        key, value = self.condition_from_denoiser[0].project(tokens, basis)  # type: ignore[operator]
         return tokens, key, value
 
     def forward(self, embedding: Tensor, tokens: Tensor, key: Tensor, value: Tensor, time: Tensor) -> Tensor:
         """See the class."""
         e_grid = self.embed_denoiser(pad_to_multiple(embedding, self.token_size, self.token_size))
         grid = list(e_grid.shape[2:])
+        basis = hartley_basis(grid, e_grid.device)
         e = e_grid.flatten(2).transpose(1, 2)  # (N, T, C)
         c = tokens
         first = True
         for module1, module2 in zip(self.condition_from_denoiser, self.denoiser_from_condition):  # noqa: B905
             if not first:
-                key, value = module1.project(c, grid)  # type: ignore[operator]
+                key, value = module1.project(c, basis)  # type: ignore[operator]
             first = False
-            c = c + module1(e, key, value, time, grid, grid)
-            e_key, e_value = module2.project(e, grid)  # type: ignore[operator]
-            c = c + module2(c, e_key, e_value, time, grid, grid)
+            c = c + module1(e, key, value, time, basis)
+            e_key, e_value = module2.project(e, basis)  # type: ignore[operator]
+            c = c + module2(c, e_key, e_value, time, basis)
         update = self.unembed(c.transpose(1, 2).unflatten(2, grid))
         return embedding + crop_like(update, list(embedding.shape[2:]))

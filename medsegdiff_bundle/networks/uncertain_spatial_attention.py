@@ -14,23 +14,26 @@ class UncertainSpatialAttention(nn.Module):
 
     The Gaussian has one learned mean (an offset in voxels, one number per axis) and one learned variance (voxels
     squared) per channel. It factorises over the axes, so it runs as one short depthwise convolution per axis. The gate
-    depends on neither timestep nor noisy mask and is therefore computed once per image.
+    depends on neither timestep nor noisy mask and is therefore computed once per image. It is one map, but repeated for
+    every channel that it gates: with channels-last, a product with a single channel takes eight times as long.
 
     Args:
         spatial_dims: 2 or 3.
-        in_channels: channels of the anchor feature.
+        in_channels: channels of the anchor feature f_c.
+        out_channels: channels of the denoiser's feature f_d.
         kernel_size: width of the Gaussian's window in voxels; odd.
 
     Shapes:
-        anchor: (N, in_channels, S) -> gate (N, 1, S), in (1, 2)
+        anchor: (N, in_channels, S) -> gate (N, out_channels, S), in (1, 2)
     """
 
-    def __init__(self, spatial_dims: int, in_channels: int, kernel_size: int = 5) -> None:
+    def __init__(self, spatial_dims: int, in_channels: int, out_channels: int, kernel_size: int = 5) -> None:
         super().__init__()
         if kernel_size % 2 == 0 or kernel_size < 1:
             raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}.")
         self.spatial_dims = spatial_dims
         self.in_channels = in_channels
+        self.out_channels = out_channels
         self.radius = kernel_size // 2
         self.mean = nn.Parameter(torch.zeros(spatial_dims, in_channels))
         self.log_variance = nn.Parameter(torch.zeros(in_channels))
@@ -51,12 +54,18 @@ class UncertainSpatialAttention(nn.Module):
             padding = [0] * self.spatial_dims
             padding[axis] = self.radius
             kernel = self.gaussian(axis).reshape(shape).to(blurred.dtype)
-            if self.spatial_dims == 2:
-                blurred = torch.conv2d(blurred, kernel, padding=padding, groups=self.in_channels)
-            else:
-                blurred = torch.conv3d(blurred, kernel, padding=padding, groups=self.in_channels)
+            blurred = self._convolve(blurred, kernel, None, padding, self.in_channels)
         return torch.maximum(blurred.to(anchor.dtype), anchor)
 
     def forward(self, anchor: Tensor) -> Tensor:
         """See the class."""
-        return 1 + torch.sigmoid(self.to_gate(self.soften(anchor)))
+        weight = self.to_gate.weight.expand([self.out_channels] + [-1] * (self.spatial_dims + 1))
+        bias = self.to_gate.bias
+        assert bias is not None  # narrows the type for TorchScript
+        bias = bias.expand(self.out_channels)
+        return 1 + torch.sigmoid(self._convolve(self.soften(anchor), weight, bias, [0] * self.spatial_dims, 1))
+
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], groups: int) -> Tensor:
+        if self.spatial_dims == 2:
+            return torch.conv2d(x, weight, bias, padding=padding, groups=groups)
+        return torch.conv3d(x, weight, bias, padding=padding, groups=groups)

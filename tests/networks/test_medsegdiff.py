@@ -274,7 +274,7 @@ def test_gates_per_anchor_level(levels):
     net = network(num_anchor_levels=levels)
     image, mask = data(net, size=(12, 16))
     features = net.encode(image)
-    assert [tuple(gate.shape) for gate in features.gates] == [(2, 1, 12, 16), (2, 1, 6, 8)][:levels]
+    assert [tuple(gate.shape) for gate in features.gates] == [(2, 4, 12, 16), (2, 6, 6, 8)][:levels]
     without = features._replace(gates=[torch.ones_like(gate) for gate in features.gates])
     same = torch.equal(net.denoise(mask, torch.tensor(1), without), net.denoise(mask, torch.tensor(1), features))
     assert same == (levels == 0)
@@ -399,7 +399,7 @@ def test_bfloat16_has_gradients_everywhere():
         assert parameter.grad.dtype == torch.float32, name
 
 
-def test_spectrum_is_float32_under_autocast():
+def test_filter_is_float32_under_autocast():
     net = network()
     image, mask = data(net)
     masks = []
@@ -409,7 +409,7 @@ def test_spectrum_is_float32_under_autocast():
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         features = net.encode(image)
         output = net.denoise(mask, torch.tensor(4), features)
-    assert features.key.dtype == torch.complex64
+    assert features.key.dtype == torch.bfloat16
     assert masks == [torch.float32] * 4
     assert output.dtype == torch.float32
 

@@ -4,16 +4,13 @@ import pytest
 import torch
 
 from medsegdiff_bundle.networks import SpectralCrossAttention, SpectrumSpaceTransformer
+from medsegdiff_bundle.networks.hartley_transform import hartley_basis
 
-GRIDS = [
-    ([3, 5], [3, 5]),
-    ([4, 6], [4, 6]),
-    ([5, 4], [2, 7]),
-    ([1, 1], [1, 1]),
-    ([3, 2, 5], [3, 2, 5]),
-    ([2, 3, 4], [1, 4, 3]),
-]
-every_grid = pytest.mark.parametrize(("query_grid", "key_grid"), GRIDS)
+every_grid = pytest.mark.parametrize("grid", [[3, 5], [4, 6], [5, 4], [1, 1], [3, 2, 5], [2, 3, 4]])
+
+
+def basis(grid):
+    return hartley_basis(grid, torch.device("cpu"))
 
 
 def attention(dims, **kwargs):
@@ -27,18 +24,10 @@ def attention(dims, **kwargs):
     return module
 
 
-def tokens(query_grid, key_grid, batch=2):
+def tokens(grid, batch=2):
     torch.manual_seed(1)
-    query, context = (torch.randn(batch, torch.Size(grid).numel(), 6) for grid in (query_grid, key_grid))
+    query, context = torch.randn(2, batch, torch.Size(grid).numel(), 6)
     return query, context, torch.randn(batch, 8)
-
-
-def all_pass(module, monkeypatch):
-    def ones(time, query_grid, key_grid):
-        half = torch.Size(query_grid[:-1]).numel() * (query_grid[-1] // 2 + 1)
-        return torch.ones(1, 2, half, torch.Size(key_grid).numel())
-
-    monkeypatch.setattr(module.band_pass_filter, "forward", ones)
 
 
 def dft(grid, inverse=False):
@@ -49,65 +38,64 @@ def dft(grid, inverse=False):
     return torch.polar(torch.ones_like(phase), phase) / len(places) ** 0.5
 
 
-def full_mask(half, query_grid):
-    """Complete a mask over half the query's spectrum by its evenness: (..., half Q, K) -> (..., Q, K)."""
-    n = query_grid[-1]
-    half = half.transpose(-1, -2).unflatten(-1, (*query_grid[:-1], n // 2 + 1))
-    return half[..., [min(k, n - k) for k in range(n)]].flatten(-len(query_grid)).transpose(-1, -2)
-
-
 @every_grid
-def test_all_pass_filter_is_no_filter(query_grid, key_grid, monkeypatch):
-    filtered, plain = attention(len(query_grid)), attention(len(query_grid), num_filter_blocks=0)
+def test_all_pass_filter_is_no_filter(grid, monkeypatch):
+    filtered, plain = attention(len(grid)), attention(len(grid), num_filter_blocks=0)
     plain.load_state_dict({k: v for k, v in filtered.state_dict().items() if "band_pass_filter" not in k})
-    all_pass(filtered, monkeypatch)
-    query, context, time = tokens(query_grid, key_grid)
-    out = [m(query, *m.project(context, key_grid), time, query_grid, key_grid) for m in (filtered, plain)]
+    count = torch.Size(grid).numel()
+    monkeypatch.setattr(filtered.band_pass_filter, "forward", lambda time, grid: torch.ones(1, 2, count, count))
+    query, context, time = tokens(grid)
+    out = [m(query, *m.project(context, basis(grid)), time, basis(grid)) for m in (filtered, plain)]
     torch.testing.assert_close(out[0], out[1], rtol=1e-4, atol=1e-5)
 
 
 @every_grid
-def test_without_a_filter_it_is_plain_attention(query_grid, key_grid):
-    module = attention(len(query_grid), num_filter_blocks=0)
-    query, context, time = tokens(query_grid, key_grid)
-    key, value = module.project(context, key_grid)
+def test_without_a_filter_it_is_plain_attention(grid):
+    module = attention(len(grid), num_filter_blocks=0)
+    query, context, time = tokens(grid)
+    key, value = module.project(context, basis(grid))
     q = module.split_heads(query)
-    affinity = torch.einsum("nhqc,nhkc->nhqk", q, key) / (key.shape[2] * 3) ** 0.5
-    torch.testing.assert_close(module.attend(q, key, value, time, query_grid, key_grid), affinity @ value)
+    attended = torch.einsum("nhqc,nhkc->nhqk", q, key) / (key.shape[2] * 3) ** 0.5 @ value
+    attended = attended.transpose(1, 2).flatten(2)
+    torch.testing.assert_close(module.attend(q, key, value, time, basis(grid)), attended)
     torch.testing.assert_close(key.transpose(1, 2).flatten(2), module.to_key(module.norm_context(context)))
     torch.testing.assert_close(value.transpose(1, 2).flatten(2), module.to_value(module.norm_context(context)))
 
 
 @every_grid
-def test_attention_against_a_dense_fourier_transform(query_grid, key_grid):
+def test_attention_against_a_dense_fourier_transform(grid):
     """M = (F(context) W_k) (F(query) W_q)^T, M' = NBP(M, t), F^-1(M') over both spectra, all dense and in float64."""
-    module = attention(len(query_grid))
-    query, context, time = tokens(query_grid, key_grid)
-    q = module.split_heads(module.to_query(module.norm_query(query)))
-    attended = module.attend(q, *module.project(context, key_grid), time, query_grid, key_grid)
+    module = attention(len(grid))
+    query, context, time = tokens(grid)
+    out = []
+    module.norm_out.register_forward_hook(lambda module, inputs, output: out.append(inputs[0]))
+    module(query, *module.project(context, basis(grid)), time, basis(grid))
+    (attended,) = out
     assert attended.dtype == torch.float32
 
-    def spectrum(x, grid, weight):  # (F(x) W), W after F as in the equation
-        transformed = torch.einsum("ft,ntc->nfc", dft(grid), x.detach().to(torch.complex128))
-        return (transformed @ weight.detach().T.to(torch.complex128)).unflatten(2, (2, 3)).transpose(1, 2)
+    def heads(x):
+        return x.unflatten(2, (2, 3)).transpose(1, 2)
 
-    queries = spectrum(module.norm_query(query), query_grid, module.to_query.weight)
-    keys = spectrum(module.norm_context(context), key_grid, module.to_key.weight)
-    mask = full_mask(module.band_pass_filter(time, query_grid, key_grid), query_grid)
-    filtered = (queries @ keys.transpose(-1, -2)) * mask
-    affinity = dft(query_grid, True) @ filtered @ dft(key_grid, True).T
+    def spectrum(x, weight):  # (F(x) W), W after F as in the equation
+        transformed = torch.einsum("ft,ntc->nfc", dft(grid), x.detach().to(torch.complex128))
+        return heads(transformed @ weight.detach().T.to(torch.complex128))
+
+    queries = spectrum(module.norm_query(query), module.to_query.weight)
+    keys = spectrum(module.norm_context(context), module.to_key.weight)
+    filtered = (queries @ keys.transpose(-1, -2)) * module.band_pass_filter(time, grid)
+    affinity = dft(grid, True) @ filtered @ dft(grid, True).T
     assert affinity.imag.abs().max() < 1e-9  # the mask is even, so a real affinity stays real
-    value = module.split_heads(module.to_value(module.norm_context(context))).double()
-    scale = (value.shape[2] * 3) ** -0.5
-    torch.testing.assert_close(attended.double(), scale * affinity.real @ value, rtol=1e-4, atol=1e-4)
-    unfiltered = q @ module.split_heads(module.to_key(module.norm_context(context))).transpose(-1, -2)
-    assert (affinity.real - unfiltered).abs().max() > 0.01
+    value = heads(module.to_value(module.norm_context(context))).double()
+    expected = ((value.shape[2] * 3) ** -0.5 * affinity.real @ value).transpose(1, 2).flatten(2)
+    torch.testing.assert_close(attended.double(), expected, rtol=1e-4, atol=1e-4)
+    query, key = heads(module.to_query(module.norm_query(query))), heads(module.to_key(module.norm_context(context)))
+    assert (affinity.real - query @ key.transpose(-1, -2)).abs().max() > 0.01
 
 
 def test_module_follows_its_equation():
     """MLP(scale_shift_t(F^-1(M') (context w_v))), without a filter."""
     module = attention(2, num_filter_blocks=0)
-    query, context, time = tokens([3, 4], [3, 4])
+    query, context, time = tokens([3, 4])
     context_normed = torch.nn.functional.layer_norm(context, (6,), module.norm_context.weight, module.norm_context.bias)
     query_normed = torch.nn.functional.layer_norm(query, (6,), module.norm_query.weight, module.norm_query.bias)
     q, k, v = (
@@ -119,16 +107,17 @@ def test_module_follows_its_equation():
     attended = torch.nn.functional.layer_norm(torch.cat(heads, dim=-1) / (12 * 3) ** 0.5, (6,))
     scale, shift = module.scale_shift(torch.nn.functional.silu(time)).chunk(2, dim=1)
     expected = module.mlp(attended * (1 + scale[:, None]) + shift[:, None])
-    actual = module(query, *module.project(context, [3, 4]), time, [3, 4], [3, 4])
+    actual = module(query, *module.project(context, basis([3, 4])), time, basis([3, 4]))
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("num_filter_blocks", [0, 1])
 def test_batch_of_one_serves_many(num_filter_blocks):
     module = attention(2, num_filter_blocks=num_filter_blocks)
-    query, context, time = tokens([3, 4], [3, 4], batch=3)
-    one = module(query, *module.project(context[:1], [3, 4]), time[:1], [3, 4], [3, 4])
-    many = module(query, *module.project(context[:1].repeat(3, 1, 1), [3, 4]), time[:1].repeat(3, 1), [3, 4], [3, 4])
+    query, context, time = tokens([3, 4], batch=3)
+    one = module(query, *module.project(context[:1], basis([3, 4])), time[:1], basis([3, 4]))
+    repeated = module.project(context[:1].repeat(3, 1, 1), basis([3, 4]))
+    many = module(query, *repeated, time[:1].repeat(3, 1), basis([3, 4]))
     torch.testing.assert_close(one, many)
 
 
@@ -148,7 +137,7 @@ def test_transformer_keeps_the_shape(size, token_size, num_blocks):
     grid = [-(-n // token_size) for n in size]
     assert c0.shape == (2, torch.Size(grid).numel(), 6)
     for spectrum in (key, value):
-        assert spectrum.shape == (2, 2, torch.Size(grid).numel(), 3) and spectrum.dtype == torch.complex64
+        assert spectrum.shape == (2, 2, torch.Size(grid).numel(), 3) and spectrum.dtype == torch.float32
     assert module(embedding, c0, key, value, torch.randn(2, 8)).shape == embedding.shape
 
 
@@ -156,12 +145,12 @@ def test_blocks_follow_the_paper():
     """Module 1: query e, key and value c. Module 2: query module 1's result, key and value e. Then the next block."""
     module = transformer(num_blocks=2)
     condition, embedding, time = torch.randn(1, 5, 3, 4), torch.randn(1, 4, 3, 4), torch.randn(1, 8)
-    grid = [3, 4]
+    grid = basis([3, 4])
     e = module.embed_denoiser(embedding).flatten(2).transpose(1, 2)
     c = module.embed_condition(condition).flatten(2).transpose(1, 2)
     for first, second in zip(module.condition_from_denoiser, module.denoiser_from_condition, strict=True):
-        c = c + first(e, *first.project(c, grid), time, grid, grid)
-        c = c + second(c, *second.project(e, grid), time, grid, grid)
+        c = c + first(e, *first.project(c, grid), time, grid)
+        c = c + second(c, *second.project(e, grid), time, grid)
     expected = embedding + module.unembed(c.transpose(1, 2).reshape(1, 6, 3, 4))
     torch.testing.assert_close(module(embedding, *module.prepare(condition), time), expected)
 
@@ -179,13 +168,13 @@ def test_scripted_module_has_the_same_gradients():
     """In every call: the first runs unoptimised, the later ones through TorchScript's own differentiation."""
     module = attention(2)
     scripted = torch.jit.script(copy.deepcopy(module))
-    query, context, time = tokens([3, 4], [3, 4])
+    query, context, time = tokens([3, 4])
     for _ in range(3):
         gradients = []
         for each in (module, scripted):
             each.zero_grad()
-            key, value = (spectrum.detach().requires_grad_() for spectrum in module.project(context, [3, 4]))
-            each(query, key, value, time, [3, 4], [3, 4]).square().sum().backward()
+            key, value = (spectrum.detach().requires_grad_() for spectrum in module.project(context, basis([3, 4])))
+            each(query, key, value, time, basis([3, 4])).square().sum().backward()
             gradients.append([key.grad, value.grad, *(weight.grad for weight in each.parameters())])
         for expected, found in zip(*gradients, strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

@@ -7,7 +7,7 @@ from medsegdiff_bundle.networks import UncertainSpatialAttention
 
 def module(dims=2, channels=3, **kwargs):
     torch.manual_seed(0)
-    return UncertainSpatialAttention(dims, channels, **kwargs)
+    return UncertainSpatialAttention(dims, channels, 4, **kwargs)
 
 
 def set_gaussian(usa, mean=0.0, variance=1.0):
@@ -21,7 +21,8 @@ def set_gaussian(usa, mean=0.0, variance=1.0):
 def test_gate_is_one_map_between_one_and_two(size):
     usa = module(len(size))
     gate = usa(torch.randn(2, 3, *size))
-    assert gate.shape == (2, 1, *size)
+    assert gate.shape == (2, 4, *size)
+    assert (gate == gate[:, :1]).all()
     assert gate.min() > 1 and gate.max() < 2
 
 
@@ -30,7 +31,7 @@ def test_gate_is_one_plus_sigmoid_of_the_softened_feature():
     anchor = torch.randn(2, 3, 7, 6)
     weight, bias = usa.to_gate.weight[0, :, 0, 0], usa.to_gate.bias
     projected = torch.einsum("c,nchw->nhw", weight, usa.soften(anchor)) + bias
-    torch.testing.assert_close(usa(anchor)[:, 0], 1 + torch.sigmoid(projected))
+    torch.testing.assert_close(usa(anchor), (1 + torch.sigmoid(projected))[:, None].expand(-1, 4, -1, -1))
 
 
 @pytest.mark.parametrize("size", [(8, 7), (5, 6, 4)])
