@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from ignite.engine import Engine, Events
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
@@ -26,6 +26,7 @@ class EMAHandler:
         self.network = network
         self.ema_network = ema_network.requires_grad_(False).eval()
         self.decay = decay
+        self._pairs: list[tuple[Tensor, Tensor]] = []  # average and weight, of the run
 
     def attach(self, engine: Engine) -> None:
         """Register at a trainer."""
@@ -35,17 +36,17 @@ class EMAHandler:
     def start(self, engine: Engine) -> None:
         """Take the network's weights as they are."""
         self.ema_network.load_state_dict(self.network.state_dict())
+        averages, weights = ([*net.parameters(), *net.buffers()] for net in (self.ema_network, self.network))
+        self._pairs = list(zip(averages, weights, strict=True))
 
     @torch.no_grad()
     def update(self, engine: Engine) -> None:
         """Move the average towards the network's weights."""
         iteration = engine.state.iteration
         decay = min(self.decay, (1 + iteration) / (10 + iteration))
-        averages, weights = ([*net.parameters(), *net.buffers()] for net in (self.ema_network, self.network))
-        pairs = list(zip(averages, weights, strict=True))
-        floating = [pair for pair in pairs if pair[0].is_floating_point()]
+        floating = [pair for pair in self._pairs if pair[0].is_floating_point()]
         # All at once: one by one, a GPU would wait for each of some hundred small operators to be started.
         get_ema_multi_avg_fn(decay)(*map(list, zip(*floating, strict=True)), None)
-        for average, weight in pairs:
+        for average, weight in self._pairs:
             if not average.is_floating_point():
                 average.copy_(weight)

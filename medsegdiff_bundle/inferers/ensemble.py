@@ -16,6 +16,7 @@ from monai.networks.schedulers import Scheduler
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from .memory import return_freed_memory
 from .sampling import MemberSampler
 from .windows import blend_windows, window_starts
 
@@ -177,6 +178,8 @@ class EnsembleInferer(Inferer):
                     raise
                 logger.warning("Out of memory with one member: starting again with windows of %s voxels.", smaller)
                 roi = smaller
+        if roi is not None and image.device.type == "cpu":
+            return_freed_memory()  # an image in windows is a large one, and what comes next may need room for it
         return MetaTensor(members).copy_meta_from(inputs) if isinstance(inputs, MetaTensor) else members
 
     def _compile(self, network: Any) -> Callable[..., Tensor] | None:

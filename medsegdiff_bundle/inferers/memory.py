@@ -26,19 +26,32 @@ def tune_allocator() -> bool:
 
     By default glibc maps every large tensor anew and returns it to the system when it is freed, so each operator on the
     CPU begins with a page fault per 4 kB. Here large blocks come from the heap, which only grows. The results are the
-    same; `docs/speed.md` has the gain. It costs memory: the process stays as large as it ever was. Call it before the
-    work; from JSON as a component that the inferer names in `_requires_`.
+    same; `docs/speed.md` has the gain. It costs memory: the process stays as large as it ever was, until
+    `return_freed_memory`. Call it before the work; from JSON as a component that the inferer names in `_requires_`.
 
     Returns:
         Whether the settings were accepted; False where the C library is not glibc.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = _c_library("mallopt")
     if mallopt is None:
         return False
     settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, 64 * 2**20))  # -1: never trim
     return all([mallopt(parameter, value) == 1 for parameter, value in settings])
+
+
+def return_freed_memory() -> None:
+    """Let the C library give back to the system what it keeps of freed tensors; nothing where it is not glibc.
+
+    After `tune_allocator` only this does. The next tensors begin with page faults again.
+    """
+    malloc_trim = _c_library("malloc_trim")
+    if malloc_trim is not None:
+        malloc_trim(0)
+
+
+def _c_library(name: str) -> Any:
+    """A function of the C library, or None where it is not there."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None
 
 
 def free_memory(device: torch.device) -> int | None:

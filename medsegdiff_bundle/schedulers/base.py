@@ -141,7 +141,7 @@ class DiffusionScheduler(Scheduler, ABC):
             x_t, in shape and dtype of the inputs.
 
         Raises:
-            ValueError: timesteps are not integers, out of range, or neither one nor N.
+            ValueError: timesteps are not integers, on a CPU out of range, or neither one nor N.
         """
         signal, spread = self._signal_and_spread(timesteps, original_samples)
         noisy = signal * _at_least_float32(original_samples) + spread * _at_least_float32(noise)
@@ -256,9 +256,8 @@ class DiffusionScheduler(Scheduler, ABC):
             raise ValueError(f"timesteps must be integers, got {t.dtype}.")
         if t.numel() != 1 and t.shape != sample.shape[:1]:
             raise ValueError(f"timesteps must be one or {sample.shape[0]}, got shape {(*t.shape,)}.")
-        # While a CUDA graph is captured, and on tensors without values, nobody can look.
-        readable = not (t.is_meta or (t.is_cuda and torch.cuda.is_current_stream_capturing()))
-        if readable and (t.min() < 0 or t.max() >= self.num_train_timesteps):
+        # A look at a GPU would wait for it in every training step, and while a CUDA graph is captured nobody can look.
+        if t.device.type == "cpu" and (t.min() < 0 or t.max() >= self.num_train_timesteps):
             raise ValueError(f"timesteps must be in [0, {self.num_train_timesteps - 1}], got {t.tolist()}.")
         alpha_bar = self.alphas_cumprod.to(sample.device)[t.long()]
         alpha_bar = unsqueeze_right(alpha_bar.to(torch.promote_types(alpha_bar.dtype, sample.dtype)), sample.ndim)
