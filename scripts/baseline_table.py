@@ -87,6 +87,29 @@ def measure(prediction: Tensor, label: Tensor, num_classes: int, spacing: list[f
     )
 
 
+def dice_per_case(values: Tensor) -> Tensor:
+    """Mean Dice over the classes, (N,), of the measures of the cases, (N, 3, K - 1)."""
+    return values[:, 0].nanmean(dim=1)
+
+
+def row(name: str, values: Tensor, first: Tensor, cost: list[str]) -> str:
+    """A line of the table: of the measures (N, 3, K - 1), the mean Dice of the first line (N,), and the last cells."""
+    missed = int(values[:, 1].isinf().sum())
+    dice, distance, surface_dice = torch.where(values.isinf(), torch.nan, values).nanmean(dim=0)
+    cells = [name, " / ".join(f"{value:.4f}" for value in dice), f"{dice.mean():.4f}"]
+    cells += [spread(dice_per_case(values) - first, 4, "+")]
+    cells += [" / ".join(f"{value:.2f}" for value in distance), str(missed)]
+    cells += [" / ".join(f"{value:.4f}" for value in surface_dice)]
+    return f"| {' | '.join(cells + cost)} |"
+
+
+def cost(name: str, network: Any, checkpoint: Path, seconds: float) -> list[str]:
+    """The last cells of a line: parameters, steps and minutes of the training, and seconds per case."""
+    counted = network.condition_model if ", anchor" in name else network
+    parameters = sum(weight.numel() for weight in counted.parameters())
+    return [f"{parameters / 1e6:.2f} M", *budget(checkpoint), f"{seconds:.3f}"]
+
+
 def main() -> None:
     """Print the table."""
     options = arguments()
@@ -130,26 +153,14 @@ def main() -> None:
                 ]
         for name in values:
             stacked = torch.stack(values[name])  # (cases, measures, classes)
-            missed = int(stacked[:, 1].isinf().sum())
-            means = torch.where(stacked.isinf(), torch.nan, stacked).nanmean(dim=0)
-            dice = stacked[:, 0].nanmean(dim=1)
-            first = dice if first is None else first
-            cells = [" / ".join(f"{value:.4f}" for value in means[0]), f"{means[0].mean():.4f}"]
-            cells += [spread(dice - first, 4, "+")]
-            cells += [" / ".join(f"{value:.2f}" for value in means[1]), str(missed)]
-            cells += [" / ".join(f"{value:.4f}" for value in means[2])]
-            if name == TOGETHER:
-                cells += [""] * 4
-            else:
-                counted = network.condition_model if ", anchor" in name else network
-                cells += [f"{sum(weight.numel() for weight in counted.parameters()) / 1e6:.2f} M", *budget(checkpoint)]
-                cells += [f"{seconds[name] / len(stacked):.3f}"]
-            table.append(f"| {name} | {' | '.join(cells)} |")
+            first = dice_per_case(stacked) if first is None else first
+            spent = [""] * 4 if name == TOGETHER else cost(name, network, checkpoint, seconds[name] / len(stacked))
+            table.append(row(name, stacked, first, spent))
     each = " / ".join(class_names)
     columns = f"network, Dice {each}, mean Dice, minus the first, HD95 {each}, missed, surface Dice {each}, parameters"
     print(f"| {columns.replace(', ', ' | ')} | steps | minutes | s per case |\n{'|---' * 11}|")
     print("\n".join(table))
-    print_left_out(dice)
+    print_left_out(dice_per_case(stacked))
     if options.csv is not None:
         with open(options.csv, "w", newline="") as file:
             csv.writer(file).writerows([["network", "case", "class", *MEASURES], *lines])
