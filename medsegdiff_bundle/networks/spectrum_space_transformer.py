@@ -19,7 +19,7 @@ class SpectralCrossAttention(nn.Module):
         out = MLP(scale_shift_t(F^-1(M') (context w_v)))
 
     W_k and W_q are real, so they commute with the Fourier transform F over the token grid. M is then the spectrum of
-    the affinity map, over the frequencies of both grids, and F^-1 runs over both. There is no softmax, as in the
+    the affinity map, over the frequencies of query and context, and F^-1 runs over both. There is no softmax, as in the
     equation. With an all-pass filter F and F^-1 cancel, which is also how the module runs without a filter. NBP knows
     only absolute frequencies, so F may be the Hartley transform: see `hartley_transform.py`.
 
@@ -39,7 +39,6 @@ class SpectralCrossAttention(nn.Module):
         self, spatial_dims: int, embed_dim: int, num_heads: int, time_dim: int, num_filter_blocks: int
     ) -> None:
         super().__init__()
-        self.spatial_dims = spatial_dims
         self.num_heads = num_heads
         self.norm_query = nn.LayerNorm(embed_dim)
         self.norm_context = nn.LayerNorm(embed_dim)
@@ -65,7 +64,8 @@ class SpectralCrossAttention(nn.Module):
             basis: of its token grid, from `hartley_basis`.
 
         Returns:
-            key and value, each (N, heads, T, C / heads): spectra over the grid; without a filter of the tokens.
+            key and value, each (N, heads, T, C / heads): of the spectrum over the grid, or without a filter of the
+            tokens.
         """
         context = self._spectrum(self.norm_context(context), basis)
         return self.split_heads(self.to_key(context)), self.split_heads(self.to_value(context))
