@@ -84,12 +84,11 @@ def staple(members: Tensor, num_classes: int = 2, max_iterations: int = 10_000) 
 
     classes = torch.arange(num_classes, device=members.device).view(-1, 1)
     one_hot = (votes.unsqueeze(1) == classes).double()  # (E, K, N)
-    shares = one_hot.mean(0)  # (K, N)
-    counts = counts.double()
-    log_prior = ((shares @ counts) / counts.sum()).log().unsqueeze(1)  # (K, 1)
-    start = None if num_classes == 2 or num_members <= 2 else _majority_start(one_hot, counts)
+    ballots = one_hot.sum(0)  # (K, N)
     one_hot = one_hot.flatten(0, 1)  # (E*K, N)
+    counts = counts.double()
     weighted = (one_hot * counts).T  # (N, E*K)
+    log_prior = (weighted.sum(0).view(num_members, num_classes).mean(0) / counts.sum()).log().unsqueeze(1)  # (K, 1)
 
     def expectation(theta: Tensor) -> Tensor:
         """Posterior (K, N) of the patterns, from theta (K, E*K), probability of each vote given each truth."""
@@ -101,7 +100,10 @@ def staple(members: Tensor, num_classes: int = 2, max_iterations: int = 10_000) 
         # Every member votes once per pixel, so the votes of any one member add up to the pixels of each class.
         return joint / joint[:, :num_classes].sum(1, keepdim=True).clamp_min(TINY)
 
-    theta = maximisation(shares) if start is None else start
+    if num_classes == 2 or num_members <= 2:
+        theta = maximisation(ballots / num_members)
+    else:
+        theta = _majority_start(ballots, weighted)
     tolerance = BINARY_TOLERANCE if num_classes == 2 else MULTI_CLASS_TOLERANCE
     for iterations in range(1, max_iterations + 1):  # noqa: B007
         previous, theta = theta, maximisation(expectation(theta))
@@ -186,7 +188,7 @@ def _encode(members: Tensor, num_classes: int) -> Tensor:
     return codes
 
 
-def _majority_start(one_hot: Tensor, counts: Tensor) -> Tensor:
+def _majority_start(ballots: Tensor, weighted: Tensor) -> Tensor:
     """Start EM for several classes from the majority vote, exactly as ITK's `MultiLabelSTAPLEImageFilter` does.
 
     ITK gives a tied vote the label K, which is one beyond the last column of the confusion matrix and so falls on the
@@ -194,19 +196,18 @@ def _majority_start(one_hot: Tensor, counts: Tensor) -> Tensor:
     start, and keeping it makes every later step equal to ITK's. ITK also normalises the start by vote, not by truth.
 
     Args:
-        one_hot: votes of the patterns, (E, K, N).
-        counts: pixels of each pattern, (N,).
+        ballots: number of members for each class in each pattern, (K, N).
+        weighted: votes of each member in each pattern, times the pattern's pixels, (N, E*K).
 
     Returns:
         (K, E*K), weight of each vote for each truth.
     """
-    ballots = one_hot.sum(0)  # (K, N)
-    elected = (ballots == ballots.amax(0)).double()
+    num_classes = len(ballots)
+    elected = ballots == ballots.amax(0)
     tied = elected.sum(0) > 1  # (N,)
-    joint = torch.einsum("evn,tn->evt", one_hot, elected * (counts * ~tied))
-    joint[:, 1:, 0] += (one_hot @ (counts * tied))[:, :-1]
-    start = joint / joint.sum(2, keepdim=True).clamp_min(TINY)  # (E, K, K)
-    return start.flatten(0, 1).T.contiguous()
+    joint = ((elected & ~tied).double() @ weighted).view(num_classes, -1, num_classes)  # truth, member, vote
+    joint[0, :, 1:] += (tied.double() @ weighted).view(-1, num_classes)[:, :-1]
+    return (joint / joint.sum(0).clamp_min(TINY)).flatten(1)
 
 
 def _performance(theta: Tensor, mass: Tensor) -> tuple[Tensor, Tensor, Tensor]:
