@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import reduce
 from string import Template
 from typing import Any
 
@@ -72,13 +73,13 @@ def ensemble_statistics(
             "volume": of_fused,
             "member_volumes": each,
             **_spread(counts[label - 1, :-1], scale, overlaps[label - 1]),
-            "mean_uncertainty": _mean(uncertainty, (fused == label) | (members == label).any(0)),
+            "mean_uncertainty": _mean(uncertainty, (labels == label for labels in (fused, *members))),
         }
     return {
         "unit": "pixels" if voxel_volume is None else "ml",
         "ensemble_size": len(members),
         "coverage": COVERAGE,
-        "mean_uncertainty": _mean(uncertainty, (fused > 0) | (members > 0).any(0)),
+        "mean_uncertainty": _mean(uncertainty, (labels > 0 for labels in (fused, *members))),
         "structures": structures,
     }
 
@@ -98,8 +99,11 @@ def _spread(counts: Tensor, scale: float, overlaps: Tensor) -> dict[str, Any]:
     }
 
 
-def _mean(values: Tensor, chosen: Tensor) -> float | None:
-    return values[chosen].double().mean().item() if chosen.any() else None
+def _mean(values: Tensor, masks: Iterable[Tensor]) -> float | None:
+    """Mean of the voxels that any of some masks marks; one mask at a time, as all of a large volume take gigabytes."""
+    marked = reduce(torch.Tensor.logical_or_, masks)
+    count = int(marked.sum())
+    return (values * marked).sum(dtype=torch.float64).item() / count if count > 0 else None
 
 
 def html_report(

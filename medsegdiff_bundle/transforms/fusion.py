@@ -79,7 +79,9 @@ def vote_labels(labels: Tensor, num_classes: int) -> Tensor:
     fused = torch.zeros_like(labels[0])
     most = torch.zeros(labels.shape[1:], dtype=torch.int16, device=labels.device)
     for label in range(num_classes):
-        votes = (labels == label).sum(0, dtype=torch.int16)
-        fused[votes > most] = label
+        votes = torch.zeros_like(most)
+        for member in labels:
+            votes += member == label
+        fused.masked_fill_(votes > most, label)  # indexing by a mask would list the places of all voxels
         most = torch.maximum(votes, most)
     return fused

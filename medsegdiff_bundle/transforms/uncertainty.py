@@ -60,13 +60,17 @@ class EnsembleUncertaintyd(Ensembled):
         stacked: Any = super().__call__(d)[self.output_key]  # (E, K, ...) or (E, 1, ...)
         shape = stacked.shape[2:]
         # A part at a time: sure votes of labels, and the copies on the way, are many times the size of the map.
-        maps: dict[str, list[Tensor]] = {name: [] for name in self.methods}
-        for part in stacked.flatten(2).split(CHUNK, 2):
-            probabilities = self._probabilities(part)
+        maps: dict[str, Tensor] = {}
+        voxels = stacked.flatten(2)
+        for start in range(0, voxels.shape[2], CHUNK):
+            probabilities = self._probabilities(voxels[..., start : start + CHUNK])
             for name in self.methods:
-                maps[name].append(MAPS[name](probabilities))
+                values = MAPS[name](probabilities)
+                if name not in maps:
+                    maps[name] = values.new_empty(*values.shape[:-1], voxels.shape[2])
+                maps[name][..., start : start + CHUNK] = values
         for name, output_key in zip(self.methods, self.output_keys, strict=True):
-            d[output_key] = like_members(torch.cat(maps[name], -1).reshape(-1, *shape), d[self.keys[0]])
+            d[output_key] = like_members(maps[name].reshape(-1, *shape), d[self.keys[0]])
         return d
 
     def _probabilities(self, members: Tensor) -> Tensor:
