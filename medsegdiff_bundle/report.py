@@ -103,7 +103,7 @@ def _mean(values: Tensor, masks: Iterable[Tensor]) -> float | None:
     """Mean of the voxels that any of some masks marks; one mask at a time, as all of a large volume take gigabytes."""
     marked = reduce(torch.Tensor.logical_or_, masks)
     count = int(marked.sum())
-    return (values * marked).sum(dtype=torch.float64).item() / count if count > 0 else None
+    return torch.where(marked, values, 0.0).sum(dtype=torch.float64).item() / count if count > 0 else None
 
 
 def html_report(

@@ -92,15 +92,15 @@ def dice_per_case(values: Tensor) -> Tensor:
     return values[:, 0].nanmean(dim=1)
 
 
-def row(name: str, values: Tensor, first: Tensor, cost: list[str]) -> str:
-    """A line of the table: of the measures (N, 3, K - 1), the mean Dice of the first line (N,), and the last cells."""
+def row(name: str, values: Tensor, first: Tensor, last: list[str]) -> str:
+    """A line of the table: of measures (N, 3, K - 1), the mean Dice of the first line (N,), and the `last` cells."""
     missed = int(values[:, 1].isinf().sum())
     dice, distance, surface_dice = torch.where(values.isinf(), torch.nan, values).nanmean(dim=0)
     cells = [name, " / ".join(f"{value:.4f}" for value in dice), f"{dice.mean():.4f}"]
     cells += [spread(dice_per_case(values) - first, 4, "+")]
     cells += [" / ".join(f"{value:.2f}" for value in distance), str(missed)]
     cells += [" / ".join(f"{value:.4f}" for value in surface_dice)]
-    return f"| {' | '.join(cells + cost)} |"
+    return f"| {' | '.join(cells + last)} |"
 
 
 def cost(name: str, network: Any, checkpoint: Path, seconds: float) -> list[str]:
