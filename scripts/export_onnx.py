@@ -111,7 +111,7 @@ def export(network: MedSegDiff, spatial_dims: int, folder: Path) -> None:
     """Write encoder.onnx and denoiser.onnx.
 
     The tracing exporter is used, because `torch.export` takes minutes over the arithmetic of free sizes. What tracing
-    could get wrong, a size that became a constant, is what `check` looks for.
+    could get wrong, a size that became a constant, is what `check` looks for. The network is in evaluation mode.
 
     Raises:
         ValueError: tokens are larger than a voxel of the deepest level.
@@ -119,7 +119,6 @@ def export(network: MedSegDiff, spatial_dims: int, folder: Path) -> None:
     transformer = network.denoiser.transformer
     if transformer is not None and transformer.token_size != 1:
         raise ValueError(f"Only a network of token_size 1 can be exported, got {transformer.token_size}.")
-    network = network.eval()
     image, mask = random_inputs(network, [3, 4, 5][:spatial_dims], 2)
     encoder = Encoder(network)
     with torch.no_grad():
@@ -166,7 +165,7 @@ def check(network: MedSegDiff, spatial_dims: int, folder: Path) -> float:
     for grid, members, timestep in (((6, 2, 3), 1, 999), ((5, 7, 4), 3, 400)):
         image, mask = random_inputs(network, grid[:spatial_dims], members)
         with torch.no_grad():
-            expected = network.eval().denoise(mask, torch.tensor(timestep), network.encode(image)).numpy()
+            expected = network.denoise(mask, torch.tensor(timestep), network.encode(image)).numpy()
         outputs = encoder.run(None, {"image": image.numpy()})
         features = {entry.name: value for entry, value in zip(encoder.get_outputs(), outputs, strict=True)}
         inputs = {"mask": mask.numpy(), "timestep": np.array([timestep]), **features}

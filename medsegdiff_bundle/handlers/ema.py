@@ -26,7 +26,8 @@ class EMAHandler:
         self.network = network
         self.ema_network = ema_network.requires_grad_(False).eval()
         self.decay = decay
-        self._pairs: list[tuple[Tensor, Tensor]] = []  # average and weight, of the run
+        self._floating: list[list[Tensor]] = []  # the averages, and the weights that they follow, of the run
+        self._copied: list[tuple[Tensor, Tensor]] = []  # average and weight of whole numbers, such as counters
 
     def attach(self, engine: Engine) -> None:
         """Register at a trainer."""
@@ -37,16 +38,17 @@ class EMAHandler:
         """Take the network's weights as they are."""
         self.ema_network.load_state_dict(self.network.state_dict())
         averages, weights = ([*net.parameters(), *net.buffers()] for net in (self.ema_network, self.network))
-        self._pairs = list(zip(averages, weights, strict=True))
+        pairs = list(zip(averages, weights, strict=True))
+        floating = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._floating = [list(each) for each in zip(*floating, strict=True)]
+        self._copied = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     @torch.no_grad()
     def update(self, engine: Engine) -> None:
         """Move the average towards the network's weights."""
         iteration = engine.state.iteration
         decay = min(self.decay, (1 + iteration) / (10 + iteration))
-        floating = [pair for pair in self._pairs if pair[0].is_floating_point()]
         # All at once: one by one, a GPU would wait for each of some hundred small operators to be started.
-        get_ema_multi_avg_fn(decay)(*map(list, zip(*floating, strict=True)), None)
-        for average, weight in self._pairs:
-            if not average.is_floating_point():
-                average.copy_(weight)
+        get_ema_multi_avg_fn(decay)(*self._floating, None)
+        for average, weight in self._copied:
+            average.copy_(weight)

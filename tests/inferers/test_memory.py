@@ -53,6 +53,12 @@ def small_network():
     return MedSegDiff(2, 1, 3, channels=(4, 6), num_heads=2, num_anchor_levels=1).eval()
 
 
+def printed(code):
+    """Words that some lines of Python print in a process of their own."""
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+
+
 # Members per batch
 
 
@@ -160,10 +166,7 @@ def faults():
 
 print(faults(), tune_allocator(), faults())
 """
-    command = [sys.executable, "-c", code]
-    before, accepted, after = subprocess.run(
-        command, cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout.split()
+    before, accepted, after = printed(code)
     assert accepted == "True" and 10 * int(after) < int(before)
 
 
@@ -192,9 +195,7 @@ before = resident()
 inferer(torch.zeros(1, 1, 20, 20), network)
 print(before - resident() > 150 * 2**20)
 """
-    command = [sys.executable, "-c", code]
-    output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
-    assert output == [str(roi_size is not None)]
+    assert printed(code) == [str(roi_size is not None)]
 
 
 # Out of memory
