@@ -6,29 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-def absolute_frequencies(grid: list[int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Coordinates of a discrete spectrum, in the order of `hartley_transform` and of `torch.fft.fftn`.
-
-    Only the absolute frequency counts: a filter that is even in every frequency keeps a real map real. So most entries
-    of a spectrum share their coordinates with others, and a filter need be computed for the distinct ones only.
-
-    Args:
-        grid: sizes of the token grid.
-        device: where to put the result.
-
-    Returns:
-        distinct coordinates (U, len(grid)), 0 (constant) to 1 (Nyquist), and for each entry of the spectrum the index
-        of its coordinates.
-    """
-    axes: list[Tensor] = []
-    index = torch.zeros(1, dtype=torch.long, device=device)
-    for size in grid:
-        distinct = size // 2 + 1
-        axes.append(2 * torch.arange(distinct, device=device) / size)
-        place = torch.arange(size, device=device)
-        index = (index.unsqueeze(1) * distinct + torch.minimum(place, size - place)).flatten()
-    return torch.stack(torch.meshgrid(axes, indexing="ij"), dim=-1).reshape(-1, len(grid)), index
+from .hartley_transform import TokenGrid
 
 
 class NeuralBandPassFilter(nn.Module):
@@ -48,7 +26,7 @@ class NeuralBandPassFilter(nn.Module):
         hidden_dim: width of the blocks.
 
     Shapes:
-        time: (N or 1, time_dim), grid: sizes of the token grid of query and key, T tokens
+        time: (N or 1, time_dim), grid: of the T tokens of query and of key
         -> (N or 1, num_heads, T, T), frequencies of the query, then of the key; float32 in (0, 1)
     """
 
@@ -66,14 +44,13 @@ class NeuralBandPassFilter(nn.Module):
         # Begin close to all-pass: sigmoid(2) = 0.88, with a gradient that is still large enough to learn from.
         nn.init.constant_(self.head.bias, 2.0)
 
-    def forward(self, time: Tensor, grid: list[int]) -> Tensor:
+    def forward(self, time: Tensor, grid: TokenGrid) -> Tensor:
         """See the class."""
-        coordinates, index = absolute_frequencies(grid, time.device)  # (U, dims), (T,)
-        distinct = coordinates.shape[0]
+        distinct = grid.coordinates.shape[0]
         pairs = torch.cat(
             [
-                coordinates.unsqueeze(1).expand(-1, distinct, -1),
-                coordinates.unsqueeze(0).expand(distinct, -1, -1),
+                grid.coordinates.unsqueeze(1).expand(-1, distinct, -1),
+                grid.coordinates.unsqueeze(0).expand(distinct, -1, -1),
             ],
             dim=-1,
         )
@@ -83,4 +60,4 @@ class NeuralBandPassFilter(nn.Module):
             scale, shift = to_scale_shift(time)[:, None, None, :].chunk(2, dim=-1)
             h = F.relu(norm(conv(h)) * (1 + scale) + shift)  # (N, U, U, hidden_dim)
         mask = torch.sigmoid(self.head(h).float()).permute(0, 3, 1, 2)
-        return mask.index_select(2, index).index_select(3, index)
+        return mask.index_select(2, grid.lookup).index_select(3, grid.lookup)

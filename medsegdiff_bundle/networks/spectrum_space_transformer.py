@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
-from .hartley_transform import hartley_basis, hartley_transform
+from .hartley_transform import TokenGrid, hartley_transform, token_grid
 from .layers import crop_like, pad_to_multiple, upsampling
 from .neural_band_pass_filter import NeuralBandPassFilter
 
@@ -31,7 +31,7 @@ class SpectralCrossAttention(nn.Module):
         num_filter_blocks: R of the NBP filter; 0 switches the filter off.
 
     Shapes:
-        query: (N, T, C), T tokens on the grid of `basis`; key, value: see `project`; time: (N or 1, time_dim)
+        query: (N, T, C), T tokens on the grid; key, value: see `project`; time: (N or 1, time_dim)
         -> (N, T, C)
     """
 
@@ -56,21 +56,21 @@ class SpectralCrossAttention(nn.Module):
         """(N, T, C) -> (N, heads, T, C / heads)."""
         return tokens.unflatten(2, [self.num_heads, -1]).transpose(1, 2)
 
-    def project(self, context: Tensor, basis: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def project(self, context: Tensor, grid: TokenGrid) -> tuple[Tensor, Tensor]:
         """Key and value of a context, which depend on neither timestep nor query.
 
         Args:
             context: (N, T, C).
-            basis: of its token grid, from `hartley_basis`.
+            grid: of its tokens.
 
         Returns:
             key and value, each (N, heads, T, C / heads): of the spectrum over the grid, or without a filter of the
             tokens.
         """
-        context = self._spectrum(self.norm_context(context), basis)
+        context = self._spectrum(self.norm_context(context), grid)
         return self.split_heads(self.to_key(context)), self.split_heads(self.to_value(context))
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, time: Tensor, basis: list[Tensor]) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, time: Tensor, grid: TokenGrid) -> Tensor:
         """F^-1(M') (context w_v) of the class's equation.
 
         F^-1 runs over the frequencies of the query and of the context. The second is linear and stands next to the
@@ -81,7 +81,7 @@ class SpectralCrossAttention(nn.Module):
             key: as `project` returns it.
             value: as `project` returns it.
             time: (N or 1, time_dim).
-            basis: of the token grid, from `hartley_basis`.
+            grid: of the tokens.
 
         Returns:
             (N, T, C).
@@ -90,18 +90,18 @@ class SpectralCrossAttention(nn.Module):
         if self.band_pass_filter is None:
             return (query @ (key.transpose(-1, -2) @ value)).transpose(1, 2).flatten(2)
         spectrum = query @ key.transpose(-1, -2)  # M (N, heads, T, T)
-        mask = self.band_pass_filter(time, [matrix.shape[0] for matrix in basis])
+        mask = self.band_pass_filter(time, grid)
         attended = (spectrum * mask.to(spectrum.dtype)) @ value
-        return self._spectrum(attended.transpose(1, 2).flatten(2), basis)
+        return self._spectrum(attended.transpose(1, 2).flatten(2), grid)
 
-    def _spectrum(self, tokens: Tensor, basis: list[Tensor]) -> Tensor:
+    def _spectrum(self, tokens: Tensor, grid: TokenGrid) -> Tensor:
         """F, or F^-1, which is the same: (N, T, C). Without a filter they would cancel and are left out."""
-        return tokens if self.band_pass_filter is None else hartley_transform(tokens, basis)
+        return tokens if self.band_pass_filter is None else hartley_transform(tokens, grid)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, time: Tensor, basis: list[Tensor]) -> Tensor:
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, time: Tensor, grid: TokenGrid) -> Tensor:
         """See the class."""
-        query = self.split_heads(self.to_query(self._spectrum(self.norm_query(query), basis)))
-        attended = self.attend(query, key, value, time, basis)
+        query = self.split_heads(self.to_query(self._spectrum(self.norm_query(query), grid)))
+        attended = self.attend(query, key, value, time, grid)
         scale, shift = self.scale_shift(F.silu(time)).unsqueeze(1).chunk(2, dim=-1)
         return self.mlp(self.norm_out(attended) * (1 + scale) + shift)
 
@@ -169,26 +169,26 @@ class SpectrumSpaceTransformer(nn.Module):
         Returns:
             tokens c0 (N, T, C), and key and value of the first block's module 1, see `SpectralCrossAttention.project`.
         """
-        grid = self.embed_condition(pad_to_multiple(condition, self.token_size, self.token_size))
-        tokens = grid.flatten(2).transpose(1, 2)
-        basis = hartley_basis(list(grid.shape[2:]), grid.device)
-        key, value = self.condition_from_denoiser[0].project(tokens, basis)  # type: ignore[operator]
+        c_grid = self.embed_condition(pad_to_multiple(condition, self.token_size, self.token_size))
+        tokens = c_grid.flatten(2).transpose(1, 2)
+        grid = token_grid(list(c_grid.shape[2:]), c_grid.device)
+        key, value = self.condition_from_denoiser[0].project(tokens, grid)  # type: ignore[operator]
         return tokens, key, value
 
     def forward(self, embedding: Tensor, tokens: Tensor, key: Tensor, value: Tensor, time: Tensor) -> Tensor:
         """See the class."""
         e_grid = self.embed_denoiser(pad_to_multiple(embedding, self.token_size, self.token_size))
-        grid = list(e_grid.shape[2:])
-        basis = hartley_basis(grid, e_grid.device)
+        sizes = list(e_grid.shape[2:])
+        grid = token_grid(sizes, e_grid.device)
         e = e_grid.flatten(2).transpose(1, 2)  # (N, T, C)
         c = tokens
         first = True
         for module1, module2 in zip(self.condition_from_denoiser, self.denoiser_from_condition):  # noqa: B905
             if not first:
-                key, value = module1.project(c, basis)  # type: ignore[operator]
+                key, value = module1.project(c, grid)  # type: ignore[operator]
             first = False
-            c = c + module1(e, key, value, time, basis)
-            e_key, e_value = module2.project(e, basis)  # type: ignore[operator]
-            c = c + module2(c, e_key, e_value, time, basis)
-        update = self.unembed(c.transpose(1, 2).unflatten(2, grid))
+            c = c + module1(e, key, value, time, grid)
+            e_key, e_value = module2.project(e, grid)  # type: ignore[operator]
+            c = c + module2(c, e_key, e_value, time, grid)
+        update = self.unembed(c.transpose(1, 2).unflatten(2, sizes))
         return embedding + crop_like(update, list(embedding.shape[2:]))

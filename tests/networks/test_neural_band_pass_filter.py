@@ -3,14 +3,15 @@ import torch
 import torch.nn.functional as F
 
 from medsegdiff_bundle.networks import NeuralBandPassFilter
-from medsegdiff_bundle.networks.neural_band_pass_filter import absolute_frequencies
+from medsegdiff_bundle.networks.hartley_transform import token_grid
 
+CPU = torch.device("cpu")
 GRIDS = [[1, 1], [2, 2], [3, 4], [5, 7], [4, 1], [2, 3, 4], [3, 3, 5], [1, 2, 1]]
 
 
 def table(grid):
     """Coordinates of every entry of a spectrum."""
-    distinct, index = absolute_frequencies(grid, torch.device("cpu"))
+    _, distinct, index = token_grid(grid, CPU)
     assert len(distinct.unique(dim=0)) == len(distinct) == len(index.unique())
     return distinct[index]
 
@@ -48,7 +49,7 @@ def test_frequencies_match_the_order_of_the_fft(grid):
 @pytest.mark.parametrize("num_blocks", [1, 3])
 def test_mask_shape_and_range(grid, num_blocks):
     module = random_filter(len(grid), num_blocks=num_blocks)
-    mask = module(torch.randn(2, 8), grid)
+    mask = module(torch.randn(2, 8), token_grid(grid, CPU))
     assert mask.shape == (2, 3, torch.Size(grid).numel(), torch.Size(grid).numel())
     assert mask.dtype == torch.float32 and mask.min() >= 0 and mask.max() <= 1
     assert mask.std() > 0.01
@@ -56,7 +57,7 @@ def test_mask_shape_and_range(grid, num_blocks):
 
 def test_mask_depends_on_time_head_and_frequency_but_not_on_the_sign():
     module = random_filter(2)
-    a, b = module(torch.randn(2, 8), [5, 4]).unflatten(2, (5, 4)).unflatten(4, (5, 4))
+    a, b = module(torch.randn(2, 8), token_grid([5, 4], CPU)).unflatten(2, (5, 4)).unflatten(4, (5, 4))
     assert (a - b).abs().max() > 0.01
     assert (a[0] - a[1]).abs().max() > 0.01
     assert a.logit().flatten(1).std(dim=1).min() > 0.1  # of each head over the frequencies
@@ -70,7 +71,7 @@ def test_mask_follows_its_equation():
     """Coordinates, R x (conv, LayerNorm, scale and shift by t, ReLU), conv and sigmoid, at one pair of frequencies."""
     module = random_filter(2, num_blocks=2)
     time = torch.randn(1, 8)
-    mask = module(time, [4, 5]).unflatten(2, (4, 5)).unflatten(4, (4, 5))
+    mask = module(time, token_grid([4, 5], CPU)).unflatten(2, (4, 5)).unflatten(4, (4, 5))
     h = torch.tensor([[2 * 1 / 4, 2 * 1 / 5, 2 * 2 / 4, 2 * 2 / 5]])  # frequencies (-1, 1) and (2, -2)
     for conv, norm, scale_shift in zip(module.convs, module.norms, module.scale_shifts, strict=True):
         scale, shift = scale_shift(F.silu(time)).chunk(2, dim=1)
@@ -80,7 +81,7 @@ def test_mask_follows_its_equation():
 
 def test_a_new_filter_lets_most_through():
     torch.manual_seed(0)
-    mask = NeuralBandPassFilter(3, num_heads=4, time_dim=16)(torch.randn(2, 16), [4, 5, 3])
+    mask = NeuralBandPassFilter(3, num_heads=4, time_dim=16)(torch.randn(2, 16), token_grid([4, 5, 3], CPU))
     assert 0.7 < mask.min() and mask.max() < 0.98
 
 
@@ -88,8 +89,8 @@ def test_mask_is_exact_at_its_own_resolution():
     """The filter is a function of frequency: where two grids share a frequency they share the mask."""
     module = random_filter(2)
     time = torch.randn(1, 8)
-    coarse = module(time, [2, 2]).unflatten(2, (2, 2)).unflatten(4, (2, 2))
-    fine = module(time, [4, 4]).unflatten(2, (4, 4)).unflatten(4, (4, 4))
+    coarse = module(time, token_grid([2, 2], CPU)).unflatten(2, (2, 2)).unflatten(4, (2, 2))
+    fine = module(time, token_grid([4, 4], CPU)).unflatten(2, (4, 4)).unflatten(4, (4, 4))
     torch.testing.assert_close(fine[:, :, ::2, ::2, ::2, ::2], coarse)
 
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from medsegdiff_bundle.networks import SpectralCrossAttention, SpectrumSpaceTransformer
-from medsegdiff_bundle.networks.hartley_transform import hartley_basis
+from medsegdiff_bundle.networks.hartley_transform import token_grid
 
 every_grid = pytest.mark.parametrize("grid", [[3, 5], [4, 6], [5, 4], [1, 1], [3, 2, 5], [2, 3, 4]])
 
 
-def basis(grid):
-    return hartley_basis(grid, torch.device("cpu"))
+def spectral(grid):
+    return token_grid(grid, torch.device("cpu"))
 
 
 def attention(dims, **kwargs):
@@ -45,7 +45,7 @@ def test_all_pass_filter_is_no_filter(grid, monkeypatch):
     count = torch.Size(grid).numel()
     monkeypatch.setattr(filtered.band_pass_filter, "forward", lambda time, grid: torch.ones(1, 2, count, count))
     query, context, time = tokens(grid)
-    out = [m(query, *m.project(context, basis(grid)), time, basis(grid)) for m in (filtered, plain)]
+    out = [m(query, *m.project(context, spectral(grid)), time, spectral(grid)) for m in (filtered, plain)]
     torch.testing.assert_close(out[0], out[1], rtol=1e-4, atol=1e-5)
 
 
@@ -53,11 +53,11 @@ def test_all_pass_filter_is_no_filter(grid, monkeypatch):
 def test_without_a_filter_it_is_plain_attention(grid):
     module = attention(len(grid), num_filter_blocks=0)
     query, context, time = tokens(grid)
-    key, value = module.project(context, basis(grid))
+    key, value = module.project(context, spectral(grid))
     q = module.split_heads(query)
     attended = torch.einsum("nhqc,nhkc->nhqk", q, key) / (key.shape[2] * 3) ** 0.5 @ value
     attended = attended.transpose(1, 2).flatten(2)
-    torch.testing.assert_close(module.attend(q, key, value, time, basis(grid)), attended)
+    torch.testing.assert_close(module.attend(q, key, value, time, spectral(grid)), attended)
     torch.testing.assert_close(key.transpose(1, 2).flatten(2), module.to_key(module.norm_context(context)))
     torch.testing.assert_close(value.transpose(1, 2).flatten(2), module.to_value(module.norm_context(context)))
 
@@ -69,7 +69,7 @@ def test_attention_against_a_dense_fourier_transform(grid):
     query, context, time = tokens(grid)
     out = []
     module.norm_out.register_forward_hook(lambda module, inputs, output: out.append(inputs[0]))
-    module(query, *module.project(context, basis(grid)), time, basis(grid))
+    module(query, *module.project(context, spectral(grid)), time, spectral(grid))
     (attended,) = out
     assert attended.dtype == torch.float32
 
@@ -82,7 +82,7 @@ def test_attention_against_a_dense_fourier_transform(grid):
 
     queries = spectrum(module.norm_query(query), module.to_query.weight)
     keys = spectrum(module.norm_context(context), module.to_key.weight)
-    filtered = (queries @ keys.transpose(-1, -2)) * module.band_pass_filter(time, grid)
+    filtered = (queries @ keys.transpose(-1, -2)) * module.band_pass_filter(time, spectral(grid))
     affinity = dft(grid, True) @ filtered @ dft(grid, True).T
     assert affinity.imag.abs().max() < 1e-9  # the mask is even, so a real affinity stays real
     value = heads(module.to_value(module.norm_context(context))).double()
@@ -107,7 +107,7 @@ def test_module_follows_its_equation():
     attended = torch.nn.functional.layer_norm(torch.cat(heads, dim=-1) / (12 * 3) ** 0.5, (6,))
     scale, shift = module.scale_shift(torch.nn.functional.silu(time)).chunk(2, dim=1)
     expected = module.mlp(attended * (1 + scale[:, None]) + shift[:, None])
-    actual = module(query, *module.project(context, basis([3, 4])), time, basis([3, 4]))
+    actual = module(query, *module.project(context, spectral([3, 4])), time, spectral([3, 4]))
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -115,9 +115,9 @@ def test_module_follows_its_equation():
 def test_batch_of_one_serves_many(num_filter_blocks):
     module = attention(2, num_filter_blocks=num_filter_blocks)
     query, context, time = tokens([3, 4], batch=3)
-    one = module(query, *module.project(context[:1], basis([3, 4])), time[:1], basis([3, 4]))
-    repeated = module.project(context[:1].repeat(3, 1, 1), basis([3, 4]))
-    many = module(query, *repeated, time[:1].repeat(3, 1), basis([3, 4]))
+    one = module(query, *module.project(context[:1], spectral([3, 4])), time[:1], spectral([3, 4]))
+    repeated = module.project(context[:1].repeat(3, 1, 1), spectral([3, 4]))
+    many = module(query, *repeated, time[:1].repeat(3, 1), spectral([3, 4]))
     torch.testing.assert_close(one, many)
 
 
@@ -145,7 +145,7 @@ def test_blocks_follow_the_paper():
     """Module 1: query e, key and value c. Module 2: query module 1's result, key and value e. Then the next block."""
     module = transformer(num_blocks=2)
     condition, embedding, time = torch.randn(1, 5, 3, 4), torch.randn(1, 4, 3, 4), torch.randn(1, 8)
-    grid = basis([3, 4])
+    grid = spectral([3, 4])
     e = module.embed_denoiser(embedding).flatten(2).transpose(1, 2)
     c = module.embed_condition(condition).flatten(2).transpose(1, 2)
     for first, second in zip(module.condition_from_denoiser, module.denoiser_from_condition, strict=True):
@@ -173,8 +173,8 @@ def test_scripted_module_has_the_same_gradients():
         gradients = []
         for each in (module, scripted):
             each.zero_grad()
-            key, value = (spectrum.detach().requires_grad_() for spectrum in module.project(context, basis([3, 4])))
-            each(query, key, value, time, basis([3, 4])).square().sum().backward()
+            key, value = (spectrum.detach().requires_grad_() for spectrum in module.project(context, spectral([3, 4])))
+            each(query, key, value, time, spectral([3, 4])).square().sum().backward()
             gradients.append([key.grad, value.grad, *(weight.grad for weight in each.parameters())])
         for expected, found in zip(*gradients, strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
