@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from evaluation import ROOT, shipped_weights
 from monai.bundle import ConfigParser
 
-ROOT = Path(__file__).parent.parent
 NAMES = {
     "hippocampus": "hippocampus_mri_medsegdiff_segmentation",
     "isic": "skin_dermoscopy_medsegdiff_segmentation",
@@ -180,7 +180,7 @@ def package(task: str, output: Path, weights: Path | None = None, url: str | Non
     Args:
         task: one of `NAMES`.
         output: folder of the zip, made if need be.
-        weights: flat state dict; None takes models/model.pt for the hippocampus, models/<task>.pt for others.
+        weights: flat state dict; None takes those that are shipped for the task.
         url: see `move_large_files`.
 
     Returns:
@@ -192,7 +192,7 @@ def package(task: str, output: Path, weights: Path | None = None, url: str | Non
     if task not in NAMES:
         raise ValueError(f"task must be one of {', '.join(NAMES)}, got {task!r}.")
     if weights is None:
-        weights = ROOT / "models" / ("model.pt" if task == "hippocampus" else f"{task}.pt")
+        weights = shipped_weights(None if task == "hippocampus" else task)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / NAMES[task]
         folder.mkdir()
@@ -215,7 +215,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", required=True, help=", ".join(NAMES))
     parser.add_argument("--output", required=True, type=Path, help="folder of the zip")
-    parser.add_argument("--weights", type=Path, help="flat state dict; models/model.pt or models/<task>.pt by default")
+    parser.add_argument("--weights", type=Path, help="flat state dict; what is shipped by default")
     parser.add_argument("--url", help="where you will offer files that are too large for the zoo's repository")
     options = parser.parse_args()
     try:
@@ -225,5 +225,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))  # the network's code, whatever is installed
     main()

@@ -1,6 +1,6 @@
 """Packages of all tasks, and an interpreter that has never seen this repository."""
 
-import importlib.util
+import importlib
 import os
 import subprocess
 import sys
@@ -14,17 +14,11 @@ from monai.bundle import ConfigParser
 ROOT = Path(__file__).parent.parent.parent
 
 
-def load_script(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="session")
 def package():
     """The module scripts/package.py."""
-    return load_script("package")
+    sys.path.insert(0, str(ROOT / "scripts"))  # which takes what scripts share from beside it
+    return importlib.import_module("package")
 
 
 @pytest.fixture(scope="session")
