@@ -3,8 +3,8 @@
     python scripts/onnx_sample.py --model onnx --image image.npy --output result.npz
 
 image.npy holds channels first, (C, H, W) or (C, D, H, W), turned and resized as "preprocessing" in sampler.json says;
-its channels are normalised here. result.npz holds `members` (E, K, ...), each member's probability of each class,
-`labels` (...), the class of the largest mean, and `uncertainty` (...), the entropy of the mean, 0 to 1.
+from the normalisation on this is done here. result.npz holds `members` (E, K, ...), each member's probability of each
+class, `labels` (...), the class of the largest mean, and `uncertainty` (...), the entropy of the mean, 0 to 1.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import itertools
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -27,6 +28,30 @@ def normalize(image: Array) -> Array:
     axes = tuple(range(1, image.ndim))
     deviation = image.std(axis=axes, keepdims=True)
     return (image - image.mean(axis=axes, keepdims=True)) / np.where(deviation == 0, 1, deviation)
+
+
+def prepare(image: Array, preprocessing: list[dict[str, Any]]) -> Array:
+    """The rest of the preprocessing: the normalisation and, where the configuration has one after it, a central crop.
+
+    Args:
+        image: (C, S).
+        preprocessing: of sampler.json.
+
+    Returns:
+        (C, S), S no larger than a crop's `roi_size`.
+
+    Raises:
+        ValueError: something else comes after the normalisation.
+    """
+    image = normalize(image)
+    names = [step["transform"] for step in preprocessing]
+    for step in preprocessing[names.index("NormalizeIntensityd") + 1 :]:
+        if step["transform"] != "CenterSpatialCropd":
+            raise ValueError(f"After the normalisation only a CenterSpatialCropd is known, got {step['transform']}.")
+        starts = [max(size // 2 - edge // 2, 0) for size, edge in zip(image.shape[1:], step["roi_size"], strict=True)]
+        crop = [slice(start, start + edge) for start, edge in zip(starts, step["roi_size"], strict=True)]
+        image = image[(slice(None), *crop)]
+    return image
 
 
 class OnnxSampler:
@@ -159,12 +184,12 @@ def main() -> None:
     options = parser.parse_args()
     sampler = OnnxSampler(options.model)
     classes = sampler.settings["class_names"]
-    image = np.load(options.image)
     members = sampler.settings["ensemble_size"] if options.ensemble_size is None else options.ensemble_size
-    shape = members, sampler.draws, len(classes), *image.shape[1:]
-    noise = np.random.default_rng(options.seed).standard_normal(shape)
     try:
-        samples = sampler(normalize(image), noise.astype(np.float32))
+        image = prepare(np.load(options.image), sampler.settings["preprocessing"])
+        shape = members, sampler.draws, len(classes), *image.shape[1:]
+        noise = np.random.default_rng(options.seed).standard_normal(shape)
+        samples = sampler(image, noise.astype(np.float32))
     except ValueError as error:
         sys.exit(f"onnx_sample.py: {error}")
     mean = samples.mean(axis=0)

@@ -105,8 +105,9 @@ def stage(task: str, weights: Path, folder: Path) -> None:
     for path in [*documents.iterdir(), *(ROOT / "docs").iterdir()]:
         if path.is_file() and path.name in card and not (folder / "docs" / path.name).exists():
             shutil.copy(path, folder / "docs")
-    for path in sorted((documents / "figures").glob("*.png")):
-        if f"figures/{path.name}" in card:
+    pages = [page.read_text() for page in (folder / "docs").glob("*.md")]
+    for path in [*(documents / "figures").glob("*.png"), *(ROOT / "docs" / "figures").glob("*.png")]:
+        if any(f"figures/{path.name}" in page for page in pages):
             (folder / "docs" / "figures").mkdir(exist_ok=True)
             shutil.copy(path, folder / "docs" / "figures")
     project = (ROOT / "pyproject.toml").read_text().replace('readme = "README.md"', 'readme = "docs/README.md"')

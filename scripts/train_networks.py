@@ -6,7 +6,8 @@ left alone, so the same command can be given again. Arguments after `--` go to t
 
     OMP_NUM_THREADS=1 python scripts/train_networks.py --output output/comparison \
         --networks ours dynunet basicunet no_transformer -- --dataset_dir FOLDER --epochs 4
-    python scripts/baseline_table.py --dataset_dir FOLDER --networks output/comparison/*/model.pt
+    python scripts/baseline_table.py --dataset_dir FOLDER --networks \
+        output/comparison/{ours,dynunet,basicunet,no_transformer}/model.pt
 """
 
 from __future__ import annotations

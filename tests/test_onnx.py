@@ -103,7 +103,7 @@ def test_members_are_those_of_the_inferer(exported):
         for step in range(sampler.draws)
     ]
     noise = torch.stack(drawn).unflatten(0, (3, sampler.draws))
-    normalized = onnx_sample.normalize(image.numpy())
+    normalized = onnx_sample.prepare(image.numpy(), export_onnx.preprocessing_summary(config))
     preprocessing = config.get_parsed_content("preprocessing").transforms[-1]
     torch.testing.assert_close(torch.from_numpy(normalized), preprocessing({"image": image})["image"])
 
@@ -128,6 +128,20 @@ def test_one_step(prediction_type, t, following, eta):
     expected, _ = scheduler.step(output, t, x, noise=noise)
     found, _ = sampler._step(output.numpy(), x.numpy(), t, following, noise.numpy() if eta else None, None)
     torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_preparation_is_that_of_the_configuration():
+    """A crop after the normalisation, too; of an axis that is shorter than the crop nothing is cut."""
+    config = export_onnx.read_config([ROOT / "configs" / "inference.json", ROOT / "configs" / "tasks" / "lidc.json"])
+    image = torch.rand(1, 101, 50)
+    *_, normalization, crop = config.get_parsed_content("preprocessing").transforms
+    expected = crop(normalization({"image": image}))["image"]
+    summary = export_onnx.preprocessing_summary(config)
+    found = onnx_sample.prepare(image.numpy(), summary)
+    assert found.shape == (1, 64, 50)
+    torch.testing.assert_close(torch.from_numpy(found), expected.as_tensor())
+    with pytest.raises(ValueError, match="After the normalisation .* got Flipd"):
+        onnx_sample.prepare(image.numpy(), [*summary, {"transform": "Flipd"}])
 
 
 def test_without_torch(exported, tmp_path):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -122,6 +123,9 @@ def test_contents(bundle, package):
         "License",
     ]
     assert all((folder / "docs" / name).is_file() for name in ("data_license.txt", "method.md"))
+    for page in (folder / "docs").glob("*.md"):
+        for figure in re.findall(r"\((figures/.*?)\)", page.read_text()):
+            assert (folder / "docs" / figure).is_file(), f"{page.name} shows {figure}"
     own = HERE.parent.parent / "docs" / ("" if task == "hippocampus" else f"tasks/{task}")
     assert (folder / "docs" / "cases.csv").read_bytes() == (own / "cases.csv").read_bytes()
 
