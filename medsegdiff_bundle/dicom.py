@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from monai.config import KeysCollection
+from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 import medsegdiff_bundle
-from medsegdiff_bundle.datalist import case_name
+from medsegdiff_bundle.datalist import SEGMENTATION, case_name
+
+logger = logging.getLogger(__name__)
 
 # For classes without codes: that it is some structure of the body, by its name, in a coding scheme of our own.
 CATEGORY = ["91723000", "SCT", "Anatomical Structure"]
@@ -21,7 +25,9 @@ OWN_SCHEME = "99MEDSEGDIFF"
 class SaveDICOMSegmentationd(MapTransform):
     """Write the mask of a DICOM series as a segmentation object that refers to the slices it lies on.
 
-    The file is `<folder of the series>_seg.dcm`. Masks of other images are passed over.
+    The file is `<folder of the series>_seg.dcm`. Masks of other images are passed over. Where none can be written there
+    is a warning instead: highdicom is missing, the series lacks what a SEG repeats, as after a removal of names, or the
+    file would lie among the slices, whose readers would take it for one.
 
     Args:
         keys: of the masks, in the space of their images.
@@ -54,11 +60,19 @@ class SaveDICOMSegmentationd(MapTransform):
         for key in self.key_iterator(d):
             series = Path(getattr(d[key], "meta", {}).get("filename_or_obj", ""))
             if series.name and series.is_dir():
-                mask = d[key][0].detach().cpu().numpy()
-                written = dicom_segmentation(mask, d[key].affine.cpu().numpy(), series, self.class_names, self.codes)
-                self.output_dir.mkdir(parents=True, exist_ok=True)
-                written.save_as(self.output_dir / f"{case_name(series)}_seg.dcm")
+                try:
+                    self._write(d[key], series)
+                except ValueError as error:
+                    logger.warning("No DICOM segmentation is written: %s", error)
         return d
+
+    def _write(self, mask: MetaTensor, series: Path) -> None:
+        if self.output_dir.resolve() == series.resolve():
+            raise ValueError(f"It would lie among the slices of the series in {str(series)!r}.")
+        labels = mask[0].detach().cpu().numpy()
+        written = dicom_segmentation(labels, mask.affine.cpu().numpy(), series, self.class_names, self.codes)
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        written.save_as(self.output_dir / f"{case_name(series)}{SEGMENTATION}")
 
 
 def dicom_segmentation(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from monai.transforms import Invertd
 from PIL import Image
 
 from medsegdiff_bundle.datalist import case_name, image_datalist
+from medsegdiff_bundle.datalist.naming import PICTURES
 
 
 class Segmentation(NamedTuple):
@@ -66,8 +68,8 @@ def segment(
     Args:
         image: a file (NIfTI or picture), a folder of a DICOM series, a folder of files or series, or an array or tensor
             with the axes of a file: (X, Y, Z) or (X, Y, Z, C) for a volume, (H, W) or (H, W, 3) with values from 0 to
-            255 for a picture. A `MetaTensor` is channel-first, (C, *S), as MONAI's `LoadImage` gives it, and brings
-            its affine.
+            255 for a picture. A `MetaTensor` is as MONAI's `LoadImage` gives it, (C, X, Y, Z), (X, Y, Z), (C, W, H) or
+            (W, H), and brings its affine.
         task: what to segment, such as "hippocampus": the task of `inference.json`, which is taken for None, or the name
             of a file of `configs/tasks`.
         affine: of an array of a volume, (4, 4), voxel to RAS in mm; `np.diag([1, 1, 2, 1])` says 2 mm from slice to
@@ -92,7 +94,7 @@ def segment(
             be read.
     """
     given = {
-        "checkpoint": None if checkpoint is None else str(checkpoint),
+        "checkpoint": None if checkpoint is None else _plain(checkpoint),
         "num_inference_steps": num_inference_steps,
         "ensemble_size": ensemble_size,
         "fusion": fusion,
@@ -112,8 +114,10 @@ def segment(
         else:
             source, alone = _written(image, affine, parser, Path(scratch)), True
         kept = output_dir is not None
-        parser["dataset_dir"] = str(source)
-        parser["output_dir"] = str(output_dir if output_dir is not None else Path(scratch) / "output")
+        parser["dataset_dir"] = _plain(source)
+        parser["output_dir"] = _plain(output_dir if output_dir is not None else Path(scratch) / "output")
+        if not kept:
+            parser["dicom_seg"] = False  # which may lack a package, or something in the series
         try:
             _run(parser, return_members, kept, on_result or results.append)
         except (RuntimeError, OSError, ValueError) as error:
@@ -168,19 +172,20 @@ def _run(parser: ConfigParser, return_members: bool, kept: bool, on_result: Call
     probabilities = parser.get_parsed_content("output") == "probabilities"
     invert = Invertd("members", parser.get_parsed_content("preprocessing"), orig_keys="image", nearest_interp=False)
 
-    def as_read(values: torch.Tensor) -> np.ndarray:
-        # MONAI reads the first axis of a picture as its width.
+    def as_read(values: torch.Tensor, case: dict[str, Any]) -> np.ndarray:
+        # MONAI reads the first axis of a picture as its width, but a NIfTI file of two axes as it is.
         plain: np.ndarray = values.detach().cpu().numpy()
-        return plain if volume else plain.swapaxes(-1, -2)
+        turned = str(case["image"].meta["filename_or_obj"]).lower().endswith(PICTURES)
+        return plain.swapaxes(-1, -2) if turned else plain
 
     def members_of(case: dict[str, Any]) -> np.ndarray:
         if not probabilities:
-            return as_read(case["member_labels"]).astype(np.uint8)
+            return as_read(case["member_labels"], case).astype(np.uint8)
         members = case["members"]  # (E, K, ...)
         flat = invert({"image": case["image"], "members": members.flatten(0, 1)})["members"].as_tensor()
         whole = flat.unflatten(0, members.shape[:2])
         whole[:, 0] += 1 - whole.sum(dim=1)  # what the preprocessing cut off is background
-        return as_read(whole)
+        return as_read(whole, case)
 
     @evaluator.on(Events.ITERATION_COMPLETED)
     def finish(engine: Engine) -> None:
@@ -190,8 +195,8 @@ def _run(parser: ConfigParser, return_members: bool, kept: bool, on_result: Call
             on_result(
                 Segmentation(
                     name=name,
-                    mask=as_read(mask[0]).astype(np.uint8),
-                    uncertainty=as_read(case["uncertainty"][0]),
+                    mask=as_read(mask[0], case).astype(np.uint8),
+                    uncertainty=as_read(case["uncertainty"][0], case),
                     affine=mask.affine.cpu().numpy() if volume else None,
                     class_names=class_names,
                     members=members_of(case) if return_members else None,
@@ -213,11 +218,14 @@ def _run(parser: ConfigParser, return_members: bool, kept: bool, on_result: Call
 def _written(image: np.ndarray | torch.Tensor, affine: np.ndarray | None, parser: ConfigParser, folder: Path) -> Path:
     """An array as a file that the readers of the configuration know."""
     spatial_dims = parser.get_parsed_content("spatial_dims")
-    if isinstance(image, MetaTensor) and image.ndim == spatial_dims + 1:
+    if isinstance(image, MetaTensor) and image.ndim in (spatial_dims, spatial_dims + 1):
         if spatial_dims == 3 and affine is None:
             affine = image.affine.cpu().numpy()
-        image = image.movedim(0, -1) if spatial_dims == 3 else image.movedim(0, -1).swapaxes(0, 1)
-        image = image[..., 0] if image.shape[-1] == 1 else image
+        if image.ndim == spatial_dims + 1:
+            image = image[0] if len(image) == 1 else image.movedim(0, -1)
+        image = image.swapaxes(0, 1) if spatial_dims == 2 else image
+    if isinstance(image, torch.Tensor) and image.dtype == torch.bfloat16:
+        image = image.float()  # numpy has no such numbers
     array = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
     if array.ndim not in (spatial_dims, spatial_dims + 1) or array.size == 0:
         raise ValueError(f"The task takes arrays of {spatial_dims} axes, and one of channels, got {array.shape}.")
@@ -242,10 +250,21 @@ def _written(image: np.ndarray | torch.Tensor, affine: np.ndarray | None, parser
     return file
 
 
+def _plain(path: str | os.PathLike) -> str:
+    """A path that MONAI's parser takes as it is: it would run what begins with a dollar, and look up an at."""
+    return os.path.join(os.curdir, path) if str(path).startswith(("$", "@", "%")) else str(path)
+
+
 def _sentence(error: BaseException, source: Path) -> ValueError:
-    """What the `ValueError`, or the first error, behind those of MONAI's parser and transforms says, in one line."""
+    """What the `ValueError`, or the first error, behind those of MONAI's parser and transforms says, in one line.
+
+    Those of this package name what they are about; to others the name of the source is added.
+    """
     cause: BaseException = error
     while cause.__cause__ is not None and not isinstance(cause, ValueError):
         cause = cause.__cause__
     line = str(cause).strip().split("\n")[0]
-    return ValueError(line if isinstance(cause, ValueError) else f"{str(source)!r} cannot be segmented: {line}")
+    *_, raised = traceback.walk_tb(cause.__traceback__)
+    own = Path(raised[0].f_code.co_filename).is_relative_to(Path(__file__).parent)
+    own = own and isinstance(cause, ValueError)
+    return ValueError(line if own else f"{str(source)!r} cannot be segmented: {line}")

@@ -78,7 +78,8 @@ def check_weights(weights: Path, inference: dict[str, Any], task: str) -> None:
     parser = ConfigParser(copy.deepcopy(inference))
     parser["bundle_root"] = str(ROOT)
     try:
-        parser.get_parsed_content("network_def").load_state_dict(torch.load(weights, weights_only=True))
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+        parser.get_parsed_content("network_def").load_state_dict(state)
     except Exception as error:  # whatever is wrong with the file, it is not usable
         reason = " ".join(str(error).split()[:20])
         raise ValueError(f"{str(weights)!r} does not hold weights of the task {task!r}: {reason}") from error

@@ -165,9 +165,8 @@ def print_scores(scores: dict[tuple[str, str], list[Score]], title: str, fractio
     for (mask, name), each in scores.items():
         ece = expected_calibration_error(merge_reliability_curves([score.curve for score in each]))
         caught = torch.tensor([score.caught for score in each])
-        rate, at_most = (
-            sum(values) / len(each) for values in ([s.error_rate for s in each], [s.at_most for s in each])
-        )
+        rate = sum(score.error_rate for score in each) / len(each)
+        at_most = torch.tensor([score.at_most for score in each]).nanmean()  # as `caught`: of cases with an error
         print(
             f"| {mask} | {name} | {rate:.2%} | {ece:.4f} | {spread([1000 * s.aurc for s in each], 2)} "
             f"| {spread(caught, 3)} | {spread(caught - of_anchor, 3, '+')} | {at_most:.3f} |"
@@ -271,12 +270,16 @@ def main() -> None:
             places = {"image": torch.ones(label.shape[1:], dtype=torch.bool), "near": near(label, options.margin)}
             for given in answers(case, baseline):
                 for region, place in places.items():
-                    score = measure(given, label, place, options.fraction)
-                    scores[region].setdefault((given.mask, given.map), []).append(score)
+                    if place.any():  # nothing is near an empty label
+                        score = measure(given, label, place, options.fraction)
+                        scores[region].setdefault((given.mask, given.map), []).append(score)
             if baseline is None:
                 found.append(volumes(case))
-                cases.append(case)
-    print(f"{len(cases)} cases; the mean over the cases ± its standard error, ECE of the voxels of all cases")
+                if places["near"].any():
+                    cases.append(case)
+    print(f"{len(found)} cases; the mean over the cases ± its standard error, ECE of the voxels of all cases")
+    if len(cases) < len(found):
+        print(f"Near the label: {len(cases)} cases, the label of the others is empty")
     for region, title in regions.items():
         print_scores(scores[region], title, options.fraction)
     print_volumes(found, "ml" if cases[0]["label"].ndim == 4 else "pixels")

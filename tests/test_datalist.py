@@ -149,6 +149,8 @@ def test_folder_without_dataset_json(tmp_path):
         ("{}", "holds no training case"),
         ('{"training": []}', "holds no training case"),
         ('{"training": ["a.nii.gz"]}', "has the entry 'a.nii.gz', which names no image"),
+        ('{"training": [{"image": ["a.nii.gz"]}]}', "has the entry {'image': ['a.nii.gz']}, which names no image"),
+        ('{"training": null}', "has None in the place of a list of cases"),
         ('{"training": [{"label": "a.nii.gz"}]}', "has the entry {'label': 'a.nii.gz'}, which names no image"),
     ],
 )
@@ -170,6 +172,7 @@ def test_single_case_leaves_nothing_to_train_with(tmp_path):
     [
         ({"train": ["a", "q"], "val": []}, "names the case 'q', which dataset.json lacks"),
         ({"val": ["a"]}, "has no list 'train'"),
+        ({"train": None, "val": ["a"]}, "has None in the place of a list of names"),
         ({"train": [], "val": ["a"]}, "holds no training case"),
         ([], "splits.json' must hold a JSON object, got a list"),
     ],

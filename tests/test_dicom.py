@@ -206,6 +206,41 @@ def test_inference_on_a_series(settings, array, tmp_path):
     assert (volume.array > 0).sum() == (found.mask > 0).sum()
 
 
+@pytest.mark.parametrize("out", [".", "out", "series"])
+def test_a_second_run_gives_the_same(out, settings, array, tmp_path, caplog):
+    """Wherever the results are: beside the series, in a folder of their own, or among its slices."""
+    root = tmp_path / "data"
+    write_series(root / "series", array, matrix_of("oblique"))
+    slices = {file.name: file.read_bytes() for file in (root / "series").iterdir()}
+    found = [medsegdiff_bundle.segment(root, output_dir=root / out, **settings) for _ in range(2)]
+    assert [[result.name for result in results] for results in found] == [["series"]] * 2
+    np.testing.assert_array_equal(found[1][0].mask, found[0][0].mask)
+    written = {file.name for file in (root / out).iterdir() if file.name not in {"series", "out", *slices}}
+    assert len(written) == (5 if out == "series" else 6)
+    assert ("series_seg.dcm" in written) == ("It would lie among the slices" not in caplog.text) == (out != "series")
+    for name, content in slices.items():
+        assert (root / "series" / name).read_bytes() == content
+
+
+def test_a_series_that_cannot_have_a_segmentation_object(settings, array, tmp_path, caplog, monkeypatch):
+    """Its mask is there nevertheless, with a word about what is missing."""
+    write_series(tmp_path / "series", array, matrix_of("oblique"))
+    expected = medsegdiff_bundle.segment(tmp_path / "series", **settings)
+    for file in (tmp_path / "series").iterdir():
+        item = pydicom.dcmread(file)
+        del item.PatientBirthDate
+        item.save_as(file)
+    assert caplog.text == ""
+    found = medsegdiff_bundle.segment(tmp_path / "series", output_dir=tmp_path / "out", **settings)
+    np.testing.assert_array_equal(nibabel.load(found.mask_file).dataobj, expected.mask)
+    assert "lacks what a segmentation repeats" in caplog.text and "PatientBirthDate" in caplog.text
+    assert not list((tmp_path / "out").glob("*.dcm")) and list((tmp_path / "out").glob("*_report.html"))
+    caplog.clear()
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    np.testing.assert_array_equal(medsegdiff_bundle.segment(tmp_path / "series", **settings).mask, expected.mask)
+    assert caplog.text == ""
+
+
 def test_masks_of_other_images_are_passed_over(tmp_path):
     save = SaveDICOMSegmentationd("pred", output_dir=str(tmp_path / "out"), class_names=NAMES)
     for meta in ({}, {"filename_or_obj": str(VOLUME)}, {"filename_or_obj": ""}):

@@ -80,13 +80,18 @@ def test_the_same_as_inference_json(settings, crop, tmp_path):
     assert (tmp_path / "out" / "crop_seg.nii.gz").read_bytes() == (tmp_path / "run" / "crop_seg.nii.gz").read_bytes()
 
 
-@pytest.mark.parametrize("kind", ["array", "tensor", "MetaTensor"])
+@pytest.mark.parametrize("kind", ["array", "tensor", "MetaTensor", "MetaTensor without channels"])
 def test_an_array_is_its_file(kind, settings, crop, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     expected = medsegdiff_bundle.segment(crop, **settings["hippocampus"])
     array = np.asarray(nibabel.load(crop).dataobj)
-    image = {"array": array, "tensor": torch.tensor(array), "MetaTensor": LoadImage(ensure_channel_first=True)(crop)}
-    affine = None if kind == "MetaTensor" else OBLIQUE
+    image = {
+        "array": array,
+        "tensor": torch.tensor(array),
+        "MetaTensor": LoadImage(ensure_channel_first=True)(crop),
+        "MetaTensor without channels": LoadImage()(crop),
+    }
+    affine = None if "MetaTensor" in kind else OBLIQUE
     found = medsegdiff_bundle.segment(image[kind], affine=affine, **settings["hippocampus"])
     np.testing.assert_array_equal(found.mask, expected.mask)
     np.testing.assert_array_equal(found.uncertainty, expected.uncertainty)
@@ -159,8 +164,58 @@ def test_pictures(task, channels, settings, tmp_path):
     np.testing.assert_array_equal(labels.members[0] & labels.members[1], labels.mask)  # a tie of two is background
     again = medsegdiff_bundle.segment(picture, task, **settings[task])
     np.testing.assert_array_equal(again.mask, found.mask)
-    meta_tensor = LoadImage(ensure_channel_first=True)(tmp_path / "picture.png")
-    np.testing.assert_array_equal(medsegdiff_bundle.segment(meta_tensor, task, **settings[task]).mask, found.mask)
+    for channel_first in (True,) if channels == 3 else (True, False):
+        meta_tensor = LoadImage(ensure_channel_first=channel_first)(tmp_path / "picture.png")
+        np.testing.assert_array_equal(medsegdiff_bundle.segment(meta_tensor, task, **settings[task]).mask, found.mask)
+
+
+def test_a_nifti_file_of_two_axes(settings, tmp_path):
+    """Its results have its axes, (W, H) for the picture (H, W), also in the file."""
+    picture = np.random.default_rng(0).integers(0, 256, (24, 40), dtype=np.uint8)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    nibabel.save(nibabel.Nifti1Image(picture.T.astype(np.float32), np.eye(4)), tmp_path / "b.nii.gz")
+    given = {"output_dir": tmp_path / "out", "output_ext": ".nii.gz", "return_members": True, **settings["lidc"]}
+    first, second = medsegdiff_bundle.segment(tmp_path, "lidc", **given)
+    assert first.mask.shape == (24, 40) and first.mask.any()
+    np.testing.assert_array_equal(second.mask, first.mask.T)
+    np.testing.assert_array_equal(second.uncertainty, first.uncertainty.T)
+    np.testing.assert_array_equal(second.members, first.members.swapaxes(-1, -2))
+    np.testing.assert_array_equal(nibabel.load(second.mask_file).dataobj, second.mask)
+
+
+@pytest.mark.parametrize("shape", [(16, 20, 1), (16, 1, 1)])
+def test_a_volume_of_one_slice_keeps_its_geometry(shape, settings, crop, tmp_path):
+    thin = np.asarray(nibabel.load(crop).dataobj)[: shape[0], : shape[1], : shape[2]]
+    nibabel.save(nibabel.Nifti1Image(thin, OBLIQUE), tmp_path / "thin.nii.gz")
+    out = tmp_path / "out"
+    maps = {"uncertainty_maps": ["entropy", "disagreement"]}
+    found = medsegdiff_bundle.segment(tmp_path / "thin.nii.gz", output_dir=out, **maps, **settings["hippocampus"])
+    for what, channels in (("seg", ()), ("uncertainty", ()), ("disagreement", (2,))):
+        file = nibabel.load(out / f"thin_{what}.nii.gz")
+        assert file.shape == (*shape, *channels)
+        np.testing.assert_allclose(file.affine, OBLIQUE, atol=1e-6)
+    np.testing.assert_array_equal(nibabel.load(found.mask_file).dataobj, found.mask)
+
+
+@pytest.mark.parametrize("output", ["probabilities", "labels"])
+def test_numbers_that_overflow_are_no_sure_background(output, settings, tmp_path):
+    image = np.random.default_rng(0).random((16, 16, 16), dtype=np.float32)
+    image[0, 0, :3] = 3e38
+    with pytest.raises(ValueError, match="probabilities hold NaN|must be probabilities"):
+        medsegdiff_bundle.segment(image, output=output, **settings["hippocampus"])
+
+
+def test_a_tensor_in_bfloat16(settings):
+    image = torch.rand(16, 16, 16).bfloat16()
+    expected = medsegdiff_bundle.segment(image.float(), **settings["hippocampus"])
+    np.testing.assert_array_equal(medsegdiff_bundle.segment(image, **settings["hippocampus"]).mask, expected.mask)
+
+
+def test_paths_that_look_like_expressions(settings, crop, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("$1+1.nii.gz").write_bytes(crop.read_bytes())
+    found = medsegdiff_bundle.segment("$1+1.nii.gz", output_dir="@out", **settings["hippocampus"])
+    assert found.mask_file.samefile("@out/$1+1_seg.nii.gz")
 
 
 def test_results_beside_the_pictures(settings, tmp_path):
@@ -204,6 +259,9 @@ def test_other_files_of_pictures(settings, tmp_path):
         ("crop.nii.gz", {"task": "liver"}, "There is no task 'liver': choose from hippocampus, isic, lidc."),
         ("crop.nii.gz", {"checkpoint": "none.pt"}, "weights of the task 'hippocampus': the file 'none.pt' does"),
         ("crop.nii.gz", {"checkpoint": "text.txt"}, "The weights 'text.txt' cannot be read: "),
+        ("crop.nii.gz", {"checkpoint": "answer.txt"}, "The weights 'answer.txt' cannot be read: "),
+        ("crop.nii.gz", {"seed": 1.5}, "seed must be a whole number of 64 bits, got 1.5."),
+        ("flat.nii", {}, "'flat.nii' cannot be segmented: "),
         ("crop.nii.gz", {"device": "quantum"}, "There is no device 'quantum' here."),
         ("crop.nii.gz", {"fusion": "guess"}, "fusion must be one of staple, mean, vote, got 'guess'."),
         (
@@ -226,6 +284,10 @@ def test_one_sentence_and_nothing_written(image, given, sentence, settings, crop
     monkeypatch.chdir(tmp_path)
     for name in ("text.txt", "broken.png"):
         Path(name).write_text("nothing")
+    Path("answer.txt").write_text("Repository not found")
+    flat = nibabel.Nifti1Image(np.zeros((4, 4, 4), dtype=np.float32), None)
+    flat.header["sform_code"], flat.header["srow_x"] = 1, 0
+    nibabel.save(flat, "flat.nii")
     with pytest.raises(ValueError) as raised:
         task = given.get("task", "hippocampus")
         medsegdiff_bundle.segment(image, output_dir="out", **{**settings.get(task, {}), **given})

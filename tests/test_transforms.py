@@ -68,6 +68,18 @@ def test_a_truncated_file_is_named(tmp_path):
         LoadImaged(["image", "label"], allow_missing_keys=True)({"image": path})
 
 
+def test_a_damaged_file_is_named(tmp_path):
+    """Also where nibabel finds as many voxels as it wants: the checksum at the end tells."""
+    path = tmp_path / "case.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.arange(8000, dtype=np.int16).reshape(20, 20, 20), np.eye(4)), path)
+    content = bytearray(path.read_bytes())
+    content[-8] ^= 1
+    path.write_bytes(content)
+    assert nibabel.load(path).get_fdata().shape == (20, 20, 20)
+    with pytest.raises(ValueError, match="case.nii.gz' cannot be read: CRC check failed"):
+        LoadImaged("image")({"image": path})
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_file_with_a_value_that_is_not_finite_is_named(value, tmp_path):
     image = np.zeros((4, 5, 6), dtype=np.float32)
@@ -214,6 +226,14 @@ def test_labels_equal_their_probabilities(dtype):
     measure = EnsembleUncertaintyd("pred", "map", method="variance", num_classes=num_classes)
     one_hot = torch.nn.functional.one_hot(members.argmax(1), num_classes).movedim(-1, 1).float()
     torch.testing.assert_close(measure({"pred": labels})["map"][0], variance(one_hot))
+
+
+@pytest.mark.parametrize("method", ["mean", "vote"])
+def test_fusion_refuses_nan(method):
+    members = torch.rand(3, 3, 4, 4)
+    members[0, :, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match="The probabilities hold NaN"):
+        FuseEnsembled("pred", method)({"pred": members})
 
 
 @pytest.mark.parametrize("method", ["mean", "vote"])

@@ -40,6 +40,15 @@ def test_score_of_a_region():
     assert score.curve.num_voxels.sum() == 9
 
 
+def test_cases_without_an_error_do_not_count_in_what_can_be_caught(capsys):
+    foreground = torch.tensor([0.8, 0.8, 0.1, 0.1])
+    given = study.Answer("anchor", "softmax entropy", torch.stack([1 - foreground, foreground]), torch.rand(4))
+    labels = torch.tensor([[[1.0, 1, 0, 0]], [[0.0, 1, 0, 0]]])
+    scores = [study.measure(given, label, torch.ones(4, dtype=torch.bool), 0.5) for label in labels]
+    study.print_scores({("anchor", "softmax entropy"): scores}, "title", 0.5)
+    assert capsys.readouterr().out.splitlines()[-1].endswith("| 1.000 |")
+
+
 def test_spread_passes_over_cases_without_a_value():
     assert study.spread([1.0, float("nan"), 3.0], 2) == "2.00 ± 1.00"
     assert study.spread(torch.tensor([0.1, 0.3]), 1, "+") == "+0.2 ± 0.1"

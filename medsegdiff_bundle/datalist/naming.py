@@ -13,6 +13,8 @@ PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 # What the images that inference.json writes add to the name of a case.
 RESULTS = ("seg", "uncertainty", "mutual_information", "variance", "disagreement", "overlay")
 
+SEGMENTATION = "_seg.dcm"  # what SaveDICOMSegmentationd adds to the name of a series
+
 
 def case_name(path: str | os.PathLike) -> str:
     """Name of a file without its folder and ending: "imagesTr/case.1.nii.gz" -> "case.1"."""
@@ -21,9 +23,14 @@ def case_name(path: str | os.PathLike) -> str:
     return name[: -len(endings[0])] if endings else name
 
 
-def without_results(files: Sequence[Path]) -> list[Path]:
-    """Images of a folder without what an earlier run wrote beside them: `a_seg.png` where there is an `a.png`, say."""
-    cases = {case_name(file) for file in files}
+def without_results(files: Sequence[Path], series: Iterable[str] = ()) -> list[Path]:
+    """Images of a folder without what an earlier run wrote beside them: `a_seg.png` where there is an `a.png`, say.
+
+    Args:
+        files: the images.
+        series: names of DICOM series whose results may lie among them.
+    """
+    cases = {case_name(file) for file in files} | set(series)
     results = {f"{case}_{kind}" for case in cases for kind in RESULTS}
     return [file for file in files if case_name(file) not in results]
 

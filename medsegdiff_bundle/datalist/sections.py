@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import nibabel
-from nibabel.filebasedimages import ImageFileError
 
-from .naming import NIFTI, PICTURES, case_name, check_names, without_results
-from .series import is_dicom, series_datalist
+from .naming import NIFTI, PICTURES, RESULTS, case_name, check_names, without_results
+from .series import dicom_files, is_dicom, series_datalist
 
 SECTIONS = {"training": "train", "validation": "val", "test": "test"}  # and what splits.json calls them
 
@@ -143,7 +142,8 @@ def image_datalist(
             files = [Path(case["image"]) for case in _section(path, "validation", entries, [], "its folder images")]
     elif path.is_dir():
         visible = (file for file in path.iterdir() if not file.name.startswith("."))
-        files = without_results(sorted(file for file in visible if file.name.lower().endswith(NIFTI + PICTURES)))
+        images = sorted(file for file in visible if file.name.lower().endswith(NIFTI + PICTURES))
+        files = without_results(images, _series_written(path, images))
     else:
         raise ValueError(f"There is no image file or folder {str(path)!r}.")
     if not files:
@@ -152,6 +152,14 @@ def image_datalist(
         _check_image(file, in_channels, spatial_dims)
     check_names(files)
     return [{"image": str(file)} for file in files]
+
+
+def _series_written(folder: Path, images: list[Path]) -> list[str]:
+    """Names of the DICOM series in or below a folder of which images in it may be results."""
+    names = {case_name(image) for image in images}
+    folders = [Path(os.path.abspath(folder)), *(Path(at, name) for at, below, _ in os.walk(folder) for name in below)]
+    written = (path for path in folders if any(f"{path.name}_{kind}" in names for kind in RESULTS))
+    return [path.name for path in written if dicom_files(path)]
 
 
 def _order(entry: dict[str, str]) -> tuple[str, str]:
@@ -182,7 +190,7 @@ def _pictures(folder: Path) -> dict[str, Path]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{str(path)!r} is not a JSON file: {error}.") from error
     if not isinstance(content, dict):
@@ -192,8 +200,10 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _entries(root: Path, entries: list[dict[str, str]]) -> list[dict[str, str]]:
     """A list of dataset.json in order."""
+    if not isinstance(entries, list):
+        raise ValueError(f"dataset.json in {str(root)!r} has {entries!r} in the place of a list of cases.")
     for entry in entries:
-        if not isinstance(entry, dict) or "image" not in entry:
+        if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
             raise ValueError(f"dataset.json in {str(root)!r} has the entry {entry!r}, which names no image.")
     return sorted(entries, key=_order)
 
@@ -230,6 +240,8 @@ def _named(root: Path, entries: list[dict[str, str]], subset: str, listing: str)
     splits = _read_json(root / "splits.json")
     if subset not in splits:
         raise ValueError(f"splits.json in {str(root)!r} has no list {subset!r}.")
+    if not isinstance(splits[subset], list) or not all(isinstance(name, str) for name in splits[subset]):
+        raise ValueError(f"splits.json in {str(root)!r} has {splits[subset]!r} in the place of a list of names.")
     cases: dict[str, dict[str, str]] = {}
     for entry in entries:
         name = case_name(entry["image"])
@@ -256,8 +268,8 @@ def _check_image(image: Path, in_channels: int | None, spatial_dims: int | None)
         return
     try:
         shape = nibabel.load(image).shape  # type: ignore[attr-defined]
-    except (ImageFileError, OSError, EOFError) as error:
-        raise ValueError(f"The image {str(image)!r} cannot be read: {error}.") from error
+    except Exception as error:  # whatever its reader and its decompressor raise
+        raise ValueError(f"The image {str(image)!r} cannot be read: {str(error).rstrip('.')}.") from error
     channels = shape[3] if len(shape) > 3 else 1
     if in_channels is not None and channels != in_channels:
         raise ValueError(f"The image {str(image)!r} has {channels} channel(s), the network takes {in_channels}.")

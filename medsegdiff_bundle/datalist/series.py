@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .naming import check_names
+from .naming import SEGMENTATION, check_names
 
 
 def series_datalist(
@@ -31,10 +31,10 @@ def series_datalist(
             or two series would be written to files of one name.
     """
     root = Path(os.path.abspath(folder))  # whose name the files get, also for "."
-    here = _dicom_files(root)
+    here = dicom_files(root)
     found = {root: here} if here else {}
     for below in sorted(path for path in root.rglob("*") if not found and path.is_dir()):
-        if files := _dicom_files(below):
+        if files := dicom_files(below):
             found[below] = files
     if not found:
         raise ValueError(f"The folder {str(folder)!r} holds no NIfTI file, picture or DICOM series.")
@@ -46,9 +46,10 @@ def series_datalist(
     return [{"image": str(series)} for series in found]
 
 
-def _dicom_files(folder: Path) -> list[Path]:
-    """DICOM files of a folder but its DICOMDIR, which is an index of them."""
-    return sorted(file for file in folder.iterdir() if file.is_file() and file.name != "DICOMDIR" and is_dicom(file))
+def dicom_files(folder: Path) -> list[Path]:
+    """DICOM files of a folder but its DICOMDIR, which is an index of them, and the segmentations of earlier runs."""
+    files = (file for file in folder.iterdir() if file.is_file() and file.name != "DICOMDIR")
+    return sorted(file for file in files if not file.name.endswith(SEGMENTATION) and is_dicom(file))
 
 
 def is_dicom(file: Path) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 from pathlib import Path
 
 import torch
@@ -46,8 +45,8 @@ class WeightsLoader:
         """Load."""
         try:
             weights = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            raise ValueError(f"The weights {self.path!r} cannot be read: {error}.") from error
+        except Exception as error:  # a file of another kind can raise anything
+            raise ValueError(f"The weights {self.path!r} cannot be read: torch.save wrote no such file.") from error
         if not isinstance(weights, dict) or not all(isinstance(weight, Tensor) for weight in weights.values()):
             raise ValueError(f"The file {self.path!r} holds something else than weights, a flat state dict.")
         self.network.load_state_dict(self._fitting(weights), strict=self.strict)

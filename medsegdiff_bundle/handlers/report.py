@@ -51,4 +51,4 @@ class ReportHandler:
                     case["uncertainty"][0],
                     case["result"],
                 )
-                (self.output_dir / f"{name}_report.html").write_text(page)
+                (self.output_dir / f"{name}_report.html").write_text(page, encoding="utf-8", errors="replace")

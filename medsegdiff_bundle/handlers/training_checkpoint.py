@@ -105,7 +105,8 @@ class TrainingCheckpoint:
         metric = float(state.metrics[self.metric_name])
         if metric > self.best_metric:
             self.best_metric = metric
-            self._write(self.ema_network.state_dict(), "model.pt")
+            # On the CPU, so that every reader can load them on any machine.
+            self._write({name: weight.cpu() for name, weight in self.ema_network.state_dict().items()}, "model.pt")
 
     def report_best(self, engine: Engine) -> None:
         """Print the validation metric of `model.pt`; that of the fused mask is called Dice."""

@@ -45,7 +45,7 @@ class EnsembleInferer(Inferer):
         ensemble_size: members E.
         members_per_batch: members that run through the network at once; None takes as many as half of the free memory
             holds, judging by the first. It changes memory and speed, not the result.
-        seed: of the ensemble.
+        seed: of the ensemble, a whole number of 64 bits.
         roi_size: window in voxels, one number or one per axis; cut to the image where it is larger. None takes the
             image whole.
         overlap: of neighbouring windows, at least; 0 to below 1.
@@ -106,6 +106,8 @@ class EnsembleInferer(Inferer):
         for name, value in (("ensemble_size", ensemble_size), ("members_per_batch", members_per_batch)):
             if value is not None and not (_is_whole(value) and value >= 1):
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
+        if not (_is_whole(seed) and -(2**63) <= seed < 2**63):
+            raise ValueError(f"seed must be a whole number of 64 bits, got {seed!r}.")
         if not 0 <= overlap < 1:
             raise ValueError(f"overlap must be at least 0 and below 1, got {overlap}.")
         if roi_size is not None and min([roi_size] if isinstance(roi_size, int) else roi_size) < 1:
@@ -242,7 +244,10 @@ class EnsembleInferer(Inferer):
     def _finish(self, members: Tensor) -> Tensor:
         """What `output` asks for, from probabilities (N, M, K, S)."""
         if self.output == "labels":
-            return members.max(dim=2, keepdim=True).indices.to(torch.uint8)  # many times faster than argmax
+            highest, labels = members.max(dim=2, keepdim=True)  # the indices of argmax, many times faster
+            if highest.isnan().any():
+                raise ValueError("The network's probabilities hold NaN, which would pass for a sure class 0.")
+            return labels.to(torch.uint8)
         return members
 
 

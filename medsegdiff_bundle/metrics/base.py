@@ -11,6 +11,8 @@ from monai.metrics.utils import do_metric_reduction
 from monai.utils import MetricReduction, look_up_option
 from torch import Tensor
 
+from medsegdiff_bundle.labels import most_probable
+
 
 class EnsembleMetric(CumulativeIterationMetric):
     """Compare the members of each case with its raters; subclasses say how, in `measure`.
@@ -83,8 +85,7 @@ def member_labels(members: Tensor, raters: Tensor, num_classes: int) -> Tensor:
     """Labels (E, S) of members in any of the forms of `EnsembleMetric`; probabilities become labels by argmax."""
     if not _has_channels(members, raters, num_classes):
         return members
-    # The indices of max are those of argmax, which takes twenty times as long here.
-    return members.squeeze(1) if members.shape[1] == 1 else members.max(1).indices
+    return members.squeeze(1) if members.shape[1] == 1 else most_probable(members, 1)
 
 
 def member_probabilities(members: Tensor, raters: Tensor, num_classes: int) -> Tensor:

@@ -8,6 +8,7 @@ from .fusion import FuseEnsembled, STAPLEEnsembled
 from .labels import CheckGridd, CheckLabelsd, PictureLabelsd, RandRaterd, UnpackRatersd
 from .load import LoadImaged, PictureReader, load_image
 from .members import MemberLabelsd, SplitAnchord
+from .save import VolumeWriter
 from .uncertainty import EnsembleStatisticsd, EnsembleUncertaintyd
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "STAPLEEnsembled",
     "SplitAnchord",
     "UnpackRatersd",
+    "VolumeWriter",
     "load_image",
 ]

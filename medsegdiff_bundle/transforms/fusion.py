@@ -10,6 +10,7 @@ from monai.transforms.post.dictionary import Ensembled
 from torch import Tensor
 
 from medsegdiff_bundle.fusion import staple
+from medsegdiff_bundle.labels import most_probable
 
 from .members import check_channels, check_num_classes, like_members, member_labels, stack_members
 
@@ -54,7 +55,7 @@ class FuseEnsembled(Ensembled):
         members = stack_members(items)
         if self.method == "mean" and members.shape[1] > 1:
             check_channels(members, self.num_classes)
-            fused = members.float().mean(0).max(0).indices
+            fused = most_probable(members.float().mean(0), 0)
         else:
             labels, num_classes = member_labels(members, self.num_classes)  # (E, ...)
             fused = staple_labels(labels, num_classes) if self.method == "staple" else vote_labels(labels, num_classes)

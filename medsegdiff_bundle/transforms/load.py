@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -87,6 +88,8 @@ class LoadImaged(monai.transforms.LoadImaged):
     def __call__(self, data: Mapping[Hashable, Any], reader: Any = None) -> dict[Hashable, Any]:
         """Read the file of each key."""
         try:
+            for key in self.key_iterator(dict(data)):
+                _check_compression(data[key])
             result: dict[Hashable, Any] = super().__call__(data, reader)
         except Exception as error:  # each reader has its own kinds
             files = " or ".join(repr(str(data[key])) for key in self.key_iterator(dict(data)))
@@ -96,6 +99,14 @@ class LoadImaged(monai.transforms.LoadImaged):
             if not torch.isfinite(convert_to_tensor(result[key], track_meta=False)).all():
                 raise ValueError(f"{str(data[key])!r} holds NaN or infinite values.")
         return result
+
+
+def _check_compression(file: str | os.PathLike) -> None:
+    """Read a .gz file to its checksum, at its very end, which nibabel never reaches."""
+    if str(file).endswith(".gz"):
+        with gzip.open(file) as stream:
+            while stream.read(1 << 20):
+                pass
 
 
 @functools.cache

@@ -53,6 +53,14 @@ def test_from_json_over_batches(name, shape):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_nan_is_no_perfect_score(name):
+    members, raters = random_case(num_classes=2)
+    members[0, :, 0] = float("nan")
+    with pytest.raises(ValueError):
+        from_json(name)([members], [raters])
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_works_as_it_comes(name):
     metric = from_json(name)
     members, raters = random_case(num_classes=2)
