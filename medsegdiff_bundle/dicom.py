@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 import medsegdiff_bundle
-from medsegdiff_bundle.datalist import SEGMENTATION, case_name
+from medsegdiff_bundle.datalist import SEGMENTATION, case_name, dicom_files
 
 logger = logging.getLogger(__name__)
 
@@ -22,12 +22,16 @@ CATEGORY = ["91723000", "SCT", "Anatomical Structure"]
 OWN_SCHEME = "99MEDSEGDIFF"
 
 
+class UnwritableError(ValueError):
+    """No segmentation object can be written, though the mask is right."""
+
+
 class SaveDICOMSegmentationd(MapTransform):
     """Write the mask of a DICOM series as a segmentation object that refers to the slices it lies on.
 
     The file is `<folder of the series>_seg.dcm`. Masks of other images are passed over. Where none can be written there
     is a warning instead: highdicom is missing, the series lacks what a SEG repeats, as after a removal of names, or the
-    file would lie among the slices, whose readers would take it for one.
+    file would lie among slices, whose readers would take it for one.
 
     Args:
         keys: of the masks, in the space of their images.
@@ -62,13 +66,13 @@ class SaveDICOMSegmentationd(MapTransform):
             if series.name and series.is_dir():
                 try:
                     self._write(d[key], series)
-                except ValueError as error:
+                except UnwritableError as error:
                     logger.warning("No DICOM segmentation is written: %s", error)
         return d
 
     def _write(self, mask: MetaTensor, series: Path) -> None:
-        if self.output_dir.resolve() == series.resolve():
-            raise ValueError(f"It would lie among the slices of the series in {str(series)!r}.")
+        if self.output_dir.is_dir() and dicom_files(self.output_dir):
+            raise UnwritableError(f"It would lie among the slices in {str(self.output_dir)!r}.")
         labels = mask[0].detach().cpu().numpy()
         written = dicom_segmentation(labels, mask.affine.cpu().numpy(), series, self.class_names, self.codes)
         self.output_dir.mkdir(parents=True, exist_ok=True)
@@ -95,13 +99,14 @@ def dicom_segmentation(
         `highdicom.seg.Segmentation`.
 
     Raises:
-        ValueError: highdicom is missing, the mask does not lie on the slices, or the series lacks what a SEG repeats.
+        UnwritableError: highdicom is missing, or the series lacks what a SEG repeats.
+        ValueError: the mask does not lie on the slices.
     """
     try:
         import highdicom
         import pydicom
     except ImportError as error:
-        raise ValueError("DICOM segmentations need: pip install 'medsegdiff-bundle[dicom]'.") from error
+        raise UnwritableError("DICOM segmentations need: pip install 'medsegdiff-bundle[dicom]'.") from error
     slices = [
         pydicom.dcmread(file, stop_before_pixels=True) for file in series.iterdir() if pydicom.misc.is_dicom(file)
     ]
@@ -125,7 +130,9 @@ def dicom_segmentation(
             series_description="Segmentation by MedSegDiff-V2",
         )
     except AttributeError as error:
-        raise ValueError(f"The DICOM series in {str(series)!r} lacks what a segmentation repeats: {error}.") from error
+        raise UnwritableError(
+            f"The DICOM series in {str(series)!r} lacks what a segmentation repeats: {error}."
+        ) from error
 
 
 def _ordered(slices: list[Any], shape: Sequence[int], affine: np.ndarray, series: Path) -> list[Any]:

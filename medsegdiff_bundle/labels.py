@@ -16,9 +16,9 @@ def most_probable(probabilities: Tensor, dim: int) -> Tensor:
         int64 labels.
 
     Raises:
-        ValueError: a probability is NaN, as from weights or an image that overflowed; it would pass for a sure class 0.
+        ValueError: a probability is NaN, which would pass for a sure class 0.
     """
     highest, labels = probabilities.max(dim)  # the indices of argmax, many times faster
     if highest.isnan().any():
-        raise ValueError("The probabilities hold NaN: the weights or the values of the image are not finite.")
+        raise ValueError("The probabilities hold NaN: the weights are not finite, or the values of the image overflow.")
     return labels

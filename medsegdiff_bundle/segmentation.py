@@ -7,6 +7,7 @@ by the caller's settings. An array takes the same way, as a file in a folder tha
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -19,8 +20,9 @@ import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from monai.engines import IterationEvents
+from monai.engines import Evaluator, IterationEvents
 from monai.transforms import Invertd
+from monai.utils import ensure_tuple
 from PIL import Image
 
 from medsegdiff_bundle.datalist import case_name, image_datalist
@@ -118,10 +120,7 @@ def segment(
         parser["output_dir"] = _plain(output_dir if output_dir is not None else Path(scratch) / "output")
         if not kept:
             parser["dicom_seg"] = False  # which may lack a package, or something in the series
-        try:
-            _run(parser, return_members, kept, on_result or results.append)
-        except (RuntimeError, OSError, ValueError) as error:
-            raise _sentence(error, source) from error
+        _run(parser, return_members, kept, on_result or results.append, str(source))
     return results[0] if alone and results else results
 
 
@@ -163,9 +162,41 @@ def _parser(task: str | None, settings: dict[str, Any]) -> ConfigParser:
     return parser
 
 
-def _run(parser: ConfigParser, return_members: bool, kept: bool, on_result: Callable[[Segmentation], None]) -> None:
-    """Run the evaluator of a configuration, and hand on each case."""
-    evaluator = parser.get_parsed_content("evaluator")
+def _run(
+    parser: ConfigParser, return_members: bool, kept: bool, on_result: Callable[[Segmentation], None], source: str
+) -> None:
+    """Run the evaluator of a configuration and hand on each case; errors but the caller's own become one sentence."""
+    of_caller: list[Exception] = []
+    in_work: list[str] = []  # the image at hand, while there is one
+
+    def hand_on(result: Segmentation) -> None:
+        in_work.clear()
+        try:
+            on_result(result)
+        except Exception as error:
+            of_caller.append(error)
+            raise
+
+    try:
+        evaluator = _evaluator(parser, return_members, kept, hand_on)
+
+        @evaluator.on(Events.GET_BATCH_COMPLETED)
+        def begin(engine: Engine) -> None:
+            batch: Any = engine.state.batch
+            in_work[:] = ensure_tuple(batch["image"].meta["filename_or_obj"])
+
+        evaluator.run()
+    except (RuntimeError, OSError, ValueError) as error:
+        if error in of_caller:
+            raise
+        raise _sentence(error, source, in_work) from error
+
+
+def _evaluator(
+    parser: ConfigParser, return_members: bool, kept: bool, on_result: Callable[[Segmentation], None]
+) -> Evaluator:
+    """The evaluator of a configuration, which hands on each case."""
+    evaluator: Evaluator = parser.get_parsed_content("evaluator")
     class_names = tuple(parser.get_parsed_content("class_names"))
     output_dir, output_ext = (parser.get_parsed_content(name) for name in ("output_dir", "output_ext"))
     volume = parser.get_parsed_content("spatial_dims") == 3
@@ -212,7 +243,7 @@ def _run(parser: ConfigParser, return_members: bool, kept: bool, on_result: Call
             output: Any = engine.state.output
             output["members"] = output["pred"]  # which fusion is about to replace
 
-    evaluator.run()
+    return evaluator
 
 
 def _written(image: np.ndarray | torch.Tensor, affine: np.ndarray | None, parser: ConfigParser, folder: Path) -> Path:
@@ -251,20 +282,24 @@ def _written(image: np.ndarray | torch.Tensor, affine: np.ndarray | None, parser
 
 
 def _plain(path: str | os.PathLike) -> str:
-    """A path that MONAI's parser takes as it is: it would run what begins with a dollar, and look up an at."""
-    return os.path.join(os.curdir, path) if str(path).startswith(("$", "@", "%")) else str(path)
+    """A path as an expression for MONAI's parser, which would run what begins with a dollar, and look up @, % and #."""
+    return "$" + re.sub("[@%#]", lambda found: f"\\x{ord(found[0]):x}", repr(str(path)))
 
 
-def _sentence(error: BaseException, source: Path) -> ValueError:
+def _sentence(error: BaseException, source: str, in_work: list[str]) -> ValueError:
     """What the `ValueError`, or the first error, behind those of MONAI's parser and transforms says, in one line.
 
-    Those of this package name what they are about; to others the name of the source is added.
+    It names the image that was in work. Where none was, errors of this package name what they are about, and others get
+    the name of the source.
     """
     cause: BaseException = error
     while cause.__cause__ is not None and not isinstance(cause, ValueError):
         cause = cause.__cause__
     line = str(cause).strip().split("\n")[0]
-    *_, raised = traceback.walk_tb(cause.__traceback__)
-    own = Path(raised[0].f_code.co_filename).is_relative_to(Path(__file__).parent)
-    own = own and isinstance(cause, ValueError)
-    return ValueError(line if own else f"{str(source)!r} cannot be segmented: {line}")
+    frames = [frame for frame, _ in traceback.walk_tb(cause.__traceback__)]
+    own = bool(frames) and Path(frames[-1].f_code.co_filename).is_relative_to(Path(__file__).parent)
+    if in_work:
+        source = in_work[0]
+    elif own and isinstance(cause, ValueError):
+        return ValueError(line)
+    return ValueError(line if source in line else f"{source!r} cannot be segmented: {line}")

@@ -14,7 +14,6 @@ import itertools
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -28,30 +27,6 @@ def normalize(image: Array) -> Array:
     axes = tuple(range(1, image.ndim))
     deviation = image.std(axis=axes, keepdims=True)
     return (image - image.mean(axis=axes, keepdims=True)) / np.where(deviation == 0, 1, deviation)
-
-
-def prepare(image: Array, preprocessing: list[dict[str, Any]]) -> Array:
-    """The rest of the preprocessing: the normalisation and, where the configuration has one after it, a central crop.
-
-    Args:
-        image: (C, S).
-        preprocessing: of sampler.json.
-
-    Returns:
-        (C, S), S no larger than a crop's `roi_size`.
-
-    Raises:
-        ValueError: something else comes after the normalisation.
-    """
-    image = normalize(image)
-    names = [step["transform"] for step in preprocessing]
-    for step in preprocessing[names.index("NormalizeIntensityd") + 1 :]:
-        if step["transform"] != "CenterSpatialCropd":
-            raise ValueError(f"After the normalisation only a CenterSpatialCropd is known, got {step['transform']}.")
-        starts = [max(size // 2 - edge // 2, 0) for size, edge in zip(image.shape[1:], step["roi_size"], strict=True)]
-        crop = [slice(start, start + edge) for start, edge in zip(starts, step["roi_size"], strict=True)]
-        image = image[(slice(None), *crop)]
-    return image
 
 
 class OnnxSampler:
@@ -78,6 +53,35 @@ class OnnxSampler:
         sizes = [max(minimum, -(-size // factor) * factor) for size in x.shape[2:]]
         pads = [(0, size - old) for size, old in zip(sizes, x.shape[2:], strict=True)]
         return np.pad(x, [(0, 0), (0, 0), *pads], mode="edge")
+
+    def prepare(self, image: Array) -> Array:
+        """The rest of the preprocessing: the normalisation and, where the configuration has one, a central crop.
+
+        Args:
+            image: (C, S).
+
+        Returns:
+            (C, S), S no larger than a crop's `roi_size`.
+
+        Raises:
+            ValueError: the shape does not fit, or something else comes after the normalisation.
+        """
+        self._check_image(image)
+        image = normalize(image)
+        steps = self.settings["preprocessing"]
+        while steps and steps[0]["transform"] != "NormalizeIntensityd":
+            steps = steps[1:]
+        for step in steps[1:]:
+            if step["transform"] != "CenterSpatialCropd":
+                raise ValueError(
+                    f"After the normalisation only a CenterSpatialCropd is known, got {step['transform']}."
+                )
+            edges = np.broadcast_to(step["roi_size"], image.ndim - 1)
+            edges = np.where(edges > 0, edges, image.shape[1:])  # none of an axis to crop
+            starts = [max(size // 2 - edge // 2, 0) for size, edge in zip(image.shape[1:], edges, strict=True)]
+            crop = [slice(start, start + edge) for start, edge in zip(starts, edges, strict=True)]
+            image = image[(slice(None), *crop)]
+        return image
 
     def __call__(self, image: Array, noise: Array) -> Array:
         """Sample as many members as there is noise for.
@@ -164,10 +168,13 @@ class OnnxSampler:
             stepped = stepped + deviation * noise
         return stepped.astype(np.float32), clean
 
-    def _check(self, image: Array, noise: Array) -> None:
+    def _check_image(self, image: Array) -> None:
         channels, dims = self.settings["in_channels"], self.settings["spatial_dims"]
         if image.ndim != dims + 1 or len(image) != channels:
             raise ValueError(f"The image must have {channels} channel(s) and {dims} axes, got shape {image.shape}.")
+
+    def _check(self, image: Array, noise: Array) -> None:
+        self._check_image(image)
         expected = (self.draws, len(self.settings["class_names"]), *image.shape[1:])
         if noise.shape[1:] != expected or len(noise) < 1:
             raise ValueError(f"The noise must be (members, {', '.join(map(str, expected))}), got shape {noise.shape}.")
@@ -186,10 +193,12 @@ def main() -> None:
     classes = sampler.settings["class_names"]
     members = sampler.settings["ensemble_size"] if options.ensemble_size is None else options.ensemble_size
     try:
-        image = prepare(np.load(options.image), sampler.settings["preprocessing"])
+        image = sampler.prepare(np.load(options.image))
         shape = members, sampler.draws, len(classes), *image.shape[1:]
         noise = np.random.default_rng(options.seed).standard_normal(shape)
         samples = sampler(image, noise.astype(np.float32))
+        if np.isnan(samples).any():
+            raise ValueError("The probabilities hold NaN: the values of the image are not finite, or overflow.")
     except ValueError as error:
         sys.exit(f"onnx_sample.py: {error}")
     mean = samples.mean(axis=0)

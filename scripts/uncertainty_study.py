@@ -275,15 +275,18 @@ def main() -> None:
                         scores[region].setdefault((given.mask, given.map), []).append(score)
             if baseline is None:
                 found.append(volumes(case))
+                unit = "ml" if label.ndim == 4 else "pixels"
                 if places["near"].any():
                     cases.append(case)
     print(f"{len(found)} cases; the mean over the cases ± its standard error, ECE of the voxels of all cases")
     if len(cases) < len(found):
         print(f"Near the label: {len(cases)} cases, the label of the others is empty")
     for region, title in regions.items():
+        if not scores[region]:
+            continue
         print_scores(scores[region], title, options.fraction)
-    print_volumes(found, "ml" if cases[0]["label"].ndim == 4 else "pixels")
-    if options.figures is not None:
+    print_volumes(found, unit)
+    if options.figures is not None and cases:
         folder = Path(options.figures)
         folder.mkdir(parents=True, exist_ok=True)
         draw_reliability(scores["near"], folder / "uncertainty_reliability.png")

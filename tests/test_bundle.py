@@ -93,6 +93,7 @@ def test_long_training_of_one_gpu(small_training, tmp_path, overlays):
     settings = {**small_training, "passes_per_epoch": 3, "num_workers": 1, "epochs": 1}
     bundle_run("train.json", *overlays, run_id="training", output_dir=str(tmp_path), **settings)
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["iteration"] == 4
+    assert torch.backends.cudnn.benchmark and not torch.backends.cudnn.deterministic
 
 
 def test_resume_does_not_replace_better_weights(trained, small_training, tmp_path):

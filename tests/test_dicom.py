@@ -222,6 +222,25 @@ def test_a_second_run_gives_the_same(out, settings, array, tmp_path, caplog):
         assert (root / "series" / name).read_bytes() == content
 
 
+@pytest.mark.parametrize("out", ["a", "b"])
+def test_results_among_the_slices_of_another_series(out, settings, array, tmp_path, caplog):
+    for name in "ab":
+        write_series(tmp_path / name, array, matrix_of("oblique"))
+    for _ in range(2):
+        found = medsegdiff_bundle.segment(tmp_path, output_dir=tmp_path / out, **settings)
+        assert [result.name for result in found] == ["a", "b"]
+    assert caplog.text.count("It would lie among the slices") == 4 and not list(tmp_path.glob("*/*.dcm"))
+
+
+def test_a_segmentation_object_among_slices_is_refused(array, tmp_path):
+    """MONAI's reader would take it for one of them."""
+    write_series(tmp_path / "series", array, matrix_of("oblique"))
+    mask = dicom_segmentation(np.zeros(array.shape), matrix_of("oblique"), tmp_path / "series", NAMES, {})
+    mask.save_as(tmp_path / "series" / "series_seg.dcm")
+    with pytest.raises(ValueError, match="holds 2 DICOM series"):
+        image_datalist(tmp_path / "series")
+
+
 def test_a_series_that_cannot_have_a_segmentation_object(settings, array, tmp_path, caplog, monkeypatch):
     """Its mask is there nevertheless, with a word about what is missing."""
     write_series(tmp_path / "series", array, matrix_of("oblique"))

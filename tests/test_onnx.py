@@ -103,7 +103,7 @@ def test_members_are_those_of_the_inferer(exported):
         for step in range(sampler.draws)
     ]
     noise = torch.stack(drawn).unflatten(0, (3, sampler.draws))
-    normalized = onnx_sample.prepare(image.numpy(), export_onnx.preprocessing_summary(config))
+    normalized = sampler.prepare(image.numpy())
     preprocessing = config.get_parsed_content("preprocessing").transforms[-1]
     torch.testing.assert_close(torch.from_numpy(normalized), preprocessing({"image": image})["image"])
 
@@ -136,12 +136,20 @@ def test_preparation_is_that_of_the_configuration():
     image = torch.rand(1, 101, 50)
     *_, normalization, crop = config.get_parsed_content("preprocessing").transforms
     expected = crop(normalization({"image": image}))["image"]
-    summary = export_onnx.preprocessing_summary(config)
-    found = onnx_sample.prepare(image.numpy(), summary)
+    sampler = onnx_sample.OnnxSampler.__new__(onnx_sample.OnnxSampler)  # without its files
+    steps = export_onnx.preprocessing_summary(config)
+    sampler.settings = {"preprocessing": steps, "in_channels": 1, "spatial_dims": 2}
+    found = sampler.prepare(image.numpy())
     assert found.shape == (1, 64, 50)
     torch.testing.assert_close(torch.from_numpy(found), expected.as_tensor())
+    for roi_size, shape in ((8, (1, 8, 8)), ([8, -1], (1, 8, 50))):
+        steps[-1]["roi_size"] = crop.cropper.roi_size = roi_size
+        assert sampler.prepare(image.numpy()).shape == crop({"image": image})["image"].shape == shape
+    with pytest.raises(ValueError, match="must have 1 channel"):
+        sampler.prepare(image.numpy()[0])
+    steps.append({"transform": "Flipd"})
     with pytest.raises(ValueError, match="After the normalisation .* got Flipd"):
-        onnx_sample.prepare(image.numpy(), [*summary, {"transform": "Flipd"}])
+        sampler.prepare(image.numpy())
 
 
 def test_without_torch(exported, tmp_path):

@@ -198,11 +198,24 @@ def test_a_volume_of_one_slice_keeps_its_geometry(shape, settings, crop, tmp_pat
 
 
 @pytest.mark.parametrize("output", ["probabilities", "labels"])
-def test_numbers_that_overflow_are_no_sure_background(output, settings, tmp_path):
+def test_numbers_that_overflow_are_no_sure_background(output, settings, crop, tmp_path):
+    """The error names the image, not only the folder."""
     image = np.random.default_rng(0).random((16, 16, 16), dtype=np.float32)
     image[0, 0, :3] = 3e38
-    with pytest.raises(ValueError, match="probabilities hold NaN|must be probabilities"):
-        medsegdiff_bundle.segment(image, output=output, **settings["hippocampus"])
+    nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), tmp_path / "large.nii.gz")
+    with pytest.raises(ValueError, match="large.nii.gz' cannot be segmented: .*The probabilities hold NaN"):
+        medsegdiff_bundle.segment(tmp_path, output=output, **settings["hippocampus"])
+
+
+def test_errors_of_the_caller_stay_what_they_are(settings, crop):
+    error = ValueError("too small\nby far")
+
+    def refuse(result):
+        raise error
+
+    with pytest.raises(ValueError) as raised:
+        medsegdiff_bundle.segment(crop, on_result=refuse, **settings["hippocampus"])
+    assert raised.value is error
 
 
 def test_a_tensor_in_bfloat16(settings):
@@ -213,9 +226,11 @@ def test_a_tensor_in_bfloat16(settings):
 
 def test_paths_that_look_like_expressions(settings, crop, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("$1+1.nii.gz").write_bytes(crop.read_bytes())
-    found = medsegdiff_bundle.segment("$1+1.nii.gz", output_dir="@out", **settings["hippocampus"])
-    assert found.mask_file.samefile("@out/$1+1_seg.nii.gz")
+    for name in ("$1+1", "50@#1", "%#a", "it's 100%"):
+        Path(f"{name}.nii.gz").write_bytes(crop.read_bytes())
+        found = medsegdiff_bundle.segment(f"{name}.nii.gz", output_dir=f"@{name}", **settings["hippocampus"])
+        assert found.name == name and found.mask_file == Path(f"@{name}/{name}_seg.nii.gz")
+        assert found.mask_file.is_file()
 
 
 def test_results_beside_the_pictures(settings, tmp_path):

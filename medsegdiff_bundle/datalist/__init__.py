@@ -2,12 +2,13 @@
 
 from .naming import SEGMENTATION, case_name, output_name
 from .sections import decathlon_datalist, image_datalist, picture_datalist, segmentation_datalist
-from .series import series_datalist
+from .series import dicom_files, series_datalist
 
 __all__ = [
     "SEGMENTATION",
     "case_name",
     "decathlon_datalist",
+    "dicom_files",
     "image_datalist",
     "output_name",
     "picture_datalist",

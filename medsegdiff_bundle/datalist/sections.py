@@ -156,7 +156,9 @@ def image_datalist(
 
 def _series_written(folder: Path, images: list[Path]) -> list[str]:
     """Names of the DICOM series in or below a folder of which images in it may be results."""
-    names = {case_name(image) for image in images}
+    names = {case_name(image) for image in images if case_name(image).endswith(tuple(f"_{kind}" for kind in RESULTS))}
+    if not names:
+        return []  # without a walk through all that lies below
     folders = [Path(os.path.abspath(folder)), *(Path(at, name) for at, below, _ in os.walk(folder) for name in below)]
     written = (path for path in folders if any(f"{path.name}_{kind}" in names for kind in RESULTS))
     return [path.name for path in written if dicom_files(path)]

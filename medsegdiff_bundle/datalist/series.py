@@ -47,9 +47,9 @@ def series_datalist(
 
 
 def dicom_files(folder: Path) -> list[Path]:
-    """DICOM files of a folder but its DICOMDIR, which is an index of them, and the segmentations of earlier runs."""
-    files = (file for file in folder.iterdir() if file.is_file() and file.name != "DICOMDIR")
-    return sorted(file for file in files if not file.name.endswith(SEGMENTATION) and is_dicom(file))
+    """DICOM files of a folder but its DICOMDIR, an index of them; none where all are results of earlier runs."""
+    files = [file for file in folder.iterdir() if file.is_file() and file.name != "DICOMDIR" and is_dicom(file)]
+    return [] if all(file.name.endswith(SEGMENTATION) for file in files) else sorted(files)
 
 
 def is_dicom(file: Path) -> bool:

@@ -46,7 +46,8 @@ class WeightsLoader:
         try:
             weights = torch.load(self.path, map_location="cpu", weights_only=True)
         except Exception as error:  # a file of another kind can raise anything
-            raise ValueError(f"The weights {self.path!r} cannot be read: torch.save wrote no such file.") from error
+            reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+            raise ValueError(f"The weights {self.path!r} cannot be read: {reason}.") from error
         if not isinstance(weights, dict) or not all(isinstance(weight, Tensor) for weight in weights.values()):
             raise ValueError(f"The file {self.path!r} holds something else than weights, a flat state dict.")
         self.network.load_state_dict(self._fitting(weights), strict=self.strict)

@@ -246,7 +246,9 @@ class EnsembleInferer(Inferer):
         if self.output == "labels":
             highest, labels = members.max(dim=2, keepdim=True)  # the indices of argmax, many times faster
             if highest.isnan().any():
-                raise ValueError("The network's probabilities hold NaN, which would pass for a sure class 0.")
+                raise ValueError(
+                    "The probabilities hold NaN: the weights are not finite, or the values of the image overflow."
+                )
             return labels.to(torch.uint8)
         return members
 

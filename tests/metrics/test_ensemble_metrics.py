@@ -52,11 +52,11 @@ def test_from_json_over_batches(name, shape):
         metric.aggregate()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OF_LABELS)
 def test_nan_is_no_perfect_score(name):
     members, raters = random_case(num_classes=2)
     members[0, :, 0] = float("nan")
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="The probabilities hold NaN"):
         from_json(name)([members], [raters])
 
 
