@@ -6,13 +6,18 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from monai.networks.blocks import UnetBasicBlock
+from monai.networks.nets import DynUNet
 from torch import Tensor, nn
 
 from .layers import ResBlock, convolution, normalization, upsampling
 
 
 class ConditionUNet(nn.Module):
-    """Residual U-Net whose segmentation is the anchor.
+    """U-Net whose segmentation is the anchor.
+
+    Its blocks are residual, as those of the denoiser, or plain, those of MONAI's `DynUNet` (nnU-Net): two times
+    convolution, instance normalisation and leaky ReLU, with its initialisation.
 
     Args:
         spatial_dims: 2 or 3.
@@ -20,7 +25,8 @@ class ConditionUNet(nn.Module):
         out_channels: classes, background included.
         channels: channels of each level, finest first.
         num_res_blocks: residual blocks of each level, on the way down and on the way up.
-        dropout: see `ResBlock`.
+        dropout: probability of dropping a value within a block.
+        residual: whether the blocks are residual.
 
     Shapes:
         image: (N, in_channels, S), S divisible by 2^(levels - 1)
@@ -36,25 +42,39 @@ class ConditionUNet(nn.Module):
         channels: Sequence[int],
         num_res_blocks: int = 1,
         dropout: float = 0.0,
+        residual: bool = True,
     ) -> None:
         super().__init__()
-        self.downs = nn.ModuleList([convolution(spatial_dims, in_channels, channels[0], 3)])
+        self.residual = residual
+
+        def block(wide_in: int, wide_out: int, stride: int = 1) -> nn.Module:
+            if residual:
+                return ResBlock(spatial_dims, wide_in, wide_out, dropout=dropout)
+            norm = ("instance", {"affine": True})
+            return UnetBasicBlock(spatial_dims, wide_in, wide_out, 3, stride, norm, dropout=dropout or None)
+
+        self.downs = nn.ModuleList()
         self.encoder = nn.ModuleList()
-        for level, width in enumerate(channels):
-            if level > 0:
-                self.downs.append(convolution(spatial_dims, channels[level - 1], width, 3, stride=2))
-            blocks = (ResBlock(spatial_dims, width, width, dropout=dropout) for _ in range(num_res_blocks))
-            self.encoder.append(nn.Sequential(*blocks))
+        for level, (before, width) in enumerate(zip([in_channels, *channels[:-1]], channels, strict=True)):
+            stride = 1 if level == 0 else 2
+            if residual:
+                self.downs.append(convolution(spatial_dims, before, width, 3, stride))
+                first = block(width, width)
+            else:
+                self.downs.append(nn.Identity())  # the block's first convolution has the stride
+                first = block(before, width, stride)
+            self.encoder.append(nn.Sequential(first, *(block(width, width) for _ in range(num_res_blocks - 1))))
         self.ups = nn.ModuleList()
         self.decoder = nn.ModuleList()
         for level in range(len(channels) - 2, -1, -1):
             width = channels[level]
             self.ups.append(upsampling(spatial_dims, channels[level + 1], width, 2))
             widths = [2 * width] + [width] * (num_res_blocks - 1)
-            blocks = (ResBlock(spatial_dims, w, width, dropout=dropout) for w in widths)
-            self.decoder.append(nn.Sequential(*blocks))
-        self.norm = normalization(channels[0])
+            self.decoder.append(nn.Sequential(*(block(w, width) for w in widths)))
+        self.norm = normalization(channels[0]) if residual else nn.Identity()
         self.head = convolution(spatial_dims, channels[0], out_channels, 1)
+        if not residual:
+            self.apply(DynUNet.initialize_weights)
 
     def forward(self, image: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
         """See the class."""
@@ -68,4 +88,6 @@ class ConditionUNet(nn.Module):
         for up, blocks in zip(self.ups, self.decoder):  # noqa: B905
             h = blocks(torch.cat([up(h), skips.pop()], dim=1))
             features.insert(0, h)
-        return self.head(F.silu(self.norm(h))), features, embedding
+        if self.residual:
+            h = F.silu(self.norm(h))
+        return self.head(h), features, embedding

@@ -46,7 +46,9 @@ class MedSegDiff(nn.Module):
         out_channels: classes K, background included; at least 2.
         channels: channels of each level of the Condition Model, finest first; at least two levels.
         denoiser_channels: the same for the denoiser (as many levels); None takes `channels`.
-        num_res_blocks: residual blocks per level and direction.
+        num_res_blocks: blocks per level and direction.
+        residual_condition: whether the Condition Model's blocks are residual, as the denoiser's always are; or those of
+            MONAI's `DynUNet`, which learn faster from pictures.
         prediction_type: what the denoiser predicts: "epsilon", "v_prediction", or "sample". The last ends in a
             softmax over the classes, so that the predicted mask 2 p - 1 lies in [-1, 1].
         num_anchor_levels: finest levels that a U-SA gate couples; 0 switches U-SA off, None takes the two of the
@@ -76,6 +78,7 @@ class MedSegDiff(nn.Module):
         channels: Sequence[int] = (32, 64, 128, 256),
         denoiser_channels: Sequence[int] | None = None,
         num_res_blocks: int = 1,
+        residual_condition: bool = True,
         prediction_type: str = "sample",
         num_anchor_levels: int | None = None,
         gaussian_size: int = 5,
@@ -132,7 +135,9 @@ class MedSegDiff(nn.Module):
         self.size_factor = 2 ** (len(channels) - 1)
         time_dim = 4 * denoiser_channels[0]
 
-        self.condition_model = ConditionUNet(spatial_dims, in_channels, out_channels, channels, num_res_blocks, dropout)
+        self.condition_model = ConditionUNet(
+            spatial_dims, in_channels, out_channels, channels, num_res_blocks, dropout, residual_condition
+        )
         self.anchor_gates = nn.ModuleList(
             UncertainSpatialAttention(spatial_dims, channels[level], denoiser_channels[level], gaussian_size)
             for level in range(num_anchor_levels)
