@@ -5,6 +5,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from monai.networks.nets import DynUNet
 from torch import nn
 
 from medsegdiff_bundle.networks import ConditionFeatures, ConditionUNet, MedSegDiff, TrainingNetwork
@@ -23,6 +24,7 @@ SWITCHES = {
     "epsilon": {"prediction_type": "epsilon"},
     "big_tokens": {"token_size": 3, "embed_dim": 6},
     "wider_denoiser": {"denoiser_channels": (6, 4, 10), "num_res_blocks": 2, "num_heads": 5},
+    "blocks_of_dynunet": {"residual_condition": False, "num_res_blocks": 2},
     "plain": {"num_anchor_levels": 0, "num_transformer_blocks": 0},
     "plain_residual": {"num_anchor_levels": 0, "num_transformer_blocks": 0, "anchor_residual": True},
 }
@@ -430,7 +432,8 @@ def test_state_dict_loads_into_a_fresh_network():
 
 
 @pytest.mark.parametrize(
-    "name", ["default", "no_filter", "no_concat", "residual", "stop_gradient", "big_tokens", "plain"]
+    "name",
+    ["default", "no_filter", "no_concat", "residual", "stop_gradient", "big_tokens", "blocks_of_dynunet", "plain"],
 )
 def test_torchscript(name):
     net = perturbed(network(**SWITCHES[name]))
@@ -510,6 +513,27 @@ def test_mask_without_timesteps():
     net = network()
     with pytest.raises(ValueError, match="needs its timesteps"):
         net(*data(net))
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_condition_unet_without_residuals_is_dynunet(spatial_dims):
+    """With the weights of MONAI's network, and no others, it gives its segmentation."""
+    torch.manual_seed(0)
+    unet = ConditionUNet(spatial_dims, 3, 2, [4, 6, 8], residual=False)
+    dynunet = DynUNet(spatial_dims, 3, 2, [3] * 3, [1, 2, 2], [2, 2], filters=[4, 6, 8])
+    for block, theirs in zip(
+        [*unet.encoder, *unet.decoder],
+        [dynunet.input_block, *dynunet.downsamples, dynunet.bottleneck, *(up.conv_block for up in dynunet.upsamples)],
+        strict=True,
+    ):
+        block[0].load_state_dict(perturbed(theirs).state_dict())
+    for up, theirs in zip(unet.ups, dynunet.upsamples, strict=True):
+        up.load_state_dict({"weight": theirs.transp_conv.conv.weight, "bias": torch.zeros(up.bias.shape)})
+    unet.head.load_state_dict(dynunet.output_block.conv.conv.state_dict())
+    image = torch.randn(2, 3, *[16] * spatial_dims)
+    torch.testing.assert_close(unet(image)[0], dynunet.eval()(image))
+    weights = sum(weight.numel() for weight in dynunet.parameters())
+    assert sum(weight.numel() for weight in unet.parameters()) == weights + 6 + 4  # biases of `ups`
 
 
 @pytest.mark.parametrize("num_res_blocks", [1, 2])
