@@ -141,31 +141,35 @@ def export_torchscript(folder: Path) -> None:
     stripped.replace(exported)
 
 
-def move_large_files(folder: Path, url: str | None, limit: int = SIZE_LIMIT) -> None:
-    """List what is too large for the zoo's repository in large_files.yml, and take it out.
+def move_large_files(folder: Path, url: str | None, beside: Path, limit: int = SIZE_LIMIT) -> None:
+    """Move what is too large for the zoo's repository out of the package, and list it in large_files.yml.
 
     Args:
         folder: of the package.
-        url: where the user will put these files.
+        url: where the user will offer these files; without it TorchScript is left out, which others can make.
+        beside: folder that gets the files.
         limit: bytes.
     """
     entries = []
     for path in sorted((folder / "models").iterdir()):
         if path.stat().st_size > limit:
             name = path.relative_to(folder).as_posix()
+            large = f"{name} has {path.stat().st_size} bytes, more than the {limit} that the zoo takes in a repository"
+            if url is None and path.suffix == ".ts":
+                print(f"package.py: {large}, and is left out without an --url of yours.", file=sys.stderr)
+                path.unlink()
+                continue
             if url is None:
-                raise ValueError(
-                    f"{name} has {path.stat().st_size} bytes, more than the {limit} that the zoo takes in a "
-                    "repository: say with --url where you will offer it."
-                )
+                raise ValueError(f"{large}: say with --url where you will offer it.")
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             entries.append(
                 {"path": name, "url": f"{url.rstrip('/')}/{path.name}", "hash_val": digest, "hash_type": "sha256"}
             )
     if entries:  # JSON is YAML
         (folder / "large_files.yml").write_text(json.dumps({"large_files": entries}, indent=4) + "\n")
+        beside.mkdir(parents=True, exist_ok=True)
         for entry in entries:
-            (folder / entry["path"]).unlink()
+            shutil.move(folder / entry["path"], beside / Path(entry["path"]).name)
 
 
 def _write(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
@@ -183,7 +187,7 @@ def package(task: str, output: Path, weights: Path | None = None, url: str | Non
         task: one of `NAMES`.
         output: folder of the zip, made if need be.
         weights: flat state dict; None takes those that are shipped for the task.
-        url: see `move_large_files`.
+        url: see `move_large_files`; the files come into a folder of the package's name beside the zip.
 
     Returns:
         The zip's path.
@@ -200,7 +204,7 @@ def package(task: str, output: Path, weights: Path | None = None, url: str | Non
         folder.mkdir()
         stage(task, weights, folder)
         export_torchscript(folder)
-        move_large_files(folder, url)
+        move_large_files(folder, url, output / folder.name)
         version = json.loads((folder / "configs" / "metadata.json").read_text())["version"]
         output.mkdir(parents=True, exist_ok=True)
         finished = output / f"{folder.name}_v{version}.zip"

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -63,19 +62,23 @@ def test_errors_are_one_sentence(package, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["other.pt"]
 
 
-def test_large_files(package, tmp_path):
-    """Listed with their hash, taken out, and fetched again by MONAI."""
+def test_large_files(package, tmp_path, capsys):
+    """Listed with their hash, put beside the package, and fetched again by MONAI."""
     models, elsewhere = tmp_path / "bundle" / "models", tmp_path / "elsewhere"
     models.mkdir(parents=True)
     (models / "model.pt").write_bytes(b"0" * 101)
     (models / "model.ts").write_bytes(b"1" * 100)
     with pytest.raises(ValueError, match="models/model.pt has 101 bytes, more than the 100 .*--url"):
-        package.move_large_files(tmp_path / "bundle", None, limit=100)
-    shutil.copytree(models, elsewhere)
-    package.move_large_files(tmp_path / "bundle", elsewhere.as_uri(), limit=100)
+        package.move_large_files(tmp_path / "bundle", None, elsewhere, limit=100)
+    package.move_large_files(tmp_path / "bundle", elsewhere.as_uri(), elsewhere, limit=100)
     assert [path.name for path in models.iterdir()] == ["model.ts"]
     monai.bundle.download_large_files(str(tmp_path / "bundle"))
     assert (models / "model.pt").read_bytes() == b"0" * 101
+
+    (models / "model.pt").write_bytes(b"0" * 99)
+    package.move_large_files(tmp_path / "bundle", None, elsewhere, limit=99)
+    assert [path.name for path in models.iterdir()] == ["model.pt"]
+    assert "models/model.ts has 100 bytes, more than the 99 " in capsys.readouterr().err
 
     (elsewhere / "model.pt").write_bytes(b"2" * 101)
     (models / "model.pt").unlink()
