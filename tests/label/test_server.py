@@ -36,7 +36,8 @@ def skin_package(tmp_path_factory):
     parser = ConfigParser()
     parser.read_config([str(ROOT / "configs" / name) for name in ("inference.json", "tasks/isic.json")])
     torch.manual_seed(0)
-    torch.save(parser.get_parsed_content("network_def").state_dict(), folder / "random.pt")
+    state = parser.get_parsed_content("network_def").state_dict()
+    torch.save({name: weight.half() for name, weight in state.items()}, folder / "random.pt")
     options = ["--task", "isic", "--weights", str(folder / "random.pt"), "--output", str(folder)]
     subprocess.run([sys.executable, "scripts/package.py", *options], cwd=ROOT, check=True)
     (package,) = folder.glob("*.zip")
