@@ -93,6 +93,7 @@ class Bench:
             ("members_per_batch", options.members_per_batch),
             ("num_inference_steps", options.steps),
             ("network_def#channels", options.channels),
+            ("network_def#denoiser_channels", options.channels),
         ):
             if value is not None:
                 config[name] = value

@@ -23,7 +23,7 @@ IMAGES = ROOT / "medsegdiff_bundle" / "sample_data" / "hippocampus" / "imagesTr"
 OBLIQUE = np.array([[0.9, -0.3, 0.1, -20], [0.2, 1.1, 0.0, 13], [-0.1, 0.1, 1.5, 7], [0, 0, 0, 1]])
 NETWORK = {
     "network_def#channels": [4, 8, 8],
-    "network_def#denoiser_channels": None,
+    "network_def#denoiser_channels": [4, 8, 8],
     "network_def#num_heads": 2,
 }
 SMALL = {

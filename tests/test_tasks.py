@@ -22,7 +22,7 @@ SMALL = {
     "bundle_root": str(ROOT),
     "device": "cpu",
     "network_def#channels": [4, 8, 8],
-    "network_def#denoiser_channels": None,
+    "network_def#denoiser_channels": [4, 8, 8],
     "network_def#num_heads": 2,
     "network_def#token_size": 2,
     "patch_size": [16, 16],
