@@ -35,7 +35,7 @@ def skin_package(tmp_path_factory):
     folder = tmp_path_factory.mktemp("skin")
     parser = ConfigParser()
     parser.read_config([str(ROOT / "configs" / name) for name in ("inference.json", "tasks/isic.json")])
-    torch.manual_seed(0)
+    torch.manual_seed(1)  # whose network marks a part of the picture
     state = parser.get_parsed_content("network_def").state_dict()
     torch.save({name: weight.half() for name, weight in state.items()}, folder / "random.pt")
     options = ["--task", "isic", "--weights", str(folder / "random.pt"), "--output", str(folder)]
