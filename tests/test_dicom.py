@@ -206,6 +206,11 @@ def test_inference_on_a_series(settings, array, tmp_path):
     assert (volume.array > 0).sum() == (found.mask > 0).sum()
 
 
+def warnings(caplog):
+    """Of this package: MONAI's readers warn of what they lack when the first of a process is made."""
+    return [record.getMessage() for record in caplog.records if record.name.startswith("medsegdiff_bundle")]
+
+
 @pytest.mark.parametrize("out", [".", "out", "series"])
 def test_a_second_run_gives_the_same(out, settings, array, tmp_path, caplog):
     """Wherever the results are: beside the series, in a folder of their own, or among its slices."""
@@ -249,7 +254,7 @@ def test_a_series_that_cannot_have_a_segmentation_object(settings, array, tmp_pa
         item = pydicom.dcmread(file)
         del item.PatientBirthDate
         item.save_as(file)
-    assert caplog.text == ""
+    assert not warnings(caplog)
     found = medsegdiff_bundle.segment(tmp_path / "series", output_dir=tmp_path / "out", **settings)
     np.testing.assert_array_equal(nibabel.load(found.mask_file).dataobj, expected.mask)
     assert "lacks what a segmentation repeats" in caplog.text and "PatientBirthDate" in caplog.text
@@ -257,7 +262,7 @@ def test_a_series_that_cannot_have_a_segmentation_object(settings, array, tmp_pa
     caplog.clear()
     monkeypatch.setitem(sys.modules, "highdicom", None)
     np.testing.assert_array_equal(medsegdiff_bundle.segment(tmp_path / "series", **settings).mask, expected.mask)
-    assert caplog.text == ""
+    assert not warnings(caplog)
 
 
 def test_masks_of_other_images_are_passed_over(tmp_path):
