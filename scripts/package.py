@@ -107,7 +107,7 @@ def stage(task: str, weights: Path, folder: Path) -> None:
         if path.is_file() and path.name in card and not (folder / "docs" / path.name).exists():
             shutil.copy(path, folder / "docs")
     pages = [page.read_text() for page in (folder / "docs").glob("*.md")]
-    for path in [*(documents / "figures").glob("*.png"), *(ROOT / "docs" / "figures").glob("*.png")]:
+    for path in {path for docs in (documents, ROOT / "docs") for path in (docs / "figures").glob("*.png")}:
         if any(f"figures/{path.name}" in page for page in pages):
             (folder / "docs" / "figures").mkdir(exist_ok=True)
             shutil.copy(path, folder / "docs" / "figures")

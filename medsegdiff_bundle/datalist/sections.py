@@ -156,12 +156,12 @@ def image_datalist(
 
 def _series_written(folder: Path, images: list[Path]) -> list[str]:
     """Names of the DICOM series in or below a folder of which images in it may be results."""
-    names = {case_name(image) for image in images if case_name(image).endswith(tuple(f"_{kind}" for kind in RESULTS))}
-    if not names:
+    names = [case_name(image) for image in images]
+    cases = {name.removesuffix(f"_{kind}") for name in names for kind in RESULTS if name.endswith(f"_{kind}")}
+    if not cases:
         return []  # without a walk through all that lies below
     folders = [Path(os.path.abspath(folder)), *(Path(at, name) for at, below, _ in os.walk(folder) for name in below)]
-    written = (path for path in folders if any(f"{path.name}_{kind}" in names for kind in RESULTS))
-    return [path.name for path in written if dicom_files(path)]
+    return [path.name for path in folders if path.name in cases and dicom_files(path)]
 
 
 def _order(entry: dict[str, str]) -> tuple[str, str]:
