@@ -82,17 +82,18 @@ def staple(members: Tensor, num_classes: int = 2, max_iterations: int = 10_000) 
     num_members, spatial_shape = members.shape[0], members.shape[1:]
     votes, counts, present, codes = _distinct_patterns(members.reshape(num_members, -1), num_classes)
 
-    classes = torch.arange(num_classes, device=members.device).view(-1, 1)
-    one_hot = (votes.unsqueeze(1) == classes).double()  # (E, K, N)
+    one_hot = votes.new_empty(num_members, num_classes, len(counts), dtype=torch.float64)
+    classes = torch.arange(num_classes, dtype=torch.float64, device=members.device).view(-1, 1)
+    torch.eq(votes.double().unsqueeze(1), classes, out=one_hot)  # several times faster than by way of bool
     ballots = one_hot.sum(0)  # (K, N)
     one_hot = one_hot.flatten(0, 1)  # (E*K, N)
     counts = counts.double()
     weighted = (one_hot * counts).T  # (N, E*K)
-    log_prior = (weighted.sum(0).view(num_members, num_classes).mean(0) / counts.sum()).log().unsqueeze(1)  # (K, 1)
+    log_prior = ((one_hot @ counts).view(num_members, num_classes).mean(0) / counts.sum()).log().unsqueeze(1)  # (K, 1)
 
     def expectation(theta: Tensor) -> Tensor:
         """Posterior (K, N) of the patterns, from theta (K, E*K), probability of each vote given each truth."""
-        return torch.addmm(log_prior, theta.log().clamp_min(LOG_ZERO), one_hot).softmax(0)
+        return (theta.log().clamp_min(LOG_ZERO) @ one_hot).add_(log_prior).softmax(0)
 
     def maximisation(posterior: Tensor) -> Tensor:
         """Theta (K, E*K) from the posterior (K, N) of the patterns."""
@@ -164,8 +165,12 @@ def _distinct_patterns(members: Tensor, num_classes: int) -> tuple[Tensor, Tenso
         present = patterns = table.nonzero().squeeze(1)
         counts = table[present]
     else:
-        patterns, codes, counts = torch.unique(codes, return_inverse=True, return_counts=True)
+        # Neighbours mostly vote alike, so sorting runs of equal codes is several times faster than sorting the pixels.
+        runs, run_of_pixel, lengths = torch.unique_consecutive(codes, return_inverse=True, return_counts=True)
+        patterns, pattern_of_run = torch.unique(runs, return_inverse=True)
+        counts = torch.zeros_like(patterns, dtype=torch.int64).scatter_add_(0, pattern_of_run, lengths)
         present = torch.arange(len(patterns), device=codes.device)
+        codes = pattern_of_run.index_select(0, run_of_pixel)
     # Digit e of a pattern, in base K, is the vote of member e.
     weights = torch.tensor([[num_classes**e] for e in range(num_members)], dtype=torch.int64, device=codes.device)
     return patterns // weights % num_classes, counts, present, codes
@@ -203,10 +208,12 @@ def _majority_start(ballots: Tensor, weighted: Tensor) -> Tensor:
         (K, E*K), weight of each vote for each truth.
     """
     num_classes = len(ballots)
-    elected = ballots == ballots.amax(0)
-    tied = elected.sum(0) > 1  # (N,)
-    joint = ((elected & ~tied).double() @ weighted).view(num_classes, -1, num_classes)  # truth, member, vote
-    joint[0, :, 1:] += (tied.double() @ weighted).view(-1, num_classes)[:, :-1]
+    leads = (ballots == ballots.amax(0)).double()  # (K, N)
+    tied = (leads.sum(0, keepdim=True) > 1).double()  # (1, N)
+    elected = torch.cat([leads * (1 - tied), tied])  # (K + 1, N), the last is the label K
+    *rows, beyond = (elected @ weighted).view(num_classes + 1, -1, num_classes)  # truth, member, vote
+    joint = torch.stack(rows)
+    joint[0, :, 1:] += beyond[:, :-1]
     return (joint / joint.sum(0).clamp_min(TINY)).flatten(1)
 
 
