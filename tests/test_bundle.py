@@ -226,6 +226,17 @@ def test_other_classes_from_given_weights(trained, small_training, tmp_path):
     assert moved.max() < 0.01
 
 
+def test_the_denoiser_alone(trained, small_training, tmp_path):
+    """Of given weights those of the Condition Model stay, resumed too, and the others are trained."""
+    settings = {**small_training, "output_dir": str(tmp_path), "ensemble_size": 1}
+    bundle_run("train.json", "denoiser_only.json", epochs=1, pretrained=str(trained / "model.pt"), **settings)
+    bundle_run("train.json", "denoiser_only.json", epochs=2, resume=True, **settings)
+    start = torch.load(trained / "model.pt", weights_only=True)
+    end = torch.load(tmp_path / "last.ckpt", weights_only=True)["network"]
+    kept = {name for name in start if torch.equal(start[name], end[name])}
+    assert kept == {name for name in start if name.startswith("condition_model.")}
+
+
 @contextmanager
 def says_once(sentence):
     """An error of MONAI's runner, whose causes hold the sentence once."""
