@@ -165,7 +165,7 @@ def _distinct_patterns(members: Tensor, num_classes: int) -> tuple[Tensor, Tenso
         present = patterns = table.nonzero().squeeze(1)
         counts = table[present]
     else:
-        # Neighbours mostly vote alike, so sorting runs of equal codes is several times faster than sorting the pixels.
+        # Neighbours mostly vote alike, so sorting runs of equal codes takes half the time of sorting the pixels.
         runs, run_of_pixel, lengths = torch.unique_consecutive(codes, return_inverse=True, return_counts=True)
         patterns, pattern_of_run = torch.unique(runs, return_inverse=True)
         counts = torch.zeros_like(patterns, dtype=torch.int64).scatter_add_(0, pattern_of_run, lengths)
