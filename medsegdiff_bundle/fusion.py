@@ -150,9 +150,7 @@ def _distinct_patterns(members: Tensor, num_classes: int) -> tuple[Tensor, Tenso
         half = num_members // 2
         first_votes, _, first, first_codes = _distinct_patterns(members[:half], num_classes)
         second_votes, _, second, second_codes = _distinct_patterns(members[half:], num_classes)
-        pairs, codes, counts = torch.unique(
-            first_codes.long() * num_pixels + second_codes, return_inverse=True, return_counts=True
-        )
+        pairs, codes, counts = _distinct(first_codes.long() * num_pixels + second_codes)
         votes = [
             first_votes[:, torch.searchsorted(first, pairs // num_pixels)],
             second_votes[:, torch.searchsorted(second, pairs % num_pixels)],
@@ -165,15 +163,22 @@ def _distinct_patterns(members: Tensor, num_classes: int) -> tuple[Tensor, Tenso
         present = patterns = table.nonzero().squeeze(1)
         counts = table[present]
     else:
-        # Neighbours mostly vote alike, so sorting runs of equal codes takes half the time of sorting the pixels.
-        runs, run_of_pixel, lengths = torch.unique_consecutive(codes, return_inverse=True, return_counts=True)
-        patterns, pattern_of_run = torch.unique(runs, return_inverse=True)
-        counts = torch.zeros_like(patterns, dtype=torch.int64).scatter_add_(0, pattern_of_run, lengths)
+        patterns, codes, counts = _distinct(codes)
         present = torch.arange(len(patterns), device=codes.device)
-        codes = pattern_of_run.index_select(0, run_of_pixel)
     # Digit e of a pattern, in base K, is the vote of member e.
     weights = torch.tensor([[num_classes**e] for e in range(num_members)], dtype=torch.int64, device=codes.device)
     return patterns // weights % num_classes, counts, present, codes
+
+
+def _distinct(codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Distinct codes (N,), ascending, the place among them of each pixel's code (P,), and pixels of each (N,).
+
+    Neighbours mostly vote alike, so sorting runs of equal codes takes half the time of sorting the pixels.
+    """
+    runs, run_of_pixel, lengths = torch.unique_consecutive(codes, return_inverse=True, return_counts=True)
+    values, value_of_run = torch.unique(runs, return_inverse=True)
+    counts = torch.zeros_like(values, dtype=torch.int64).scatter_add_(0, value_of_run, lengths)
+    return values, value_of_run.index_select(0, run_of_pixel), counts
 
 
 def _encode(members: Tensor, num_classes: int) -> Tensor:
@@ -211,9 +216,9 @@ def _majority_start(ballots: Tensor, weighted: Tensor) -> Tensor:
     leads = (ballots == ballots.amax(0)).double()  # (K, N)
     tied = (leads.sum(0, keepdim=True) > 1).double()  # (1, N)
     elected = torch.cat([leads * (1 - tied), tied])  # (K + 1, N), the last is the label K
-    *rows, beyond = (elected @ weighted).view(num_classes + 1, -1, num_classes)  # truth, member, vote
-    joint = torch.stack(rows)
-    joint[0, :, 1:] += beyond[:, :-1]
+    joint = (elected @ weighted).view(num_classes + 1, -1, num_classes)  # truth, member, vote
+    joint[0, :, 1:] += joint[-1, :, :-1]
+    joint = joint[:-1]
     return (joint / joint.sum(0).clamp_min(TINY)).flatten(1)
 
 
