@@ -1,6 +1,6 @@
 """STAPLE against SimpleITK, and the metrics of 16 samples against 4 raters.
 
-    ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1 python scripts/benchmark_fusion.py
+    OMP_NUM_THREADS=1 ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1 python scripts/benchmark_fusion.py
 
 Members are nested ovals; `--edges` sets the size of pictures and volumes. Every number is the median of the repeats, in
 time of the processor.

@@ -300,9 +300,11 @@ def test_patterns_are_those_of_the_pixels(num_members, num_classes):
     generator = torch.Generator().manual_seed(0)
     few = torch.randint(0, num_classes, (num_members, 60), generator=generator)
     members = few[:, torch.randint(0, 60, (700,), generator=generator)]
-    votes, counts, present, codes = _distinct_patterns(members, num_classes)
-    assert torch.equal(votes[:, torch.searchsorted(present, codes)], members)
-    assert torch.equal(counts, torch.bincount(codes)[present])
+    votes, counts, patterns, codes = _distinct_patterns(members, num_classes)
+    pattern_of_pixel = torch.from_numpy(patterns)[codes]
+    votes = torch.from_numpy(votes)
+    assert torch.equal(votes[:, pattern_of_pixel], members)
+    assert torch.equal(torch.from_numpy(counts), torch.bincount(pattern_of_pixel))
     assert votes.shape[1] == len(torch.unique(votes, dim=1).T) == len(torch.unique(members, dim=1).T)
 
 
