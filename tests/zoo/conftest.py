@@ -33,7 +33,7 @@ def build(package, tmp_path_factory):
         if task != "hippocampus":
             parser = ConfigParser(package.configurations(task)["inference.json"])
             parser["bundle_root"] = str(ROOT)
-            torch.manual_seed(0)
+            torch.manual_seed(1)  # whose networks mark a part of the pictures
             weights = tmp_path_factory.mktemp("weights") / "random.pt"
             torch.save(parser.get_parsed_content("network_def").state_dict(), weights)
             command += ["--weights", str(weights)]
