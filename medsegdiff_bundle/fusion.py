@@ -20,8 +20,8 @@ from torch import Tensor
 BINARY_TOLERANCE = 1e-7
 MULTI_CLASS_TOLERANCE = 1e-5
 
-# Stands for the logarithm of the probability zero. Its exponential is the smallest that is still a normal number: beyond
-# it the exponential of a vector is four times slower.
+# Stands for the logarithm of the probability zero. Its exponential is still a normal number, beyond which NumPy's takes
+# four times as long.
 LOG_ZERO = -700.0
 
 # Pixels of a vote and a truth below this are none: any number of pixels times the exponential above. It also keeps the
@@ -207,7 +207,7 @@ def _expectation_maximisation(
     one_hot = one_hot.reshape(num_members * num_classes, -1)
 
     def expectation(theta: np.ndarray) -> np.ndarray:
-        pixels = np.maximum(np.log(theta) + log_prior_of_vote, LOG_ZERO) @ one_hot
+        pixels = (np.maximum(np.log(theta), LOG_ZERO) + log_prior_of_vote) @ one_hot
         pixels -= pixels.max(0)
         np.exp(np.maximum(pixels, LOG_ZERO, out=pixels), out=pixels)
         pixels *= counts / pixels.sum(0)
@@ -220,8 +220,10 @@ def _expectation_maximisation(
         return joint / np.maximum(joint[:, :num_classes].sum(1, keepdims=True), TINY)
 
     with np.errstate(divide="ignore"):  # the logarithm of a vote that never comes
-        # Each pattern has E votes, so with its share in each of them the prior is counted once.
-        log_prior_of_vote = np.log(ballots @ counts / (num_members * counts.sum())).reshape(-1, 1) / num_members
+        # Each pattern has E votes, so with its share in each of them the prior is counted once. A class without votes
+        # loses against every other, also where no class explains the pattern.
+        log_prior = np.log(ballots @ counts / (num_members * counts.sum())).reshape(-1, 1)  # (K, 1)
+        log_prior_of_vote = np.maximum(log_prior / num_members, 2 * LOG_ZERO)
         if num_classes == 2 or num_members <= 2:
             theta = maximisation(ballots * counts / num_members)
         else:

@@ -217,6 +217,25 @@ def test_class_that_nobody_votes_for():
     assert torch.all(more.sensitivity[:, 3:] == 1) and torch.all(more.specificity[:, 3:] == 1)
 
 
+def test_votes_that_no_class_explains_are_shared_by_the_prior():
+    """The start knows no class for the last pixel, on which nobody agrees; each needs two votes that it never gets."""
+    agreed = torch.tensor([1, 2, 3]).repeat_interleave(torch.tensor([10, 20, 30]))
+    members = torch.cat([agreed.expand(3, 60), torch.tensor([[1], [2], [3]])], dim=1)
+    shares = torch.tensor([31, 61, 91], dtype=torch.float64) / 183  # of all votes
+    confusion = staple(members, 4, max_iterations=1).confusion
+    assert confusion[0, 2, 1].item() == pytest.approx(shares[1].item() / (20 + shares[1].item()))
+    assert confusion[0, 3, 1].item() == pytest.approx(shares[2].item() / (30 + shares[2].item()))
+
+
+def test_a_class_without_votes_explains_nothing():
+    """Half of the members contradict the other half, so every class with votes needs votes that it never gets."""
+    truth = torch.tensor([9, 10, 12, 3, 9])
+    members = torch.cat([truth.expand(35, 5) + 1, truth.expand(35, 5)])
+    prior = torch.bincount(members.flatten(), minlength=15) / members.numel()
+    result = staple(members, 15, max_iterations=1)
+    torch.testing.assert_close(result.posterior, prior.view(-1, 1).expand(15, 5))
+
+
 @pytest.mark.parametrize("num_classes", [2, 4])
 def test_order_of_members_does_not_matter(num_classes):
     members = noisy(5, 40, num_classes, seed=0)
