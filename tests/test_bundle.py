@@ -226,15 +226,21 @@ def test_other_classes_from_given_weights(trained, small_training, tmp_path):
     assert moved.max() < 0.01
 
 
-def test_the_denoiser_alone(trained, small_training, tmp_path):
-    """Of given weights those of the Condition Model stay, resumed too, and the others are trained."""
+@pytest.mark.parametrize(
+    ("overlay", "is_kept"),
+    [
+        ("denoiser_only.json", lambda name: name.startswith("condition_model.")),
+        ("condition_only.json", lambda name: not name.startswith("condition_model.")),
+    ],
+)
+def test_one_part_alone(trained, small_training, tmp_path, overlay, is_kept):
+    """Of given weights those of the other part stay, resumed too."""
     settings = {**small_training, "output_dir": str(tmp_path), "ensemble_size": 1}
-    bundle_run("train.json", "denoiser_only.json", epochs=1, pretrained=str(trained / "model.pt"), **settings)
-    bundle_run("train.json", "denoiser_only.json", epochs=2, resume=True, **settings)
+    bundle_run("train.json", overlay, epochs=1, pretrained=str(trained / "model.pt"), **settings)
+    bundle_run("train.json", overlay, epochs=2, resume=True, **settings)
     start = torch.load(trained / "model.pt", weights_only=True)
     end = torch.load(tmp_path / "last.ckpt", weights_only=True)["network"]
-    kept = {name for name in start if torch.equal(start[name], end[name])}
-    assert kept == {name for name in start if name.startswith("condition_model.")}
+    assert {name for name in start if torch.equal(start[name], end[name])} == set(filter(is_kept, start))
 
 
 @contextmanager

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
 import baseline_table
 import robustness_table as robustness
+import split_table
 
 ROOT = Path(__file__).parent.parent
 
@@ -55,6 +56,46 @@ def test_the_robustness_table():
     assert table[0] == ["network", "as it is", *robustness.SHIFTS]  # a volume has no colours
     assert [row[0] for row in table[2:]] == ["ours, anchor", "ours, anchor, mirrored", "ours, fused"]
     assert all(float(row[1]) > 0.8 and abs(float(row[5])) < 0.01 for row in table[2:])  # the contrast is normalised
+
+
+def halves(first, length=10, width=4):
+    """A block of classes (1, X, Y, Z), anterior from slice `first` of Y on, with two empty slices at either end."""
+    label = torch.zeros(1, 6, length, 6, dtype=torch.long)
+    label[:, 1 : 1 + width, 2:first, 1:5], label[:, 1 : 1 + width, first:-2, 1:5] = 2, 1
+    return label
+
+
+@pytest.mark.parametrize("first", [3, 4, 7])
+def test_the_plane_between_two_parts(first):
+    label = halves(first)
+    assert split_table.plane(label) == first
+    torch.testing.assert_close(split_table.parted(label, first), label)
+    label[0, 1, first, 1] = 2  # a voxel on the wrong side does not move it
+    assert split_table.plane(label) == first and not torch.equal(split_table.parted(label, first), label)
+
+
+def test_a_mask_of_one_part_has_its_plane_at_an_end():
+    label = halves(4)
+    assert split_table.plane((label > 0).long()) <= 2  # all anterior
+    assert split_table.plane(2 * (label > 0).long()) >= 8  # all posterior
+
+
+def test_outline_and_plane_are_told_apart():
+    label = halves(5)
+    other_plane = split_table.measured(halves(4), label)
+    assert other_plane[1:3] == [1, 1] and other_plane[0] == other_plane[3] < 0.9 and other_plane[4] == 1
+    other_outline = split_table.measured(halves(5, width=3), label)
+    assert other_outline[3:] == [1, 0] and other_outline[0] == other_outline[2] == pytest.approx(6 / 7)
+
+
+def test_the_table_of_outline_and_plane():
+    first, _, *table = run("split_table.py", "--cases", "1").splitlines()
+    assert first in [f"A plane parts the label exactly in {exact} of 1 cases." for exact in (0, 1)]
+    rows = {cells[1].strip(): cells[2:-1] for cells in (line.split("|") for line in table[2:])}
+    assert list(rows) == ["ours, anchor", "ours, anchor, mirrored", "ours, fused"]
+    for cells in rows.values():
+        mask, together, *parted = (float(cell.split("±")[0]) for cell in cells)
+        assert 0.8 < mask < together < 1 and all(mask < value <= 1 for value in parted[:2]) and parted[2] < 4
 
 
 def test_a_class_that_is_missed_has_no_distance():
