@@ -1,8 +1,10 @@
-r"""What a change of contrast, colour or sharpness costs this model, its anchor and the baselines.
+r"""What a change of contrast, colour, sharpness or scale costs this model, its anchor and the baselines.
 
 Each row is a network as in `baseline_table.py`: its mean Dice on the images as they are, and the change of that on the
-same images with every shift below. A shift is made before the preprocessing, on values from the darkest to the
-brightest of the image, and rounded to 256 levels as a file of 8 bits would be. Prints a Markdown table. Example:
+same images with every shift below, or those that `--shifts` names. A shift is made before the preprocessing, on values
+from the darkest to the brightest of the image, and rounded to 256 levels as a file of 8 bits would be. At half the
+size an image shrinks to its middle, what is around it repeats its border, and the mask is enlarged again. Prints a
+Markdown table. Example:
 
     python scripts/robustness_table.py --task isic --dataset_dir FOLDER --section test \
         --networks ours=models/isic.pt output/isic/dynunet/model.pt
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from evaluation import batches, case_options, dice, inferers, load, named_checkpoints, segmented, trained
@@ -21,6 +24,8 @@ from monai.utils import set_determinism
 from torch import Tensor
 
 RED, GREEN, BLUE = 1.15, 1.0, 0.8  # factors of the channels in light of a low colour temperature
+CAMERA = [[0.8, 0.3, -0.1], [-0.1, 0.9, 0.2], [0.2, -0.2, 1.0]]  # channels of another camera; grey stays grey
+STICKER = [0.25, 0.45, 0.9]  # a blue one
 
 
 def mixed_with_grey(image: Tensor, share: float) -> Tensor:
@@ -42,13 +47,36 @@ COLOUR_SHIFTS: dict[str, Callable[[Tensor], Tensor]] = {
     "grey": lambda image: mixed_with_grey(image, 1.0),
     "vivid": lambda image: mixed_with_grey(image, -0.6),
 }
+# Of another source; not in the table unless they are named.
+SOURCE_SHIFTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "other colours": lambda image: torch.einsum("ij,j...->i...", torch.tensor(CAMERA), image),
+    "sticker": lambda image: torch.where(disc(image.shape[1:]), torch.tensor(STICKER)[:, None, None], image),
+}
+HALF = "half the size"
 
 
 def arguments() -> argparse.Namespace:
     """Options of the command line."""
     parser = case_options(__doc__)
     parser.add_argument("--networks", nargs="+", required=True, metavar="[NAME=]CHECKPOINT", help="what to compare")
+    names = [*SHIFTS, *COLOUR_SHIFTS, *SOURCE_SHIFTS, HALF]
+    parser.add_argument("--shifts", nargs="+", choices=names, default=None, help="columns, instead of the usual ones")
     return parser.parse_args()
+
+
+def disc(size: torch.Size) -> Tensor:
+    """Where a disc of a sixth of the width lies that the right border cuts: (H, W) bool."""
+    height, width = size
+    y, x = torch.arange(height)[:, None] - height / 2, torch.arange(width) - 0.95 * width
+    return x**2 + y**2 < (width / 6) ** 2
+
+
+def step(name: str) -> dict[str, Any]:
+    """The transform that makes a shift, as a configuration has it."""
+    if name == HALF:
+        return {"_target_": "Zoomd", "keys": "image", "zoom": 0.5, "mode": "area", "padding_mode": "edge"}
+    shift = (SHIFTS | COLOUR_SHIFTS | SOURCE_SHIFTS)[name]
+    return {"_target_": "Lambdad", "keys": "image", "func": lambda image: shifted(image, shift)}
 
 
 def shifted(image: Tensor, shift: Callable[[Tensor], Tensor]) -> Tensor:
@@ -58,13 +86,12 @@ def shifted(image: Tensor, shift: Callable[[Tensor], Tensor]) -> Tensor:
     return (shift(unit).clamp(0, 1) * 255).round() / 255 * (high - low) + low
 
 
-def mean_dice(options: argparse.Namespace, name: str, checkpoint: Path, shift: Callable | None) -> dict[str, float]:
+def mean_dice(options: argparse.Namespace, name: str, checkpoint: Path, shift: str | None) -> dict[str, float]:
     """Mean Dice over cases and classes of each way to use a network, without the cases whose label is empty."""
     config = load(options, name)
     if shift is not None:
-        steps = [step["_target_"] for step in config["val_transforms"]]
-        step = {"_target_": "Lambdad", "keys": "image", "func": lambda image: shifted(image, shift)}
-        config["val_transforms"].insert(steps.index("EnsureChannelFirstd") + 1, step)
+        steps = [each["_target_"] for each in config["val_transforms"]]
+        config["val_transforms"].insert(steps.index("medsegdiff_bundle.transforms.CheckGridd") + 1, step(shift))
     network = trained(config, checkpoint)
     postprocessing = config.get_parsed_content("validate#postprocessing")
     num_classes = config.get_parsed_content("num_classes")
@@ -82,11 +109,12 @@ def main() -> None:
     """Print the table."""
     options = arguments()
     set_determinism(seed=0)
-    shifts = SHIFTS | (COLOUR_SHIFTS if load(options).get_parsed_content("image_channels") == 3 else {})
+    in_colour = load(options).get_parsed_content("image_channels") == 3
+    shifts = options.shifts or [*SHIFTS, *(COLOUR_SHIFTS if in_colour else [])]
     print(f"| network | as it is | {' | '.join(shifts)} |\n|{'---|' * (len(shifts) + 2)}")
     for name, checkpoint in named_checkpoints(options.networks):
         plain = mean_dice(options, name, checkpoint, None)
-        changes = [mean_dice(options, name, checkpoint, shift) for shift in shifts.values()]
+        changes = [mean_dice(options, name, checkpoint, shift) for shift in shifts]
         for row, value in plain.items():
             cells = [f"{change[row] - value:+.4f}" for change in changes]
             print(f"| {row} | {value:.4f} | {' | '.join(cells)} |", flush=True)

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, Zoomd
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
@@ -31,10 +33,10 @@ def test_no_shift_changes_nothing_but_the_rounding():
     assert (found - image).abs().max() <= 0.51 * (image.max() - image.min()) / 255
 
 
-@pytest.mark.parametrize("name", [*robustness.SHIFTS, *robustness.COLOUR_SHIFTS])
+@pytest.mark.parametrize("name", [*robustness.SHIFTS, *robustness.COLOUR_SHIFTS, *robustness.SOURCE_SHIFTS])
 def test_a_shift_stays_in_the_range_of_the_image(name):
     image = torch.rand(3, 20, 30) * 500 - 100
-    found = robustness.shifted(image, (robustness.SHIFTS | robustness.COLOUR_SHIFTS)[name])
+    found = robustness.step(name)["func"](image)
     assert found.shape == image.shape and not torch.equal(found, image)
     assert image.min() - 1e-3 <= found.min() and found.max() <= image.max() + 1e-3
 
@@ -46,6 +48,34 @@ def test_shifts_do_what_they_say():
     torch.testing.assert_close(shifts["vivid"], torch.tensor([0.1, 0.5, 0.9]), atol=0.002, rtol=0)
     gamma = robustness.shifted(image, robustness.SHIFTS["gamma 2"])[:, 0, 2]
     torch.testing.assert_close(gamma, torch.tensor([0.0625, 0.25, 0.5625]), atol=0.002, rtol=0)
+
+
+def test_shifts_of_another_source():
+    grey = torch.rand(1, 20, 30).expand(3, -1, -1)
+    mixed, marked = (robustness.step(name)["func"](grey) for name in ("other colours", "sticker"))
+    assert (mixed - grey).abs().max() < 0.01
+    where = (marked - grey).abs().max(dim=0).values > 0.01
+    assert where[10, 25:].all() and not where[:, :20].any() and not where[:4].any()
+
+
+def test_half_the_size_is_undone():
+    """What the network gives comes back to where the image was, enlarged."""
+    waves = torch.linspace(0, 3, 40).sin()[:, None] * torch.linspace(0, 2, 60).cos()
+    zoom = robustness.step(robustness.HALF)
+    transform = Compose([Zoomd(**{key: value for key, value in zoom.items() if key != "_target_"})])
+    case = transform({"image": MetaTensor(waves[None])})
+    torch.testing.assert_close(case["image"][0, 10:30, 15:45].as_tensor(), waves[::2, ::2], atol=0.1, rtol=0)
+    assert torch.equal(case["image"][0, :10], case["image"][0, 10:11].expand(10, -1))  # the border, repeated
+    torch.testing.assert_close(transform.inverse(case)["image"][0].as_tensor(), waves, atol=0.1, rtol=0)
+
+
+def test_the_robustness_table_of_named_shifts():
+    options = ["--networks", f"ours={ROOT / 'models' / 'model.pt'}", "--cases", "1"]
+    options += ["--shifts", "half the size", "noise", "--overrides", "anchor_only=true", "mirror_axes=[]"]
+    head, _, *rows = run("robustness_table.py", *options).splitlines()
+    assert head == "| network | as it is | half the size | noise |"
+    usual, half, noise = (float(cell) for cell in rows[0].split("|")[2:5])
+    assert usual > 0.8 and half < -0.1 and abs(noise) < 0.1  # voxels of 2 mm are new to these weights
 
 
 def test_the_robustness_table():

@@ -321,3 +321,52 @@ def test_preprocessing_of_inference_is_that_of_validation():
             if "image" in keys:
                 for_image.append({**transform, "keys": "image"})
         assert for_image == task["preprocessing"]["transforms"]
+
+
+@pytest.fixture
+def stronger():
+    """Each step of the lesions' stronger augmentation, by its place, as it always happens."""
+    parser = ConfigParser()
+    parser.read_config([str(CONFIGS / file) for file in ("train.json", "augmentation/isic.json")])
+    parser["train_transforms"] = [{**each, "prob": 1.0} for each in parser["train_transforms"][-4:-1]]
+    transforms = parser.get_parsed_content("train_transforms")
+    monai.utils.set_determinism(seed=0)
+    yield transforms
+    monai.utils.set_determinism(seed=None)
+
+
+def square():
+    """A picture of a bright lesion, each channel its own way, and its label."""
+    label = torch.zeros(1, 60, 60)
+    label[:, 25:40, 20:38] = 1
+    return {"image": label * torch.tensor([3.0, 2.0, 1.0])[:, None, None] - 1, "label": label}
+
+
+def test_stronger_augmentation_zooms_picture_and_label_alike(stronger):
+    areas = []
+    for _ in range(20):
+        case = stronger[0](square())
+        assert case["image"].shape == (3, 60, 60) and case["label"].shape == (1, 60, 60)
+        assert set(case["label"].unique().tolist()) == {0, 1}
+        assert ((case["image"][0] > 0.5) != (case["label"][0] > 0)).float().mean() < 0.05
+        areas.append(case["label"].mean().item() / square()["label"].mean().item())
+    assert min(areas) < 0.8 and max(areas) > 1.25
+
+
+def test_stronger_augmentation_mixes_colours_and_keeps_grey(stronger):
+    mixed = stronger[1](square())["image"]
+    assert not torch.allclose(mixed, square()["image"], atol=0.05)
+    grey = torch.rand(1, 8, 8).expand(3, -1, -1)
+    torch.testing.assert_close(stronger[1]({"image": grey})["image"], grey)
+
+
+def test_stronger_augmentation_puts_one_disc_on_the_border(stronger):
+    changed = []
+    for _ in range(20):
+        case = stronger[2](square())
+        where = (case["image"] != square()["image"]).any(dim=0)
+        assert torch.equal(case["label"], square()["label"]) and not where[24:36, 24:36].any()
+        if where.any():
+            assert len(case["image"][:, where].unique(dim=1).T) == 1
+        changed.append(where.float().mean().item())
+    assert 0.03 < max(changed) < 0.2
