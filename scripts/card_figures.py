@@ -123,6 +123,7 @@ def draw_curves(runs: list[str], path: Path) -> None:
         scores.set(xlabel="epoch", ylabel="validation")
         for axis in (losses, scores):
             axis.legend(fontsize="small")
+            axis.set_xlim(left=0)  # of a single validation, too, the epoch is a whole number
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.savefig(path, dpi=100)
     plt.close(figure)

@@ -212,5 +212,5 @@ def test_settings_say_how_to_prepare_an_image(tmp_path):
     files = [ROOT / "configs" / "inference.json", ROOT / "configs" / "tasks" / "isic.json"]
     config = export_onnx.read_config(files)
     summary = export_onnx.preprocessing_summary(config)
-    assert {"transform": "Resized", "spatial_size": [128, 128], "mode": "bilinear", "anti_aliasing": True} in summary
+    assert {"transform": "Resized", "spatial_size": [192, 192], "mode": "bilinear", "anti_aliasing": True} in summary
     assert json.loads(json.dumps(summary)) == summary
