@@ -111,6 +111,8 @@ def main() -> None:
     set_determinism(seed=0)
     in_colour = load(options).get_parsed_content("image_channels") == 3
     shifts = options.shifts or [*SHIFTS, *(COLOUR_SHIFTS if in_colour else [])]
+    if not in_colour and (of_colours := [name for name in shifts if name in COLOUR_SHIFTS | SOURCE_SHIFTS]):
+        raise ValueError(f"The shift {of_colours[0]!r} is one of colours, and the images have none.")
     print(f"| network | as it is | {' | '.join(shifts)} |\n|{'---|' * (len(shifts) + 2)}")
     for name, checkpoint in named_checkpoints(options.networks):
         plain = mean_dice(options, name, checkpoint, None)

@@ -69,6 +69,12 @@ def test_half_the_size_is_undone():
     torch.testing.assert_close(transform.inverse(case)["image"][0].as_tensor(), waves, atol=0.1, rtol=0)
 
 
+def test_a_shift_of_colours_needs_colours(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["robustness_table.py", "--networks", "ours=none.pt", "--shifts", "noise", "grey"])
+    with pytest.raises(ValueError, match="The shift 'grey' is one of colours, and the images have none."):
+        robustness.main()
+
+
 def test_the_robustness_table_of_named_shifts():
     options = ["--networks", f"ours={ROOT / 'models' / 'model.pt'}", "--cases", "1"]
     options += ["--shifts", "half the size", "noise", "--overrides", "anchor_only=true", "mirror_axes=[]"]
