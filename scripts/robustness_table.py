@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +53,13 @@ SOURCE_SHIFTS: dict[str, Callable[[Tensor], Tensor]] = {
     "other colours": lambda image: torch.einsum("ij,j...->i...", torch.tensor(CAMERA), image),
     "sticker": lambda image: torch.where(disc(image.shape[1:]), torch.tensor(STICKER)[:, None, None], image),
 }
-HALF = "half the size"
 
 
 def arguments() -> argparse.Namespace:
     """Options of the command line."""
     parser = case_options(__doc__)
     parser.add_argument("--networks", nargs="+", required=True, metavar="[NAME=]CHECKPOINT", help="what to compare")
-    names = [*SHIFTS, *COLOUR_SHIFTS, *SOURCE_SHIFTS, HALF]
-    parser.add_argument("--shifts", nargs="+", choices=names, default=None, help="columns, instead of the usual ones")
+    parser.add_argument("--shifts", nargs="+", choices=STEPS, default=None, help="columns, instead of the usual ones")
     return parser.parse_args()
 
 
@@ -71,14 +70,6 @@ def disc(size: torch.Size) -> Tensor:
     return x**2 + y**2 < (width / 6) ** 2
 
 
-def step(name: str) -> dict[str, Any]:
-    """The transform that makes a shift, as a configuration has it."""
-    if name == HALF:
-        return {"_target_": "Zoomd", "keys": "image", "zoom": 0.5, "mode": "area", "padding_mode": "edge"}
-    shift = (SHIFTS | COLOUR_SHIFTS | SOURCE_SHIFTS)[name]
-    return {"_target_": "Lambdad", "keys": "image", "func": lambda image: shifted(image, shift)}
-
-
 def shifted(image: Tensor, shift: Callable[[Tensor], Tensor]) -> Tensor:
     """An image (C, S) after a shift, in its own range."""
     low, high = image.min(), image.max()
@@ -86,12 +77,20 @@ def shifted(image: Tensor, shift: Callable[[Tensor], Tensor]) -> Tensor:
     return (shift(unit).clamp(0, 1) * 255).round() / 255 * (high - low) + low
 
 
+# The transform that makes each shift, as a configuration has it.
+STEPS: dict[str, dict[str, Any]] = {
+    name: {"_target_": "Lambdad", "keys": "image", "func": partial(shifted, shift=shift)}
+    for name, shift in (SHIFTS | COLOUR_SHIFTS | SOURCE_SHIFTS).items()
+}
+STEPS["half the size"] = {"_target_": "Zoomd", "keys": "image", "zoom": 0.5, "mode": "area", "padding_mode": "edge"}
+
+
 def mean_dice(options: argparse.Namespace, name: str, checkpoint: Path, shift: str | None) -> dict[str, float]:
     """Mean Dice over cases and classes of each way to use a network, without the cases whose label is empty."""
     config = load(options, name)
     if shift is not None:
-        steps = [each["_target_"] for each in config["val_transforms"]]
-        config["val_transforms"].insert(steps.index("medsegdiff_bundle.transforms.CheckGridd") + 1, step(shift))
+        steps = [step["_target_"] for step in config["val_transforms"]]
+        config["val_transforms"].insert(steps.index("medsegdiff_bundle.transforms.CheckGridd") + 1, STEPS[shift])
     network = trained(config, checkpoint)
     postprocessing = config.get_parsed_content("validate#postprocessing")
     num_classes = config.get_parsed_content("num_classes")

@@ -36,7 +36,7 @@ def test_no_shift_changes_nothing_but_the_rounding():
 @pytest.mark.parametrize("name", [*robustness.SHIFTS, *robustness.COLOUR_SHIFTS, *robustness.SOURCE_SHIFTS])
 def test_a_shift_stays_in_the_range_of_the_image(name):
     image = torch.rand(3, 20, 30) * 500 - 100
-    found = robustness.step(name)["func"](image)
+    found = robustness.STEPS[name]["func"](image)
     assert found.shape == image.shape and not torch.equal(found, image)
     assert image.min() - 1e-3 <= found.min() and found.max() <= image.max() + 1e-3
 
@@ -52,7 +52,7 @@ def test_shifts_do_what_they_say():
 
 def test_shifts_of_another_source():
     grey = torch.rand(1, 20, 30).expand(3, -1, -1)
-    mixed, marked = (robustness.step(name)["func"](grey) for name in ("other colours", "sticker"))
+    mixed, marked = (robustness.STEPS[name]["func"](grey) for name in ("other colours", "sticker"))
     assert (mixed - grey).abs().max() < 0.01
     where = (marked - grey).abs().max(dim=0).values > 0.01
     assert where[10, 25:].all() and not where[:, :20].any() and not where[:4].any()
@@ -61,7 +61,7 @@ def test_shifts_of_another_source():
 def test_half_the_size_is_undone():
     """What the network gives comes back to where the image was, enlarged."""
     waves = torch.linspace(0, 3, 40).sin()[:, None] * torch.linspace(0, 2, 60).cos()
-    zoom = robustness.step(robustness.HALF)
+    zoom = robustness.STEPS["half the size"]
     transform = Compose([Zoomd(**{key: value for key, value in zoom.items() if key != "_target_"})])
     case = transform({"image": MetaTensor(waves[None])})
     torch.testing.assert_close(case["image"][0, 10:30, 15:45].as_tensor(), waves[::2, ::2], atol=0.1, rtol=0)
