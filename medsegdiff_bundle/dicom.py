@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,7 @@ from monai.transforms import MapTransform
 
 import medsegdiff_bundle
 from medsegdiff_bundle.datalist import SEGMENTATION, case_name, dicom_files
-
-logger = logging.getLogger(__name__)
+from medsegdiff_bundle.remarks import add_warning
 
 # For classes without codes: that it is some structure of the body, by its name, in a coding scheme of our own.
 CATEGORY = ["91723000", "SCT", "Anatomical Structure"]
@@ -67,7 +65,7 @@ class SaveDICOMSegmentationd(MapTransform):
                 try:
                     self._write(d[key], series)
                 except UnwritableError as error:
-                    logger.warning("No DICOM segmentation is written: %s", error)
+                    add_warning(d, f"No DICOM segmentation is written: {error}")
         return d
 
     def _write(self, mask: MetaTensor, series: Path) -> None:

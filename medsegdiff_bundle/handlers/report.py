@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from ignite.engine import Engine, Events
 from medsegdiff_bundle.datalist import case_name
 from medsegdiff_bundle.report import html_report
 from medsegdiff_bundle.transforms import load_image
+
+logger = logging.getLogger(__name__)
 
 
 class ReportHandler:
@@ -38,6 +41,8 @@ class ReportHandler:
         for case in output:
             path = case["image"].meta["filename_or_obj"]
             name = case_name(path)
+            for sentence in case["result"].get("warnings", []):
+                logger.warning("%s: %s", name, sentence)
             self.output_dir.mkdir(parents=True, exist_ok=True)
             numbers = json.dumps({"case": name, **case["result"]}, indent=2, allow_nan=False)
             (self.output_dir / f"{name}_report.json").write_text(numbers + "\n")

@@ -17,6 +17,7 @@ from monai.utils import MetaKeys, convert_to_tensor, ensure_tuple
 from PIL import Image
 
 from medsegdiff_bundle.datalist.naming import PICTURES
+from medsegdiff_bundle.remarks import KINDS
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's names by number of channels
 
@@ -97,6 +98,8 @@ class LoadImaged(monai.transforms.LoadImaged):
             reason = str(error).strip().split("\n")[0] or type(error).__name__
             raise ValueError(f"{files} cannot be read: {reason.rstrip('.')}.") from error
         for key in self.key_iterator(dict(data)):
+            for kind in KINDS:  # of every image, as a batch keeps the metadata that all of its images have
+                result[key].meta.setdefault(kind, "")
             if not torch.isfinite(convert_to_tensor(result[key], track_meta=False)).all():
                 raise ValueError(f"{str(data[key])!r} holds NaN or infinite values.")
         return result

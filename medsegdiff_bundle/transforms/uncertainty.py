@@ -12,6 +12,7 @@ from monai.transforms.post.dictionary import Ensembled
 from monai.utils import convert_to_tensor, ensure_tuple
 from torch import Tensor
 
+from medsegdiff_bundle.remarks import remarks
 from medsegdiff_bundle.report import ensemble_statistics
 from medsegdiff_bundle.uncertainty import CLASS_UNCERTAINTIES, UNCERTAINTIES
 
@@ -95,6 +96,7 @@ class EnsembleStatisticsd(MapTransform):
         class_names: of the classes from 1 on.
         members_key: of the members' labels in the space of the mask, (E, S); see `MemberLabelsd`.
         uncertainty_key: of the map, (1, S).
+        image_key: of the image, whose remarks (`medsegdiff_bundle.remarks`) are handed on.
         result_key: of the dictionary; what it holds already stays.
     """
 
@@ -104,6 +106,7 @@ class EnsembleStatisticsd(MapTransform):
         class_names: Sequence[str],
         members_key: str = "member_labels",
         uncertainty_key: str = "uncertainty",
+        image_key: str = "image",
         result_key: str = "result",
     ) -> None:
         super().__init__(keys)
@@ -112,6 +115,7 @@ class EnsembleStatisticsd(MapTransform):
         self.class_names = ensure_tuple(class_names)
         self.members_key = members_key
         self.uncertainty_key = uncertainty_key
+        self.image_key = image_key
         self.result_key = result_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -125,5 +129,6 @@ class EnsembleStatisticsd(MapTransform):
             convert_to_tensor(d[key], track_meta=False) for key in (*self.keys, self.members_key, self.uncertainty_key)
         )
         statistics = ensemble_statistics(members, fused[0], uncertainty[0], self.class_names, voxel_volume)
-        d[self.result_key] = {**d.get(self.result_key, {}), **statistics}
+        said = remarks(getattr(d.get(self.image_key), "meta", {}))
+        d[self.result_key] = {**d.get(self.result_key, {}), **statistics, **said}
         return d

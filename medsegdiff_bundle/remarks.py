@@ -1,0 +1,51 @@
+"""What is to be said about a case besides its numbers: how its image was prepared, and what a reader must know.
+
+Each transform says its own, in whole sentences. They travel with the image's metadata, as text, which MONAI collates
+and decollates like the file's name; `EnsembleStatisticsd` hands them on to `data["result"]`, from where MONAI Label's
+answer, the report and its page take them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, MutableMapping
+from typing import Any
+
+WARNINGS, PROCESSING = KINDS = ("warnings", "processing")  # keys of the metadata and of the result
+
+
+def add_warning(data: MutableMapping[Hashable, Any], sentence: str, key: Hashable = "image") -> None:
+    """Say what may make the result wrong or incomplete, in one sentence for the reader of the report.
+
+    Args:
+        data: of one case, before or after inference; a reader, which has the metadata alone, gives that.
+        sentence: without the name of the case, and without names or paths of a patient's folders.
+        key: of the image.
+    """
+    _add(data, sentence, WARNINGS, key)
+
+
+def add_processing(data: MutableMapping[Hashable, Any], sentence: str, key: Hashable = "image") -> None:
+    """Say what was done to the image that its applied operations do not show, such as a turn while reading.
+
+    Args:
+        data: of one case, before or after inference; a reader, which has the metadata alone, gives that.
+        sentence: such as "Turned as the Exif orientation 6 says."
+        key: of the image.
+    """
+    _add(data, sentence, PROCESSING, key)
+
+
+def remarks(metadata: Mapping[Any, Any]) -> dict[str, list[str]]:
+    """Sentences of an image's metadata, {"warnings": [...], "processing": [...]}, each once, in their order."""
+    return {kind: list(dict.fromkeys(str(metadata.get(kind) or "").splitlines())) for kind in KINDS}
+
+
+def _add(data: MutableMapping[Hashable, Any], sentence: str, kind: str, key: Hashable) -> None:
+    sentence = " ".join(sentence.split())
+    if "result" in data:  # counted already
+        said = data["result"].setdefault(kind, [])
+        if sentence not in said:
+            said.append(sentence)
+        return
+    metadata = data[key].meta if key in data else data
+    metadata[kind] = "\n".join([*remarks(metadata)[kind], sentence])
