@@ -173,6 +173,23 @@ def test_pictures(task, channels, settings, tmp_path):
         np.testing.assert_array_equal(medsegdiff_bundle.segment(meta_tensor, task, **settings[task]).mask, found.mask)
 
 
+def test_a_photograph_of_a_turned_phone(settings, tmp_path):
+    """Its results lie in the grid that every viewer shows."""
+    seen = np.random.default_rng(0).integers(0, 256, (40, 24, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[274] = 6  # stored a quarter turn anticlockwise
+    Image.fromarray(np.rot90(seen)).save(tmp_path / "phone.png", exif=exif)
+    Image.fromarray(seen).save(tmp_path / "upright.png")
+    phone, upright = medsegdiff_bundle.segment(tmp_path, "isic", output_dir=tmp_path / "out", **settings["isic"])
+    assert phone.mask.shape == (40, 24) and phone.mask.any()
+    assert (phone.report["processing"], upright.report["processing"]) == (["Turned as the Exif orientation 6 says."], [])
+    np.testing.assert_array_equal(phone.mask, upright.mask)
+    for end in ("seg", "uncertainty", "overlay"):
+        written = [Image.open(tmp_path / "out" / f"{name}_{end}.png") for name in ("phone", "upright")]
+        assert written[0].getexif().get(274, 1) == 1
+        np.testing.assert_array_equal(*map(np.asarray, written))
+
+
 def test_a_nifti_file_of_two_axes(settings, tmp_path):
     """Its results have its axes, (W, H) for the picture (H, W), also in the file."""
     picture = np.random.default_rng(0).integers(0, 256, (24, 40), dtype=np.uint8)

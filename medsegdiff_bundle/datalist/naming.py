@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 NIFTI = (".nii", ".nii.gz")
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".gif", ".webp")
 
 # What the images that inference.json writes add to the name of a case.
 RESULTS = ("seg", "uncertainty", "mutual_information", "variance", "disagreement", "overlay")

@@ -6,7 +6,7 @@ their outputs carry the metadata and applied operations of the input, so that `I
 
 from .fusion import FuseEnsembled, STAPLEEnsembled
 from .labels import CheckGridd, CheckLabelsd, PictureLabelsd, RandRaterd, UnpackRatersd
-from .load import LoadImaged, PictureReader, load_image
+from .load import LoadImaged, load_image
 from .members import MemberLabelsd, SplitAnchord
 from .save import VolumeWriter
 from .uncertainty import EnsembleStatisticsd, EnsembleUncertaintyd
@@ -20,7 +20,6 @@ __all__ = [
     "LoadImaged",
     "MemberLabelsd",
     "PictureLabelsd",
-    "PictureReader",
     "RandRaterd",
     "STAPLEEnsembled",
     "SplitAnchord",
