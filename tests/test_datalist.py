@@ -251,7 +251,7 @@ def test_results_of_one_name(tmp_path):
 def test_no_images(tmp_path):
     with pytest.raises(ValueError, match="There is no image file or folder .*nowhere"):
         image_datalist(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="The folder .* holds no NIfTI file, picture or DICOM series"):
+    with pytest.raises(ValueError, match="The folder .* holds no image file and no DICOM series"):
         image_datalist(tmp_path)
 
 

@@ -323,7 +323,7 @@ def shuffled(folder, array):
         (lambda folder, array: edited(folder, array, Rows=7), "has slices of different Rows."),
         (lambda folder, array: edited(folder, array, ImagePositionPatient=None), "has no ImagePositionPatient."),
         (lambda folder, array: edited(folder, array, InstanceNumber=None), "has no InstanceNumber."),
-        (lambda folder, array: (folder / "empty").mkdir(parents=True), "no NIfTI file, picture or DICOM series."),
+        (lambda folder, array: (folder / "empty").mkdir(parents=True), "no image file and no DICOM series."),
     ],
 )
 def test_what_would_give_a_wrong_volume_is_refused(make, sentence, array, tmp_path):

@@ -182,7 +182,10 @@ def test_a_photograph_of_a_turned_phone(settings, tmp_path):
     Image.fromarray(seen).save(tmp_path / "upright.png")
     phone, upright = medsegdiff_bundle.segment(tmp_path, "isic", output_dir=tmp_path / "out", **settings["isic"])
     assert phone.mask.shape == (40, 24) and phone.mask.any()
-    assert (phone.report["processing"], upright.report["processing"]) == (["Turned as the Exif orientation 6 says."], [])
+    assert (phone.report["processing"], upright.report["processing"]) == (
+        ["Turned as the Exif orientation 6 says."],
+        [],
+    )
     np.testing.assert_array_equal(phone.mask, upright.mask)
     for end in ("seg", "uncertainty", "overlay"):
         written = [Image.open(tmp_path / "out" / f"{name}_{end}.png") for name in ("phone", "upright")]

@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 NIFTI = (".nii", ".nii.gz")
+PAIRS = (".img", ".hdr", ".img.gz")  # NIfTI or Analyze 7.5 in two files
+VOLUMES = (*NIFTI, *PAIRS, ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh")
 PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".gif", ".webp")
+FORMATS = (
+    "NIfTI (.nii, .nii.gz, .img with .hdr), Analyze, NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), MGH (.mgz, .mgh), "
+    "DICOM (the folder or the zip of a series, or a file of many frames) and pictures (" + ", ".join(PICTURES) + ")"
+)
 
 # What the images that inference.json writes add to the name of a case.
 RESULTS = ("seg", "uncertainty", "mutual_information", "variance", "disagreement", "overlay")
@@ -19,8 +25,8 @@ SEGMENTATION = "_seg.dcm"  # what SaveDICOMSegmentationd adds to the name of a s
 def case_name(path: str | os.PathLike) -> str:
     """Name of a file without its folder and ending: "imagesTr/case.1.nii.gz" -> "case.1"."""
     name = Path(path).name
-    endings = [ending for ending in (".nii.gz", *NIFTI, *PICTURES) if name.lower().endswith(ending)]
-    return name[: -len(endings[0])] if endings else name
+    endings = [ending for ending in (".seg.nrrd", *VOLUMES, *PICTURES, ".zip", ".dcm") if name.lower().endswith(ending)]
+    return name[: -max(map(len, endings))] if endings else name
 
 
 def without_results(files: Sequence[Path], series: Iterable[str] = ()) -> list[Path]:

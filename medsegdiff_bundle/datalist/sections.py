@@ -7,9 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-import nibabel
-
-from .naming import NIFTI, PICTURES, RESULTS, case_name, check_names, without_results
+from .headers import file_axes_and_channels, is_part, kind_of
+from .naming import RESULTS, case_name, check_names, without_results
 from .series import dicom_files, is_dicom, series_datalist
 
 SECTIONS = {"training": "train", "validation": "val", "test": "test"}  # and what splits.json calls them
@@ -81,13 +80,13 @@ def decathlon_datalist(
 def picture_datalist(
     dataset_dir: str | os.PathLike, section: str, in_channels: int | None = None, spatial_dims: int | None = None
 ) -> list[dict[str, str]]:
-    """Image and label files of one section of a folder of pictures.
+    """Image and label files of one section of a folder of pictures, or of volumes that lie as pictures do.
 
     The cases of a section are those that the folder's `splits.json` names (`train`, `val`, `test`); without that file,
     every fifth one validates, the others train, and there is no test.
 
     Args:
-        dataset_dir: folder with `images/<case>.png` (or .jpg, ...) and `masks/<case>.png`.
+        dataset_dir: folder with `images/<case>.png` (or .jpg, .nrrd, ...) and `masks/<case>.png`.
         section: "training", "validation" or "test".
         in_channels: see `segmentation_datalist`.
         spatial_dims: likewise.
@@ -100,7 +99,7 @@ def picture_datalist(
             network takes no pictures.
     """
     root = _checked_folder(dataset_dir, section)
-    images, masks = (_pictures(root / name) for name in ("images", "masks"))
+    images, masks = (_files(root / name) for name in ("images", "masks"))
     for name, image in images.items():
         if name not in masks:
             raise ValueError(f"The image {str(image)!r} has no mask: {str(root / 'masks')!r} holds no {name!r}.")
@@ -115,9 +114,9 @@ def image_datalist(
     """Images to segment; whether they have labels makes no difference.
 
     Args:
-        source: an image file (NIfTI or picture), a folder of such files, a folder for `series_datalist`, or a folder in
-            a form that `segmentation_datalist` reads, of which the validation cases are taken (all of a folder `images`
-            that has neither `masks` nor `splits.json` beside it).
+        source: an image file (a volume or a picture), a folder of such files, a folder for `series_datalist`, or a
+            folder in a form that `segmentation_datalist` reads, of which the validation cases are taken (all of a
+            folder `images` that has neither `masks` nor `splits.json` beside it).
         in_channels: see `segmentation_datalist`.
         spatial_dims: likewise.
 
@@ -136,13 +135,14 @@ def image_datalist(
     elif (path / "dataset.json").is_file():
         files = [Path(case["image"]) for case in _decathlon_section(path, "validation")]
     elif (path / "images").is_dir():
-        files = sorted(_pictures(path / "images").values())
+        files = sorted(_files(path / "images").values())
         if (path / "masks").is_dir() or (path / "splits.json").is_file():
             entries = [{"image": str(file)} for file in files]
             files = [Path(case["image"]) for case in _section(path, "validation", entries, [], "its folder images")]
     elif path.is_dir():
-        visible = (file for file in path.iterdir() if not file.name.startswith("."))
-        images = sorted(file for file in visible if file.name.lower().endswith(NIFTI + PICTURES))
+        # A segmentation of 3D Slicer is no image.
+        visible = (file for file in path.iterdir() if not file.name.startswith(".") and ".seg." not in file.name)
+        images = sorted(file for file in visible if kind_of(file) and not is_part(file))
         files = without_results(images, _series_written(path, images))
     else:
         raise ValueError(f"There is no image file or folder {str(path)!r}.")
@@ -177,17 +177,18 @@ def _checked_folder(dataset_dir: str | os.PathLike, section: str) -> Path:
     return root
 
 
-def _pictures(folder: Path) -> dict[str, Path]:
-    """Pictures of a folder by the names of their cases."""
+def _files(folder: Path) -> dict[str, Path]:
+    """Pictures and volumes of a folder by the names of their cases."""
     if not folder.is_dir():
         raise ValueError(f"There is no folder {str(folder)!r}.")
-    pictures: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for file in sorted(folder.iterdir()):
-        if file.name.startswith(".") or not file.name.lower().endswith(PICTURES):
+        if file.name.startswith(".") or not kind_of(file) or is_part(file):
             continue
-        if pictures.setdefault(file.stem, file) != file:
-            raise ValueError(f"{str(folder)!r} holds both {pictures[file.stem].name!r} and {file.name!r} of one case.")
-    return pictures
+        first = files.setdefault(case_name(file), file)
+        if first != file:
+            raise ValueError(f"{str(folder)!r} holds both {first.name!r} and {file.name!r} of one case.")
+    return files
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -259,22 +260,21 @@ def _named(root: Path, entries: list[dict[str, str]], subset: str, listing: str)
 
 
 def _check_image(image: Path, in_channels: int | None, spatial_dims: int | None) -> None:
-    """One sentence for what the network could not take; reads no more than the header of a NIfTI file."""
+    """One sentence for what the network could not take; reads no more than the header of a volume."""
     if not image.is_file():
         raise ValueError(f"The image {str(image)!r} does not exist.")
-    if not image.name.lower().endswith(NIFTI):
-        if spatial_dims == 3 and image.name.lower().endswith(PICTURES):
+    if kind_of(image) != "volume":
+        if spatial_dims == 3 and kind_of(image) == "picture":
             raise ValueError(f"The image {str(image)!r} is a picture, the network takes volumes.")
         if in_channels not in (None, 1, 3, 4):
             raise ValueError(f"The image {str(image)!r} is a picture, of 1, 3 or 4 channels, not {in_channels}.")
         return
     try:
-        shape = nibabel.load(image).shape  # type: ignore[attr-defined]
-    except Exception as error:  # whatever its reader and its decompressor raise
+        axes, channels = file_axes_and_channels(image)
+    except ValueError as error:
         raise ValueError(f"The image {str(image)!r} cannot be read: {str(error).rstrip('.')}.") from error
-    channels = shape[3] if len(shape) > 3 else 1
     if in_channels is not None and channels != in_channels:
         raise ValueError(f"The image {str(image)!r} has {channels} channel(s), the network takes {in_channels}.")
-    axes = 2 if len(shape) < 3 else 3
+    axes = max(axes, 2)
     if spatial_dims is not None and axes != spatial_dims:
         raise ValueError(f"The image {str(image)!r} has {axes} axes, the network takes {spatial_dims}.")

@@ -37,7 +37,7 @@ def series_datalist(
         if files := dicom_files(below):
             found[below] = files
     if not found:
-        raise ValueError(f"The folder {str(folder)!r} holds no NIfTI file, picture or DICOM series.")
+        raise ValueError(f"The folder {str(folder)!r} holds no image file and no DICOM series.")
     if spatial_dims not in (None, 3):
         raise ValueError(f"{str(folder)!r} holds a DICOM series, which has 3 axes, the network takes {spatial_dims}.")
     for series, files in found.items():

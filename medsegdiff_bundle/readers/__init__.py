@@ -1,5 +1,9 @@
-"""Files as MONAI's readers hand them on: values, and metadata with the place of each voxel in RAS, in mm."""
+"""Files as MONAI's readers hand them on: values, and metadata with the place of each voxel in RAS, in mm.
+
+Each kind of file has one reader, and no other behind it whose excuse would hide the reason.
+"""
 
 from .pictures import PictureReader
+from .volumes import NiftiReader, VolumeReader
 
-__all__ = ["PictureReader"]
+__all__ = ["NiftiReader", "PictureReader", "VolumeReader"]

@@ -6,6 +6,7 @@ import functools
 import gzip
 import os
 from collections.abc import Hashable, Mapping
+from pathlib import Path
 from typing import Any
 
 import monai.transforms
@@ -14,7 +15,9 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.utils import convert_to_tensor, ensure_tuple
 
-from medsegdiff_bundle.readers import PictureReader
+from medsegdiff_bundle.datalist.headers import kind_of, unknown_format
+from medsegdiff_bundle.datalist.series import is_dicom
+from medsegdiff_bundle.readers import NiftiReader, PictureReader, VolumeReader
 from medsegdiff_bundle.remarks import KINDS
 
 
@@ -33,13 +36,15 @@ class LoadImaged(monai.transforms.LoadImaged):
 
     def __init__(self, keys: KeysCollection, channels: int | None = None, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys=allow_missing_keys)
-        self.register(PictureReader(channels))
+        for reader in (VolumeReader(), NiftiReader(), PictureReader(channels)):
+            self.register(reader)
 
     def __call__(self, data: Mapping[Hashable, Any], reader: Any = None) -> dict[Hashable, Any]:
         """Read the file of each key."""
         try:
             for key in self.key_iterator(dict(data)):
-                for file in ensure_tuple(data[key]):
+                for file in map(Path, ensure_tuple(data[key])):
+                    _check_format(file)
                     _check_compression(file)
             result: dict[Hashable, Any] = super().__call__(data, reader)
         except Exception as error:  # each reader has its own kinds
@@ -54,9 +59,15 @@ class LoadImaged(monai.transforms.LoadImaged):
         return result
 
 
-def _check_compression(file: str | os.PathLike) -> None:
+def _check_format(file: Path) -> None:
+    """Refuse a file that no reader takes, in the place of the excuse of the last reader that is tried."""
+    if file.is_file() and not kind_of(file) and file.suffix.lower() not in (".npy", ".npz") and not is_dicom(file):
+        raise unknown_format(file)
+
+
+def _check_compression(file: Path) -> None:
     """Read a .gz file to its checksum, at its very end, which nibabel never reaches."""
-    if str(file).lower().endswith(".gz"):
+    if file.name.lower().endswith((".gz", ".mgz")):
         with gzip.open(file) as stream:
             try:
                 while stream.read(1 << 20):

@@ -1,0 +1,114 @@
+"""Headers of image files: what can be said of a file without its voxels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .naming import FORMATS, NIFTI, PAIRS, PICTURES, VOLUMES
+
+IMAGE_IO = {".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
+
+
+def axes_and_channels(shape: Sequence[int]) -> tuple[int, int]:
+    """Spatial axes, up to three, and channels of an array with the axes of a file; behind them length 1 does not count.
+
+    Raises:
+        ValueError: there are more axes.
+    """
+    more = [length for length in shape[3:] if length != 1]
+    if len(more) > 1:
+        raise ValueError(f"it has {len(shape)} axes, {' x '.join(map(str, shape))}: three and one of channels are read")
+    return min(len(shape), 3), (more or [1])[0]
+
+
+def file_axes_and_channels(file: Path) -> tuple[int, int]:
+    """Spatial axes and channels of a volume's file.
+
+    Raises:
+        ValueError: the file cannot be read; the text does not name it.
+    """
+    if not is_of_nibabel(file):
+        reader = itk_reader(file)
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError as error:
+            raise ValueError(itk_reason(error)) from error
+        axes, channels = axes_and_channels(reader.GetSize())
+        components = reader.GetNumberOfComponents()
+        if min(channels, components) > 1:
+            raise ValueError(f"it holds {channels} images of {components} channels: one image is read")
+        return axes, max(channels, components)
+    import nibabel
+
+    try:
+        shape = nibabel.load(file).shape  # type: ignore[attr-defined]
+    except Exception as error:  # whatever its reader and its decompressor raise
+        raise ValueError(str(error).rstrip(".") or type(error).__name__) from error
+    return axes_and_channels(shape)
+
+
+def is_of_nibabel(file: Path) -> bool:
+    """Whether nibabel reads a volume: NIfTI of one or two files, MGH. The others are read as ITK reads them."""
+    name = file.name.lower()
+    return name.endswith((*NIFTI, ".mgz", ".mgh")) or (name.endswith(PAIRS) and is_nifti_pair(file))
+
+
+def is_nifti_pair(file: Path) -> bool:
+    """Whether an .img or .hdr file belongs to an image in NIfTI: Analyze's header has the same name and size."""
+    import nibabel
+
+    try:
+        return isinstance(nibabel.load(file), nibabel.Nifti1Pair)  # type: ignore[attr-defined]
+    except Exception:  # as whatever it is read then, that reader says what is wrong with it
+        return False
+
+
+def itk_reader(file: Path) -> Any:
+    """SimpleITK's reader of one file, with the reader of ITK that its name stands for.
+
+    Raises:
+        ValueError: no reader of ITK takes a file of that name.
+    """
+    import SimpleITK
+
+    name = file.name.lower()
+    if not file.is_file():
+        raise ValueError("it does not exist")
+    if name.endswith((".mha", ".mhd")) and not file.name.endswith((".mha", ".mhd")):
+        raise ValueError("files of MetaImage end in .mha or .mhd, in small letters: rename it")
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(file))
+    reader.SetImageIO(next((io for ending, io in IMAGE_IO.items() if name.endswith(ending)), "NiftiImageIO"))
+    return reader
+
+
+def itk_reason(error: RuntimeError) -> str:
+    """What an error of ITK says, without where in its code it was raised."""
+    text = re.split(r"ERROR: (?:\w+\(0x\w+\): )?", str(error), maxsplit=1)[-1]
+    lines = [re.sub(r"^\[nrrd\] \w+:?", "", line).strip() for line in text.strip().splitlines()]
+    said = [line for line in lines if line and not line.startswith(("trouble", "Reason: Success"))]
+    return said[-1].rstrip(".") if said else "it is damaged"
+
+
+def kind_of(file: Path) -> str:
+    """'volume', 'picture', or '' for a file that is none of both by its name."""
+    name = file.name.lower()
+    return "volume" if name.endswith(VOLUMES) else "picture" if name.endswith(PICTURES) else ""
+
+
+def is_part(file: Path) -> bool:
+    """Whether a file holds the values of another that stands for both: the .img of an .hdr, say."""
+    name = file.name.lower()
+    if name.endswith((".img", ".img.gz")):
+        stem = file.name[: -len(".img.gz" if name.endswith(".gz") else ".img")]
+        return any((file.parent / f"{stem}{ending}").is_file() for ending in (".hdr", ".HDR", ".mhd", ".nhdr"))
+    return False
+
+
+def unknown_format(file: Path) -> ValueError:
+    """The error for a file that no reader takes."""
+    return ValueError(f"{file.name!r} is none of the files that are read: {FORMATS}")

@@ -1,0 +1,190 @@
+"""Volumes in the files of 3D Slicer, ITK-SNAP, FreeSurfer and others."""
+
+from __future__ import annotations
+
+import os
+import re
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from monai.data import ImageReader, NibabelReader
+from monai.data.image_reader import _copy_compatible_dict, _stack_images
+from monai.data.utils import orientation_ras_lps
+from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
+
+from medsegdiff_bundle.datalist.headers import axes_and_channels, is_nifti_pair, is_of_nibabel, itk_reader, itk_reason
+from medsegdiff_bundle.datalist.naming import NIFTI, PAIRS, VOLUMES
+from medsegdiff_bundle.remarks import add_processing, add_warning
+
+Names = Sequence[str | os.PathLike] | str | os.PathLike
+
+
+class Volume(NamedTuple):
+    """What was read from one file or folder."""
+
+    values: np.ndarray  # (X, Y), (X, Y, Z), or with channels behind
+    axes: int  # spatial ones, 2 or 3
+    affine: np.ndarray  # (4, 4), voxel to RAS in mm
+    warnings: tuple[str, ...] = ()  # for the reader of the report
+    processing: tuple[str, ...] = ()  # likewise: what was done to the image
+
+
+class OneFileReader(ImageReader):
+    """What readers of MONAI's interface have in common: a subclass says which files it takes and reads one of them.
+
+    Several files are the channels of one image.
+    """
+
+    def volume(self, path: Path) -> Volume:
+        """Read one file or folder."""
+        raise NotImplementedError
+
+    def read(self, data: Any, **kwargs: Any) -> Any:
+        """Read files; the result is for `get_data`."""
+        volumes = [self.volume(Path(name)) for name in ensure_tuple(data)]
+        return volumes if len(volumes) > 1 else volumes[0]
+
+    def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
+        """Values (X, Y, Z), (X, Y) or with channels behind, and metadata with the affine from voxel to RAS in mm."""
+        metadata: dict[Any, Any] = {}
+        volumes = [img] if isinstance(img, Volume) else img
+        for volume in volumes:
+            alone = volume.values.ndim == volume.axes
+            header = {
+                MetaKeys.AFFINE: volume.affine.copy(),
+                MetaKeys.ORIGINAL_AFFINE: volume.affine.copy(),
+                MetaKeys.SPATIAL_SHAPE: np.array(volume.values.shape[: volume.axes]),
+                MetaKeys.SPACE: SpaceKeys.RAS,
+                MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan") if alone else -1,
+            }
+            _copy_compatible_dict(header, metadata)
+            for sentence in volume.warnings:
+                add_warning(metadata, sentence)
+            for sentence in volume.processing:
+                add_processing(metadata, sentence)
+        return _stack_images([volume.values for volume in volumes], metadata), metadata
+
+
+class NiftiReader(NibabelReader):
+    """MONAI's `NibabelReader` for NIfTI in one file or two."""
+
+    def verify_suffix(self, filename: Names) -> bool:
+        """Whether these are NIfTI files."""
+        files = [Path(name) for name in ensure_tuple(filename)]
+        return all(
+            file.name.lower().endswith(NIFTI) or (file.name.lower().endswith(PAIRS) and is_nifti_pair(file))
+            for file in files
+        )
+
+
+class VolumeReader(OneFileReader):
+    """NRRD, MetaImage and Analyze as ITK reads them, and FreeSurfer's MGH as nibabel does.
+
+    MONAI's own `NrrdReader` takes each space but the one that is spelt "left-posterior-superior" for RAS, so that left
+    and right change places in a file that says "LPS"; its `NibabelReader` refuses the ending .mgz.
+
+    Raises:
+        ValueError: a file is damaged, holds complex numbers or too many axes; the text does not name it.
+    """
+
+    def verify_suffix(self, filename: Names) -> bool:
+        """Whether these are files of volumes."""
+        return all(Path(name).name.lower().endswith(VOLUMES) for name in ensure_tuple(filename))
+
+    def volume(self, path: Path) -> Volume:
+        """Read one file."""
+        if is_of_nibabel(path):
+            import nibabel
+
+            image: Any = nibabel.load(path)  # type: ignore[attr-defined]
+            return _squeezed(np.asanyarray(image.dataobj), np.asarray(image.affine))
+        if path.name.lower().endswith((".mha", ".mhd")):
+            _check_metaimage(path)
+        try:
+            read = itk_reader(path).Execute()
+        except RuntimeError as error:
+            raise ValueError(itk_reason(error)) from error
+        if "complex" in read.GetPixelIDTypeAsString():
+            raise ValueError("it holds complex numbers: save their magnitude")
+        return _squeezed(_labels_of_layers(read, *itk_arrays(read)), itk_affine(read), read.GetDimension())
+
+
+def itk_arrays(image: Any) -> tuple[np.ndarray, int]:
+    """Values of an image of SimpleITK, (X, Y, Z) with its components behind if it has several, and their number."""
+    import SimpleITK
+
+    values = SimpleITK.GetArrayFromImage(image)
+    components = image.GetNumberOfComponentsPerPixel()
+    axes = image.GetDimension()
+    return values.transpose(*reversed(range(axes)), *range(axes, values.ndim)), components
+
+
+def itk_affine(image: Any) -> np.ndarray:
+    """Voxel to RAS in mm, (4, 4), of an image of SimpleITK."""
+    axes = image.GetDimension()
+    used = min(axes, 3)
+    direction = np.array(image.GetDirection()).reshape(axes, axes)[:used, :used]
+    affine = np.eye(4)
+    affine[:used, :used] = direction * np.array(image.GetSpacing())[:used]
+    affine[:used, 3] = image.GetOrigin()[:used]
+    return np.asarray(orientation_ras_lps(affine))
+
+
+def _squeezed(values: np.ndarray, affine: np.ndarray, dimension: int | None = None) -> Volume:
+    """A volume of an array with the axes of its file."""
+    dimension = values.ndim if dimension is None else dimension
+    if np.iscomplexobj(values):
+        raise ValueError("it holds complex numbers: save their magnitude")
+    axes, _ = axes_and_channels(values.shape[:dimension])
+    kept = [n for n, length in enumerate(values.shape) if n < axes or n >= dimension or length != 1]
+    values = values.reshape([values.shape[n] for n in kept])
+    if values.ndim > axes + 1:
+        raise ValueError(f"it holds {values.shape[-2]} images of {values.shape[-1]} channels: one image is read")
+    return Volume(values, axes, affine)
+
+
+def _labels_of_layers(image: Any, values: np.ndarray, components: int) -> np.ndarray:
+    """Labels of a segmentation of 3D Slicer, whose segments that overlap stand in layers of their own.
+
+    They get the numbers that 3D Slicer's export to a label map gives them: 1, 2, ... in their order.
+    """
+    if components == 1 or not image.HasMetaDataKey("Segment0_ID"):
+        return values
+    labels = np.zeros(values.shape[:-1], dtype=np.int16)
+    count = 0
+    while image.HasMetaDataKey(f"Segment{count}_ID"):
+        layer, value = (int(image.GetMetaData(f"Segment{count}_{what}")) for what in ("Layer", "LabelValue"))
+        here = values[..., layer] == value
+        if (labels[here] > 0).any():
+            raise ValueError("its segments overlap, and a voxel has one class: export one label map from 3D Slicer")
+        count += 1
+        labels[here] = count
+    return labels
+
+
+def _check_metaimage(file: Path) -> None:
+    """Refuse compressed values that are damaged, which ITK hands on as if they were right."""
+    content = file.read_bytes()
+    header = re.match(rb"(?:[^\n=]*=[^\n]*\n)*?ElementDataFile\s*=\s*([^\n]*)\n?", content)
+    if header is None:
+        raise ValueError("it has no header of MetaImage")
+    if not re.search(rb"(?im)^CompressedData\s*=\s*True", header[0]):
+        return
+    name = header[1].strip().decode(errors="replace")
+    packed = content[header.end() :] if name == "LOCAL" else None
+    if packed is None and (file.parent / name).is_file():
+        packed = (file.parent / name).read_bytes()
+    if packed is None:
+        return  # a list of files, or none, of which the reader says so
+    size = re.search(rb"(?m)^CompressedDataSize\s*=\s*(\d+)", header[0])
+    try:
+        unpack = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+        unpack.decompress(packed[: int(size[1])] if size else packed)
+        whole = unpack.eof
+    except zlib.error:
+        whole = False
+    if not whole:
+        raise ValueError("its compressed values are damaged")

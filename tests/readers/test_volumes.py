@@ -1,0 +1,219 @@
+"""Volumes as 3D Slicer, ITK-SNAP, FreeSurfer and others save them: the same voxels at the same places."""
+
+import gzip
+import re
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK
+import torch
+
+from medsegdiff_bundle.datalist import decathlon_datalist, image_datalist, segmentation_datalist
+from medsegdiff_bundle.transforms import CheckGridd, CheckLabelsd, LoadImaged, load_image
+
+OBLIQUE = np.array([[0.9, -0.3, 0.1, -20], [0.2, 1.1, 0.0, 13], [-0.1, 0.1, 1.5, 7], [0, 0, 0, 1]])
+ENDINGS = (".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".img", ".hdr", ".img.gz", ".nii", ".nii.gz", ".NRRD")
+
+
+def rigid(shear=OBLIQUE):
+    """The rotation and the voxel sizes of a matrix, as ITK takes no other."""
+    left, _, right = np.linalg.svd(shear[:3, :3] / np.linalg.norm(shear[:3, :3], axis=0))
+    affine = shear.copy()
+    affine[:3, :3] = left @ right * np.linalg.norm(shear[:3, :3], axis=0)
+    return affine
+
+
+AFFINE = rigid()
+
+
+def itk_image(values, affine=AFFINE, vector=False):
+    """An image of SimpleITK with the axes (X, Y, Z), or with vectors behind them."""
+    image = SimpleITK.GetImageFromArray(values.transpose(2, 1, 0, *range(3, values.ndim)), isVector=vector)
+    lps = np.diag([-1.0, -1, 1, 1]) @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    image.SetSpacing(spacing)
+    image.SetOrigin(lps[:3, 3])
+    image.SetDirection((lps[:3, :3] / spacing).ravel())
+    return image
+
+
+def save(values, path, affine=AFFINE):
+    if path.name.lower().endswith((".mgz", ".mgh")):
+        nibabel.save(nibabel.MGHImage(values, affine), path)
+    elif path.name.lower().endswith((".nii", ".nii.gz", ".img", ".hdr", ".img.gz")):
+        kind = nibabel.Nifti1Image if ".nii" in path.name else nibabel.Nifti1Pair
+        image = kind(values, affine)
+        image.set_qform(affine, 1)
+        nibabel.save(image, path)
+    else:
+        SimpleITK.WriteImage(itk_image(values, affine), str(path), useCompression=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def values():
+    return np.random.default_rng(0).integers(-900, 900, (7, 6, 5)).astype(np.int16)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_voxels_and_their_places(ending, values, tmp_path):
+    path = save(values, tmp_path / f"case.1{ending}")
+    read = load_image(path)
+    np.testing.assert_array_equal(read[0], values)
+    np.testing.assert_allclose(read.affine, AFFINE, atol=1e-5)
+    assert read.meta["filename_or_obj"] == str(path)
+    assert image_datalist(path, 1, 3) == image_datalist(str(path), 1) == [{"image": str(path)}]
+    assert [case["image"] for case in image_datalist(tmp_path, 1, 3)] == [re.sub(r"\.img$", ".hdr", str(path))]
+    with pytest.raises(ValueError, match=r"has 1 channel\(s\), the network takes 2."):
+        image_datalist(path, 2)
+
+
+@pytest.mark.parametrize(
+    ("space", "signs"),
+    [
+        ("left-posterior-superior", (-1, -1, 1)),
+        ("LPS", (-1, -1, 1)),
+        ("left-anterior-superior", (-1, 1, 1)),
+        ("LAS", (-1, 1, 1)),
+        ("right-anterior-superior", (1, 1, 1)),
+        ("RAS", (1, 1, 1)),
+    ],
+)
+def test_each_space_of_an_nrrd_file(space, signs, values, tmp_path):
+    """NRRD's own definition, teem.sourceforge.net/nrrd/format.html: what each axis of the space points to."""
+    header = (
+        f"NRRD0005\ntype: short\ndimension: 3\nspace: {space}\nsizes: 7 6 5\nendian: little\nencoding: raw\n"
+        "space directions: (1,0,0) (0,2,0) (0,0,3)\nspace origin: (10,20,30)\n\n"
+    )
+    (tmp_path / "a.nrrd").write_bytes(header.encode() + values.tobytes(order="F"))
+    read = load_image(tmp_path / "a.nrrd")
+    np.testing.assert_array_equal(read[0], values)
+    expected = np.diag([*signs, 1]) @ np.array([[1, 0, 0, 10], [0, 2, 0, 20], [0, 0, 3, 30], [0, 0, 0, 1]])
+    np.testing.assert_allclose(read.affine, expected)
+
+
+def test_analyze_as_itk_reads_it(values, tmp_path):
+    """It does not say where it lies: for ITK-SNAP and 3D Slicer the first voxel is the origin of LPS."""
+    nibabel.save(nibabel.AnalyzeImage(values, np.diag([1.0, 2, 3, 1])), tmp_path / "a.img")
+    for ending in ("img", "hdr"):
+        read = load_image(tmp_path / f"a.{ending}")
+        np.testing.assert_array_equal(read[0], values)
+        np.testing.assert_allclose(read.affine, np.diag([-1.0, -2, 3, 1]))
+
+
+def test_channels_of_one_file(tmp_path):
+    channels = np.random.default_rng(0).normal(size=(7, 6, 5, 2)).astype(np.float32)
+    for ending in ("nrrd", "mha"):
+        SimpleITK.WriteImage(itk_image(channels, vector=True), str(tmp_path / f"a.{ending}"))
+        four = SimpleITK.GetImageFromArray(channels.transpose(3, 2, 1, 0), isVector=False)
+        SimpleITK.WriteImage(four, str(tmp_path / f"b.{ending}"))
+        for name in "ab":
+            assert image_datalist(tmp_path / f"{name}.{ending}", 2, 3)
+            np.testing.assert_array_equal(load_image(tmp_path / f"{name}.{ending}"), channels.transpose(3, 0, 1, 2))
+    nibabel.save(nibabel.MGHImage(channels, AFFINE), tmp_path / "a.mgz")
+    assert load_image(tmp_path / "a.mgz").shape == (2, 7, 6, 5)
+
+
+def test_axes_of_length_one_behind(values, tmp_path):
+    five = SimpleITK.GetImageFromArray(values.transpose(2, 1, 0)[None, None], isVector=False)
+    assert five.GetDimension() == 5
+    SimpleITK.WriteImage(five, str(tmp_path / "a.mha"))
+    assert image_datalist(tmp_path / "a.mha", 1, 3)
+    np.testing.assert_array_equal(load_image(tmp_path / "a.mha")[0], values)
+    times = SimpleITK.GetImageFromArray(np.zeros((2, 3, 5, 6, 7), dtype=np.uint8), isVector=False)
+    SimpleITK.WriteImage(times, str(tmp_path / "b.mha"))
+    with pytest.raises(ValueError, match="b.mha' cannot be read: it has 5 axes, 7 x 6 x 5 x 3 x 2: three and one of"):
+        image_datalist(tmp_path / "b.mha")
+
+
+def test_a_picture_in_a_file_of_volumes(tmp_path):
+    picture = np.arange(20, dtype=np.uint8).reshape(4, 5)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(picture), str(tmp_path / "a.mha"))
+    assert image_datalist(tmp_path / "a.mha", 1, 2)
+    np.testing.assert_array_equal(load_image(tmp_path / "a.mha")[0], picture.T)
+    with pytest.raises(ValueError, match="a.mha' has 2 axes, the network takes 3."):
+        image_datalist(tmp_path / "a.mha", 1, 3)
+
+
+def test_segments_of_3d_slicer(values, tmp_path):
+    layers = np.zeros((7, 6, 5, 2), dtype=np.uint8)
+    layers[:3, ..., 0], layers[4:, ..., 1] = 1, 1
+    image = itk_image(layers, vector=True)
+    for number, layer in enumerate((0, 1)):
+        image.SetMetaData(f"Segment{number}_ID", f"Segment_{number}")
+        image.SetMetaData(f"Segment{number}_Layer", str(layer))
+        image.SetMetaData(f"Segment{number}_LabelValue", "1")
+    SimpleITK.WriteImage(image, str(tmp_path / "a.seg.nrrd"))
+    np.testing.assert_array_equal(load_image(tmp_path / "a.seg.nrrd")[0], layers[..., 0] + 2 * layers[..., 1])
+    layers[2, ..., 1] = 1
+    overlapping = itk_image(layers, vector=True)
+    for key in image.GetMetaDataKeys():
+        overlapping.SetMetaData(key, image.GetMetaData(key))
+    SimpleITK.WriteImage(overlapping, str(tmp_path / "b.seg.nrrd"))
+    with pytest.raises(ValueError, match="b.seg.nrrd' cannot be read: its segments overlap"):
+        load_image(tmp_path / "b.seg.nrrd")
+    save(values, tmp_path / "a.nrrd")
+    assert [case["image"] for case in image_datalist(tmp_path)] == [str(tmp_path / "a.nrrd")]
+
+
+def damaged(path, values):
+    """Files with their ends cut off, and compressed ones with one changed byte."""
+    save(values, path)
+    content = path.read_bytes()
+    yield content[:-60]
+    if path.suffix in (".nrrd", ".mha", ".mgz"):
+        yield content[:-30] + bytes([content[-30] ^ 255]) + content[-29:]
+
+
+@pytest.mark.parametrize("ending", ["nrrd", "mha", "mgz", "mgh", "nii.gz", "nii"])
+def test_damaged_files_are_refused_in_one_sentence(ending, values, tmp_path, capfd):
+    path = tmp_path / f"a.{ending}"
+    for content in damaged(tmp_path / f"whole.{ending}", values):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"a.{ending}' cannot be read: ") as raised:
+            load_image(path)
+        assert "\n" not in str(raised.value) and "Exception thrown" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["a.nrrd", "a.nhdr", "a.mha", "a.mhd", "a.mgz", "a.hdr", "a.img", "a.MHA"])
+def test_files_of_something_else(name, tmp_path):
+    (tmp_path / name).write_text("nothing")
+    for ask in (image_datalist, load_image):
+        with pytest.raises(ValueError, match=f"{name}' cannot be read: ") as raised:
+            ask(tmp_path / name)
+        assert "\n" not in str(raised.value) and "sitk" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["a.heic", "a.txt", "a.vtk", "a"])
+def test_formats_that_are_not_read_are_answered_with_those_that_are(name, tmp_path):
+    (tmp_path / name).write_bytes(gzip.compress(b"nothing"))
+    with pytest.raises(ValueError, match=f"'{name}' is none of the files that are read: NIfTI .*NRRD.*MGH.*DICOM"):
+        load_image(tmp_path / name)
+
+
+def test_complex_numbers_are_refused(values, tmp_path):
+    SimpleITK.WriteImage(SimpleITK.Cast(itk_image(values), SimpleITK.sitkComplexFloat32), str(tmp_path / "a.nrrd"))
+    with pytest.raises(ValueError, match="a.nrrd' cannot be read: it holds complex numbers"):
+        load_image(tmp_path / "a.nrrd")
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".mha", ".mgz", ".hdr"])
+@pytest.mark.parametrize("form", ["decathlon", "folders"])
+def test_data_sets_of_such_files(form, ending, values, tmp_path):
+    """As a training reads them."""
+    label = (values > 0).astype(np.uint8)
+    folders = ("imagesTr", "labelsTr") if form == "decathlon" else ("images", "masks")
+    for folder, what in zip(folders, (values, label), strict=True):
+        (tmp_path / folder).mkdir()
+        for name in "abcdef":
+            save(what, tmp_path / folder / f"{name}{ending}")
+    if form == "decathlon":
+        cases = [{"image": f"imagesTr/{name}{ending}", "label": f"labelsTr/{name}{ending}"} for name in "abcdef"]
+        (tmp_path / "dataset.json").write_text(str({"training": cases}).replace("'", '"'))
+        assert decathlon_datalist(tmp_path, "training", 1, 3)
+    (first, *_), validation = (segmentation_datalist(tmp_path, part, 1, 3) for part in ("training", "validation"))
+    assert [re.sub(r".*/|\..*", "", case["image"]) for case in validation] == ["a", "f"]
+    case = {key: value[None] for key, value in LoadImaged(["image", "label"])(first).items()}
+    read = CheckLabelsd("label", 2)(CheckGridd("label")(case))
+    assert torch.equal(read["label"] > 0, read["image"] > 0)
