@@ -11,10 +11,9 @@ from torch import Tensor
 
 from medsegdiff_bundle.fusion import staple
 from medsegdiff_bundle.labels import most_probable
+from medsegdiff_bundle.settings import FUSIONS
 
 from .members import check_channels, check_num_classes, like_members, member_labels, stack_members
-
-FUSIONS = ("staple", "mean", "vote")
 
 
 class FuseEnsembled(Ensembled):

@@ -1,0 +1,67 @@
+"""One sentence for what went wrong, in the place of a traceback."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from pathlib import Path
+from types import TracebackType
+
+PACKAGE = Path(__file__).parent
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The `ValueError`, or the first error, behind those that MONAI's parser and transforms raise from it."""
+    while error.__cause__ is not None and not isinstance(error, ValueError):
+        error = error.__cause__
+    return error
+
+
+def reason(error: BaseException) -> str:
+    """First line of an error's text, without what PyTorch puts around it in a process that loads data."""
+    lines = str(error).strip().split("\n")
+    if lines[0].startswith("Caught ") and "Original Traceback" in str(error):
+        own = [line for line in lines if line and not line[0].isspace()]
+        return own[-1].partition(": ")[2] or own[-1]
+    return lines[0]
+
+
+def is_own(error: BaseException) -> bool:
+    """Whether this package raised an error, whose text then is a sentence for people."""
+    if str(error).startswith("Caught ValueError in DataLoader worker"):
+        return f'File "{PACKAGE}' in str(error)
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and Path(frames[-1].f_code.co_filename).is_relative_to(PACKAGE)
+
+
+def sentence(error: BaseException) -> str:
+    """What the error behind an error says, in one line; the kind of an error that is not of this package before it."""
+    cause = root_cause(error)
+    if isinstance(cause, ValueError) and is_own(cause):
+        return reason(cause)
+    said = reason(cause)
+    return f"{type(cause).__name__}: {said}" if said else type(cause).__name__
+
+
+class WithoutTraceback(logging.Filter):
+    """Pass over what ignite's engines log of an error that ends them, with its traceback: it is said once, and last."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is no such one."""
+        return "run is terminating due to exception" not in record.getMessage() and record.exc_info is None
+
+
+def say_errors_in_a_sentence() -> None:
+    """Let this process end with one sentence on standard error, instead of a traceback."""
+    sys.excepthook = _say
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(WithoutTraceback())
+
+
+def _say(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+    else:
+        hint = "" if is_own(root_cause(error)) else " (--debug True shows where)"
+        print(f"error: {sentence(error)}{hint}", file=sys.stderr)

@@ -1,0 +1,321 @@
+"""Names and values of settings, checked before any work starts and, as nothing here needs torch, before it is imported.
+
+A setting is an entry of a configuration file of this bundle, by the name that `python -m monai.bundle run` takes:
+`--epochs 2`, `--network_def#channels "[16,32]"`. MONAI puts any name into a configuration, known or not, and its
+command line hands over words that are no Python literal as text: without these checks `--amp false` is a true value.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+import math
+import os
+import pydoc
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+TRUE = ("true", "yes", "on", "y", "t", "1")
+FALSE = ("false", "no", "off", "n", "f", "0")
+NOTHING = ("none", "null", "")
+FUSIONS = ("staple", "mean", "vote")
+OUTPUTS = ("probabilities", "labels")
+# What MONAI's `tracking` adds to a configuration, and its command line takes.
+TRACKING = ("tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0", "tracking")
+
+
+def boolean(value: Any) -> bool:
+    """True or false, in the words that people use for them."""
+    word = str(value).strip().lower()
+    if word in TRUE or word in FALSE:
+        return word in TRUE
+    raise ValueError("must be true or false")
+
+
+def text(value: Any) -> str:
+    """Any text but an empty one."""
+    if not isinstance(value, str) or not value:
+        raise ValueError("must be text")
+    return value
+
+
+def path(value: Any) -> str:
+    """A file or folder; a name of digits, which a command line takes for a number, is one, too."""
+    if isinstance(value, bool) or not isinstance(value, (str, os.PathLike, Integral)):
+        raise ValueError("must be a path")
+    return str(value)
+
+
+def whole(lowest: int) -> Callable[[Any], int]:
+    """A whole number of at least `lowest`."""
+
+    def check(value: Any) -> int:
+        number = _number(value)
+        if number != round(number) or number < lowest:
+            raise ValueError(f"must be a whole number of at least {lowest}")
+        return int(value) if isinstance(value, Integral) else round(number)
+
+    return check
+
+
+def number(lowest: float = -math.inf, highest: float = math.inf, among: str = "") -> Callable[[Any], float]:
+    """A finite number, at least `lowest` and at most `highest`; `among` says that in words."""
+
+    def check(value: Any) -> float:
+        found = _number(value)
+        if not lowest <= found <= highest:
+            raise ValueError(f"must be a number {among}")
+        return int(value) if isinstance(value, Integral) else found
+
+    return check
+
+
+def choice(*words: Any) -> Callable[[Any], Any]:
+    """One of some words or numbers."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, (list, dict)) or value not in words:
+            raise ValueError(f"must be one of {', '.join(map(str, words))}")
+        return value
+
+    return check
+
+
+def several(kind: Callable[[Any], Any], what: str) -> Callable[[Any], list]:
+    """A list; a value alone is a list of one."""
+
+    def check(value: Any) -> list:
+        value = value.tolist() if hasattr(value, "tolist") else value
+        try:
+            return [kind(each) for each in (value if isinstance(value, (list, tuple)) else [value])]
+        except ValueError as error:
+            raise ValueError(f"must be a list of {what}") from error
+
+    return check
+
+
+def optional(kind: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """None, or what `kind` takes."""
+
+    def check(value: Any) -> Any:
+        return None if value is None or isinstance(value, str) and value.lower() in NOTHING else kind(value)
+
+    return check
+
+
+def sizes(value: Any) -> int | list[int]:
+    """Voxels, one number or one for each axis."""
+    try:
+        return whole(1)(value) if isinstance(value, (Integral, str)) else several(whole(1), "")(value)
+    except ValueError as error:
+        raise ValueError("must be a positive whole number, or one for each axis") from error
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (Real, str)):
+        raise ValueError("must be a number")
+    try:
+        found = float(value)
+    except ValueError as error:
+        raise ValueError("must be a number") from error
+    if not math.isfinite(found):
+        raise ValueError("must be a finite number")
+    return found
+
+
+POSITIVE = number(5e-324, among="above 0")
+NOT_NEGATIVE = number(0, among="of at least 0")
+SHARE = number(0, 1, "from 0 to 1")
+BELOW_ONE = number(0, math.nextafter(1, 0), "from 0 to below 1")
+
+# How each setting is read. A setting that is missing here is taken as it is.
+KINDS: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "checkpoint"), path),
+    **dict.fromkeys(("amp", "anchor_only", "channels_last", "compile", "progress", "resume"), boolean),
+    **dict.fromkeys(("report", "dicom_seg", "debug"), boolean),
+    **dict.fromkeys(("epochs", "val_interval", "val_stride", "batch_size", "image_channels"), whole(1)),
+    **dict.fromkeys(("num_inference_steps", "ensemble_size", "num_train_timesteps", "passes_per_epoch"), whole(1)),
+    **dict.fromkeys(("seed", "num_workers"), whole(0)),
+    **dict.fromkeys(("beta", "dice_weight"), NOT_NEGATIVE),
+    "alpha": optional(NOT_NEGATIVE),
+    **dict.fromkeys(("learning_rate", "signal_scale", "process_group_timeout"), POSITIVE),
+    **dict.fromkeys(("ema_decay", "overlap"), BELOW_ONE),
+    **dict.fromkeys(("task", "schedule", "prediction_type", "output_ext"), text),
+    "pretrained": lambda value: "" if str(value).lower() in NOTHING else path(value),
+    "spatial_dims": choice(2, 3),
+    "num_classes": whole(2),
+    "recycling": SHARE,
+    "class_names": several(text, "names"),
+    "uncertainty_maps": several(text, "names"),
+    "patch_size": several(whole(1), "positive whole numbers"),
+    "mirror_axes": several(whole(0), "axes, from 0"),
+    "roi_size": optional(sizes),
+    "members_per_batch": optional(whole(1)),
+    "start_from_anchor": optional(whole(0)),
+    "fusion": choice(*FUSIONS),
+    "output": choice(*OUTPUTS),
+    "use_click": optional(boolean),
+}
+
+
+def parts(name: str) -> list[str]:
+    """Names on the way to a setting: `a#b` and `a::b` are b in a; a plus sign before it asks MONAI to add to it."""
+    return re.split("#|::", name.removeprefix("+"))
+
+
+def kind(name: str) -> Callable[[Any], Any] | None:
+    """How a setting is read; None if it is taken as it is."""
+    steps = parts(name)
+    return KINDS.get(steps[-1]) if len(steps) == 1 or steps[0] == "displayable_configs" else None
+
+
+def typed(name: str, value: Any) -> Any:
+    """Value of a setting, of the type that it must have.
+
+    Args:
+        name: of the setting, see `parts`.
+        value: as it was given, such as the word "false". Expressions and references of MONAI's configurations stay.
+
+    Raises:
+        ValueError: it is no such value.
+    """
+    read = kind(name)
+    if read is None or isinstance(value, str) and value.startswith(("$", "@", "%")):
+        return value
+    try:
+        return read(value)
+    except ValueError as error:
+        raise ValueError(f"{name} {error}, got {value!r}.") from error
+
+
+def check_names(given: Mapping[str, Any], config: Mapping[str, Any], merged: Any = None, files: str = "") -> None:
+    """Refuse settings that a configuration does not have.
+
+    Args:
+        given: values by name.
+        config: the content of the configuration files.
+        merged: the same with what is given in it. A name that it refers to is known.
+        files: their names, for the sentence.
+
+    Raises:
+        ValueError: naming the setting, and the nearest one there is.
+    """
+    referred = set(references(config if merged is None else merged))
+    for name, value in given.items():
+        if not name.startswith("_"):
+            _check_name(name, value, config, referred, files)
+
+
+def _check_name(name: str, value: Any, config: Any, referred: set[str], files: str) -> None:
+    where, steps = config, parts(name)
+    for depth, step in enumerate(steps):
+        if isinstance(where, Mapping) and step not in where:
+            if not _is_new("#".join(steps[: depth + 1]), where, referred):
+                before = "#".join([*steps[:depth], ""])
+                raise ValueError(_unknown(name, before, step, where, files))
+            return
+        if isinstance(where, Sequence) and not isinstance(where, str):
+            if not step.isdigit() or int(step) >= len(where):
+                raise ValueError(f"There is no {name!r}: {'#'.join(steps[:depth])} has {len(where)} entries, from 0.")
+            where = where[int(step)]
+        elif isinstance(where, Mapping):
+            where = where[step]
+        else:
+            return  # a reference or an expression, of which nothing is known before it is resolved
+    if isinstance(value, Mapping) and isinstance(where, Mapping) and "_target_" not in value:
+        for key, inner in value.items():
+            _check_name(f"{name}#{key}", inner, config, referred, files)
+
+
+def _is_new(name: str, where: Mapping[str, Any], referred: set[str]) -> bool:
+    """Whether a name that a part of a configuration lacks is one that it may get."""
+    step = parts(name)[-1]
+    if name in referred or step.startswith("_") or step in TRACKING and step == name:
+        return True
+    if "_target_" in where:
+        accepted = parameters(str(where["_target_"]))
+        return step in accepted or "**" in accepted and not nearest(step, where)
+    return step != name and not nearest(step, where)
+
+
+def check_spelling(merged: Mapping[str, Any], known: Iterable[Mapping[str, Any]], extra: Iterable[str] = ()) -> None:
+    """Refuse entries of a merged configuration that nothing refers to and that are nearly the name of a setting.
+
+    For files of the user's own, which may add entries as they like.
+
+    Args:
+        merged: all of it.
+        known: contents of files whose entries are right.
+        extra: other names that are right.
+
+    Raises:
+        ValueError: naming the entry, and the nearest one there is.
+    """
+    right = {name for content in known for name in content}
+    referred = set(references(merged))
+    for name, value in merged.items():
+        if name in right or name in referred or name in TRACKING or name in extra or name.startswith(("_", "+")):
+            continue
+        if "#" not in name and "::" not in name and (similar := nearest(name, right)) and not isinstance(value, list):
+            raise ValueError(f"There is no setting {name!r}: did you mean {similar!r}?")
+
+
+def references(config: Any) -> Iterator[str]:
+    """Names that a configuration refers to by `@name`, with those that they lie in."""
+    if isinstance(config, str):
+        for found in re.findall(r"@((?:\w|#|::)+)", config) if config[:1] in ("$", "@") else []:
+            steps = parts(found)
+            yield from ("#".join(steps[:end]) for end in range(1, len(steps) + 1))
+    elif isinstance(config, (Mapping, list, tuple)):
+        for each in config.values() if isinstance(config, Mapping) else config:
+            yield from references(each)
+
+
+def parameters(target: str) -> set[str]:
+    """Names of the arguments of a class or function by its dotted name; "**" among them if it takes any."""
+    try:
+        found = pydoc.locate(target)
+    except pydoc.ErrorDuringImport:  # of a package that is not installed, which MONAI says better
+        return {"**"}
+    if found is None and "." not in target:  # one of MONAI's, which a configuration may name without its module
+        from monai.bundle.config_item import ComponentLocator
+
+        module = ComponentLocator().get_component_module_name(target)
+        found = pydoc.locate(f"{module}.{target}") if isinstance(module, str) else None
+    if not callable(found):
+        return {"**"}
+    accepted = inspect.signature(found).parameters.values()
+    return {"**" if each.kind is each.VAR_KEYWORD else each.name for each in accepted}
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The most similar of some names, if any is nearly the same, in capitals or not."""
+    plain = {each.lower(): each for each in names if not each.startswith("_")}
+    found = difflib.get_close_matches(name.lower(), plain, n=1, cutoff=0.75)
+    return plain[found[0]] if found else None
+
+
+def _unknown(name: str, before: str, step: str, where: Mapping[str, Any], files: str) -> str:
+    known = {*where, *(parameters(str(where["_target_"])) - {"**"} if "_target_" in where else ())}
+    similar = nearest(step, known)
+    hint = f": did you mean {before + similar!r}?" if similar else "."
+    return f"{files or 'The configuration'} has no setting {name!r}{hint}"
+
+
+def bundle_root() -> Path:
+    """Folder with `configs/` and `models/`: within an installed package, or around it in a checkout or bundle."""
+    package = Path(__file__).parent
+    for root in (package / "bundle", package.parent):
+        if (root / "configs" / "inference.json").is_file():
+            return root
+    raise ValueError(f"There is no configs/inference.json in {str(package / 'bundle')!r} or {str(package.parent)!r}.")
+
+
+def bundle_files(root: Path) -> list[dict[str, Any]]:
+    """Contents of all configuration files of a bundle."""
+    files = [file for file in sorted((root / "configs").rglob("*.json")) if file.name != "metadata.json"]
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files]

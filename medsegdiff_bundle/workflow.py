@@ -1,0 +1,117 @@
+"""What a run of MONAI's workflow does first: check the settings that were given to it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from types import FrameType
+from typing import Any, NamedTuple
+
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+from medsegdiff_bundle import errors, settings
+
+STEPS = ("imports", "initialize", "run", "training", "finalize")  # of a configuration, not its settings
+# What MONAI's runner takes for itself.
+OF_THE_RUNNER = ("meta_file", "logging_file", "run_id", "init_id", "final_id", "workflow_type", "properties_path")
+
+
+class Caller(NamedTuple):
+    """Who evaluates the expression at hand."""
+
+    parser: ConfigParser
+    workflow: ConfigWorkflow
+    files: tuple[str, ...]  # of the configuration; none if they are not known
+    given: dict[str, Any]  # settings in place of those of the files
+
+
+def begin(debug: Any = False) -> None:
+    """Check the settings of the run whose `initialize` calls this, before anything else is made of them.
+
+    Values that a command line hands over as text are put in as what they mean. In a process of
+    `python -m monai.bundle`, whatever goes wrong from here on is said in one sentence.
+
+    Args:
+        debug: whether errors are shown with their traceback.
+
+    Raises:
+        ValueError: the configuration has no such setting, or the setting no such value.
+        SystemExit: `--help` was given: the settings were printed.
+    """
+    if _from_shell() and not settings.typed("debug", debug):
+        errors.say_errors_in_a_sentence()
+    caller = _caller()
+    if caller is None:
+        return  # others than a workflow evaluate a part of a configuration
+    config = caller.parser.config
+    assert isinstance(config, Mapping)
+    if caller.files:
+        content = ConfigParser.load_config_files(caller.files)
+        if caller.given.keys() & {"help", "h"} - content.keys():
+            print(_listed(content))
+            raise SystemExit(0)
+        settings.check_names(caller.given, content, config, " with ".join(caller.files))
+    run_ids = [str(getattr(caller.workflow, name)) for name in ("init_id", "run_id", "final_id")]
+    settings.check_spelling(config, settings.bundle_files(settings.bundle_root()), run_ids)
+    _put_in_typed(caller)
+
+
+def _from_shell() -> bool:
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec is not None and spec.name == "monai.bundle.__main__"
+
+
+def _caller() -> Caller | None:
+    """The workflow that evaluates an expression, its parser, and what `create_workflow` put into it.
+
+    MONAI merges what is given into the configuration and hands neither to an expression, so they are looked up in the
+    calls that lead here. A workflow that was made without `create_workflow` has the merged configuration alone.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    parser = workflow = None
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if parser is None and isinstance(caller, ConfigParser):
+            parser = caller
+        elif workflow is None and isinstance(caller, ConfigWorkflow):
+            workflow = caller
+        elif workflow is not None and frame.f_code.co_name == "create_workflow":
+            break
+        frame = frame.f_back
+    if parser is None or workflow is None:
+        return None
+    if frame is None:
+        return Caller(parser, workflow, (), {})
+    files, given, words = (frame.f_locals.get(name) for name in ("config_file", "_args", "kwargs"))
+    given = {name: value for name, value in (given or {}).items() if name not in OF_THE_RUNNER}
+    if _from_shell():  # where None is the user's word; elsewhere it is the default of an argument
+        given |= {name: None for name, value in (words or {}).items() if value is None and name in parser}
+    named = (files,) if isinstance(files, str) else tuple(str(file) for file in files or ())
+    return Caller(parser, workflow, named, given)
+
+
+def _put_in_typed(caller: Caller) -> None:
+    """Replace the values of the configuration, given ones and those of files, by what they mean."""
+    parser = caller.parser
+    changed = False
+    for name in dict.fromkeys([*settings.KINDS, *caller.given]):
+        if name not in parser:
+            continue
+        value = caller.given.get(name, parser[name])
+        if value is None and parser[name] is not None and settings.kind(name) is None:
+            raise ValueError(f"{name} cannot be None.")
+        typed = settings.typed(name, value)
+        if type(typed) is not type(parser[name]) or typed != parser[name]:
+            parser[name] = typed
+            changed = True
+    if changed:
+        parser.parse(reset=True)  # a new value makes the parser forget what it knew, this expression too
+
+
+def _listed(content: Mapping[str, Any]) -> str:
+    """The settings of a configuration that a command line can give in a word, with their values."""
+    words = {name: value for name, value in content.items() if not isinstance(value, dict) and name not in STEPS}
+    words |= {f"displayable_configs#{name}": value for name, value in content.get("displayable_configs", {}).items()}
+    lines = [f"  --{name} {json.dumps(value)}" for name, value in words.items() if not isinstance(value, dict)]
+    return "\n".join(["Settings, and what they are if they are not given:", *lines])

@@ -1,0 +1,147 @@
+"""Names and values of settings, before any work starts; nothing here needs torch."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from medsegdiff_bundle import settings
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = ROOT / "configs"
+INFERENCE = json.loads((CONFIGS / "inference.json").read_text())
+TRAIN = json.loads((CONFIGS / "train.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("given", "nearest"),
+    [
+        ("checkpiont", "checkpoint"),
+        ("num_inference_step", "num_inference_steps"),
+        ("displayable_configs#num_inference_step", "displayable_configs#num_inference_steps"),
+        ("displayable_configs::ensemble_sise", "displayable_configs#ensemble_size"),
+        ("save#output_pstfix", None),
+        ("Amp", "amp"),
+        ("epochs", None),  # of train.json
+        ("nothing_like_it", None),
+    ],
+)
+def test_a_name_that_is_none(given, nearest):
+    if given == "save#output_pstfix":  # SaveImaged gets it, and says so
+        settings.check_names({given: 1}, INFERENCE)
+        return
+    said = f"inference.json has no setting '{given}'" + (f": did you mean '{nearest}'\\?" if nearest else "\\.")
+    with pytest.raises(ValueError, match=said):
+        settings.check_names({given: 1}, INFERENCE, files="inference.json")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"epochs": 2},
+        {"train#dataset#data": []},
+        {"train::trainer::max_epochs": 2},
+        {"train#handlers#0#strict": True},
+        {"experiment_name": "mine", "run_name": "first", "tracking_uri": "file:x"},
+        {"my_loss": {}, "train#trainer#loss_function": "@my_loss"},
+        {"additional_metrics#energy": {"_target_": "medsegdiff_bundle.metrics.EnergyDistance"}},
+        {"_comment": "of mine"},
+    ],
+)
+def test_names_that_are_right(given):
+    settings.check_names(given, TRAIN, [TRAIN, given])
+
+
+def test_an_entry_of_a_list_that_is_none():
+    with pytest.raises(ValueError, match="train#handlers has 8 entries"):
+        settings.check_names({"train#handlers#8#strict": True}, TRAIN)
+
+
+def test_a_dictionary_is_checked_inside():
+    with pytest.raises(ValueError, match="did you mean 'displayable_configs#fusion'"):
+        settings.check_names({"displayable_configs": {"fusoin": "mean"}}, INFERENCE)
+
+
+def test_files_of_a_user():
+    """New entries are theirs to add; one that nothing refers to and that is nearly a setting is a slip."""
+    settings.check_spelling({**TRAIN, "author": "me", "my_run": ["$1"]}, [TRAIN], ["my_run"])
+    settings.check_spelling({**TRAIN, "epoch": 2, "train#trainer#max_epochs": "@epoch"}, [TRAIN])
+    with pytest.raises(ValueError, match="no setting 'epoch': did you mean 'epochs'"):
+        settings.check_spelling({**TRAIN, "epoch": 2}, [TRAIN])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "meant"),
+    [
+        ("anchor_only", "false", False),
+        ("amp", "False", False),
+        ("amp", "no", False),
+        ("amp", "off", False),
+        ("amp", 0, False),
+        ("amp", "yes", True),
+        ("amp", "TRUE", True),
+        ("amp", 1, True),
+        ("use_click", None, None),
+        ("roi_size", "None", None),
+        ("roi_size", "null", None),
+        ("roi_size", (96, 96, 96), [96, 96, 96]),
+        ("roi_size", 96, 96),
+        ("members_per_batch", "2", 2),
+        ("output_dir", 2024, "2024"),
+        ("class_names", "liver", ["liver"]),
+        ("mirror_axes", 0, [0]),
+        ("mirror_axes", [], []),
+        ("learning_rate", "1e-3", 1e-3),
+        ("epochs", 2.0, 2),
+        ("displayable_configs#ensemble_size", "7", 7),
+        ("device", "cpu", "cpu"),
+        ("amp", "$1 > 2", "$1 > 2"),  # MONAI's to evaluate
+        ("epochs", "@passes", "@passes"),
+    ],
+)
+def test_a_value_as_people_type_it(name, value, meant):
+    found = settings.typed(name, value)
+    assert found == meant and type(found) is type(meant)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("amp", "maybe"),
+        ("amp", 2),
+        ("amp", None),
+        ("seed", None),
+        ("epochs", 2.5),
+        ("epochs", "two"),
+        ("epochs", True),
+        ("epochs", 0),
+        ("overlap", 1),
+        ("learning_rate", float("nan")),
+        ("roi_size", [32, 0, 32]),
+        ("class_names", [1, 2]),
+        ("fusion", "median"),
+        ("fusion", []),
+        ("displayable_configs#num_inference_steps", "many"),
+    ],
+)
+def test_a_value_that_is_none(name, value):
+    with pytest.raises(ValueError, match=f"^{name} must be .*, got "):
+        settings.typed(name, value)
+
+
+def test_every_value_of_the_files_is_one():
+    """Nothing that a file of the bundle says is refused or changed."""
+    contents = settings.bundle_files(ROOT)
+    assert len(contents) > 20
+    for content in contents:
+        settings.check_spelling(content, contents)
+        for name in settings.KINDS.keys() & content.keys():
+            assert settings.typed(name, content[name]) == content[name]
+
+
+def test_nothing_heavy_is_imported():
+    code = "import sys, medsegdiff_bundle.settings; print(sorted({'torch', 'monai', 'numpy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "[]\n"
