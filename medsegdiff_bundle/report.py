@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 from monai.data import MetaTensor
-from PIL import Image
 from torch import Tensor
 
+from medsegdiff_bundle.grid import Grid, image_grid, image_modality
 from medsegdiff_bundle.metrics.overlap import dice, shared_voxels
-from medsegdiff_bundle.visualization import PALETTE, contour_pictures
+from medsegdiff_bundle.visualization import INFERNO, PALETTE, GreyWindow, as_image, contour_pictures, grey_window
 
 COVERAGE = 0.9  # share of the members that the interval of a volume holds
 
@@ -113,7 +113,7 @@ def html_report(
 
     Args:
         case: name.
-        image: (C, S), as in its file, with its affine if it is a `MetaTensor`.
+        image: (C, S), as in its file; drawn by its affine if it is a `MetaTensor`.
         fused: labels, (S).
         members: labels, (E, S).
         uncertainty: (S), 0 to 1.
@@ -122,21 +122,29 @@ def html_report(
     Returns:
         HTML.
     """
-    spacing = [1.0, 1.0]
-    if isinstance(image, MetaTensor) and image.ndim == 4:
-        spacing = image.affine[:3, :2].norm(dim=0).tolist()
     fused, members, uncertainty = (
         x.as_tensor() if isinstance(x, MetaTensor) else x for x in (fused, members, uncertainty)
     )
+    grid = image_grid(image) if isinstance(image, MetaTensor) else None
+    window = grey_window(image, fused > 0, image_modality(image) if isinstance(image, MetaTensor) else None)
+    slices = contour_pictures(
+        image,
+        fused,
+        members,
+        uncertainty,
+        affine=None if grid is None else grid.affine,
+        letters=grid is not None and grid.orientation is not None,
+        window=window,
+    )
+    widest = max(each.image.shape[2] for each in slices)
     figures = []
-    for position, *pictures in contour_pictures(image, fused, members, uncertainty):
+    for plane, position, *pictures in slices:
         for what, picture in zip(CAPTIONS, pictures, strict=True):
-            caption = what if position is None else f"{what}, slice {position}"
-            height, width = picture.shape[1:]
-            shape = f"aspect-ratio: {width * spacing[0]:.2f} / {height * spacing[1]:.2f}"
+            caption = what if position is None else f"{what}, {plane}, slice {position}"
+            # As all are drawn at one scale, the widest fills its column.
             figures.append(
-                f'<figure><img src="data:image/png;base64,{_png(picture)}" style="{shape}" alt="{caption}">'
-                f"<figcaption>{caption}</figcaption></figure>"
+                f'<figure><img src="data:image/png;base64,{_png(picture)}" alt="{caption}" '
+                f'style="width: {100 * picture.shape[2] / widest:.1f}%"><figcaption>{caption}</figcaption></figure>'
             )
     decimals = 3 if statistics["unit"] == "ml" else 1
     rows = [_row(label, name, each, decimals) for label, (name, each) in enumerate(statistics["structures"].items())]
@@ -144,6 +152,8 @@ def html_report(
         case=html.escape(case),
         size=statistics["ensemble_size"],
         figures="\n".join(figures),
+        legend=_legend(grid, window),
+        heat=", ".join(f"#{colour}" for colour in INFERNO.split()),
         measure="Volumes" if statistics["unit"] == "ml" else "Areas",
         unit=statistics["unit"],
         coverage=f"{statistics['coverage']:.0%}",
@@ -151,11 +161,26 @@ def html_report(
     )
 
 
+def _legend(grid: Grid | None, window: GreyWindow) -> str:
+    """How the pictures are drawn."""
+    sentences = []
+    if grid is not None and grid.orientation is not None:
+        sentences += [
+            "Radiological convention: the patient's right (R) is on the left of axial and coronal pictures; sagittal "
+            "ones have the front (A) on the left. L left, P back, S head, I feet."
+        ]
+        if grid.obliquity and grid.obliquity >= 1:
+            sentences += [f"The slices are those of the image, up to {grid.obliquity:.0f}° off these directions."]
+    elif grid is not None and grid.affine is not None:
+        sentences += ["The file does not say how the patient lay: left and right may be swapped."]
+    name = f" ({window.name})" if window.name else ""
+    return " ".join([*sentences, f"Black is {window.low:.4g}, white is {window.high:.4g}{name} in all of them."])
+
+
 def _png(picture: Tensor) -> str:
     """Picture (3, H, W) in [0, 1] as a PNG in base64."""
     buffer = io.BytesIO()
-    pixels = (picture.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
-    Image.fromarray(pixels).save(buffer, "PNG")
+    as_image(picture).save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -196,11 +221,11 @@ h2 { font-size: 1.15rem; margin-top: 1.8rem; }
 .warning { border: 2px solid #b00020; padding: .6rem .9rem; }
 .figures { display: grid; grid-template-columns: repeat(4, 1fr); gap: .6rem; }
 @media (max-width: 40rem) { .figures { grid-template-columns: repeat(2, 1fr); } }
-figure { margin: 0; }
-img { width: 100%; display: block; image-rendering: pixelated; }
-figcaption { font-size: .85rem; text-align: center; color: #444; }
+figure { margin: 0; background: #000; display: flex; flex-direction: column; justify-content: center; }
+img { display: block; margin: auto; }
+figcaption { font-size: .85rem; text-align: center; color: #444; background: #fff; padding: .2rem; }
 .scale { height: .8rem; max-width: 16rem;
-  background: linear-gradient(to right, #000004, #420a68, #932667, #dd513a, #fca50a, #fcffa4); }
+  background: linear-gradient(to right, $heat); }
 .table { overflow-x: auto; }
 table { border-collapse: collapse; }
 th, td { padding: .35rem .7rem; border-bottom: 1px solid #ccc; text-align: right; font-variant-numeric: tabular-nums; }
@@ -233,6 +258,7 @@ $rows
 <div class="figures">
 $figures
 </div>
+<p>$legend</p>
 <p>Uncertainty, from 0 (dark) to 1 (bright):</p>
 <div class="scale"></div>
 

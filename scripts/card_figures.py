@@ -1,8 +1,9 @@
 """The figures of a model card: the curves of a training, and the cases with the best, median and worst fused Dice.
 
 Each case is a row: image, label, anchor, fused mask, and uncertainty with the fused mask's contour; of a volume, the
-slice in the middle of what is marked. The curves come from the TensorBoard folders of the runs, a row each. Example:
+axial slice in the middle of what is marked. The curves come from the TensorBoard folders of the runs, a row each.
 
+Example:
     python scripts/card_figures.py --dataset_dir FOLDER --runs output/tensorboard --figures docs/figures
 """
 
@@ -69,18 +70,18 @@ def case_row(case: dict[str, Any], num_classes: int) -> CaseRow:
     scores = {name: dice(mask, label, num_classes).nanmean().item() for name, mask in labels.items()}
     uncertainty = inverted(case, predictive_entropy(samples[1:])[None])[0]
     labels = {"label": rater_consensus(label), **labels}
-    pictures = _pictures(inverted(case, case["image"].as_tensor()), labels, uncertainty)
+    affine = case["image"].meta["original_affine"] if label.ndim == 4 else None
+    pictures = _pictures(inverted(case, case["image"].as_tensor()), labels, uncertainty, affine)
     name = case_name(case["image"].meta["filename_or_obj"])
     return CaseRow(name, scores["fused mask"], scores["anchor"], pictures)
 
 
-def _pictures(image: Tensor, labels: dict[str, Tensor], uncertainty: Tensor) -> list[Tensor]:
-    """A picture for each panel, all of the same slice and window: around what any of the labels marks."""
+def _pictures(image: Tensor, labels: dict[str, Tensor], uncertainty: Tensor, affine: Any) -> list[Tensor]:
+    """A picture for each panel, all of the same slice (of a volume, axial) and window: around what a label marks."""
     everything = torch.cat(list(labels.values()))
     found = {}
     for name, label in labels.items():
-        slices = contour_pictures(image, label[0], everything, uncertainty)
-        found[name] = slices[len(slices) // 2]
+        found[name] = contour_pictures(image, label[0], everything, uncertainty, affine=affine)[0]
     fused = found["fused mask"]
     return [fused.image, *(found[name].fused for name in ("label", "anchor", "fused mask")), fused.uncertainty]
 

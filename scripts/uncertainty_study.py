@@ -236,8 +236,11 @@ def draw_example(case: dict[str, Any], path: Path) -> None:
     wrong = (case["label"].as_tensor() != fused).float().mean(0)
     original = inverted(case, case["image"].as_tensor())
     highest = information.flatten().kthvalue(round(0.998 * information.numel())).values  # a few voxels stand out
-    rows = [contour_pictures(original, fused, labels, heat) for heat in (entropy, information / highest, wrong)]
-    of_entropy, of_information, of_errors = (row[len(row) // 2] for row in rows)
+    affine = case["image"].meta["original_affine"] if fused.ndim == 3 else None
+    of_entropy, of_information, of_errors = (
+        contour_pictures(original, fused, labels, heat, affine=affine)[0]
+        for heat in (entropy, information / highest, wrong)
+    )
     panels = {
         "image": of_entropy.image,
         "fused mask": of_entropy.fused,

@@ -16,6 +16,7 @@ from medsegdiff_bundle.handlers import (
 )
 from medsegdiff_bundle.losses import MedSegDiffLoss
 from medsegdiff_bundle.transforms import load_image
+from medsegdiff_bundle.visualization.marks import MARGIN
 
 
 def sgd_run(folder, epochs, resume=False, evaluator=None, start=1.0):
@@ -119,8 +120,10 @@ def test_overlays_are_drawn_from_the_file(small_dataset, tmp_path):
     (picture,) = tmp_path.iterdir()
     assert picture.name == f"1_{path.name.split('.')[0]}.png"
     height, width = imread(picture).shape[:2]
-    scale = -(-256 // shape[2])
-    assert (height, width) == (scale * shape[2], 3 * scale * shape[1])
+    scale = -(-256 // max(shape))
+    # Axial, coronal and sagittal; image, mask and uncertainty; each with the margins of its letters.
+    assert height == scale * (shape[2] + 2 * shape[3]) + 3 * 3 * MARGIN
+    assert width == 3 * (scale * max(shape[1:3]) + 2 * MARGIN)
 
 
 def test_no_two_epochs_or_processes_draw_the_same(monkeypatch):

@@ -102,22 +102,25 @@ def disc(size, radius):
     return torch.stack([squares < (radius + step) ** 2 for step in range(3)]).to(torch.uint8)
 
 
-@pytest.mark.parametrize(("size", "pictures"), [((50, 40), 4), ((50, 40, 12), 12)])
+@pytest.mark.parametrize(("size", "pictures"), [((50, 40), 4), ((50, 40, 12), 12)])  # a row for each plane
 def test_page_needs_no_other_file(size, pictures):
     members = disc(size, 5)
-    image = MetaTensor(torch.rand(1, *size), affine=torch.diag(torch.tensor([1.0, 2.0, 5.0, 1.0])))
+    meta = {"filename_or_obj": "a.png" if len(size) == 2 else "a.nii.gz"}
+    image = MetaTensor(torch.rand(1, *size), affine=torch.diag(torch.tensor([1.0, 2.0, 5.0, 1.0])), meta=meta)
     voxel_volume = 10.0 if len(size) == 3 else None
     statistics = ensemble_statistics(members, members[1], torch.rand(size), ["a<b"], voxel_volume)
     page = Page(html_report("case & 1", image, members[1], members, torch.rand(size), statistics))
     assert page.open == [] and not page.tags & {"script", "link", "iframe"}
     assert len(page.images) == pictures
+    widths = []
     for each in page.images:
         kind, data = each["src"].split(",")
         assert kind == "data:image/png;base64"
         shown = Image.open(io.BytesIO(base64.b64decode(data)))
-        assert shown.mode == "RGB" and shown.height >= 256
-        width, height = (float(x) for x in re.findall(r"[\d.]+", each["style"]))
-        assert width / height == pytest.approx(shown.width / shown.height / (2 if len(size) == 3 else 1), rel=1e-3)
+        assert shown.mode == "RGB" and max(shown.size) >= 256
+        widths.append(shown.width / float(re.fullmatch(r"width: ([\d.]+)%", each["style"])[1]))
+    assert max(widths) == pytest.approx(min(widths), rel=1e-2)  # one scale for all
+    assert ("the patient's right (R) is on the left" in page.text) == (len(size) == 3)
     for text in ("case & 1", "a<b", "Not a medical device", "3 time(s)", "90%"):
         assert text in page.text
     unit, decimals = ("ml", 3) if len(size) == 3 else ("pixels", 1)

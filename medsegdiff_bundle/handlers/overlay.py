@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib.image
 from ignite.engine import Engine, Events
-from torch.utils.tensorboard import SummaryWriter
 
 from medsegdiff_bundle.datalist import case_name
+from medsegdiff_bundle.grid import image_grid, image_modality
 from medsegdiff_bundle.transforms import load_image
-from medsegdiff_bundle.visualization import overlay_picture
+from medsegdiff_bundle.visualization import as_image, grey_window, overlay_picture
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class OverlayHandler:
@@ -52,9 +54,18 @@ class OverlayHandler:
             path = case["image"].meta["filename_or_obj"]
             # From the file: the image at hand may have been turned, resampled and normalised.
             image = load_image(path, len(case["image"]))
-            picture = overlay_picture(image, case["pred"], case["uncertainty"], case.get("member_labels"))
+            grid = image_grid(image)
+            picture = overlay_picture(
+                image,
+                case["pred"],
+                case["uncertainty"],
+                case.get("member_labels"),
+                affine=grid.affine,
+                letters=grid.orientation is not None,
+                window=grey_window(image, case["pred"][0] > 0, image_modality(image)),
+            )
             name = self.filename.format(case=case_name(path), epoch=engine.state.epoch)
             self.output_dir.mkdir(parents=True, exist_ok=True)
-            matplotlib.image.imsave(self.output_dir / name, picture.permute(1, 2, 0).numpy())
+            as_image(picture).save(self.output_dir / name)
             if self.summary_writer is not None:
                 self.summary_writer.add_image("validation", picture, engine.state.epoch)
