@@ -58,7 +58,7 @@ def _argument_parser() -> argparse.ArgumentParser:
     command.add_argument("--checkpoint", metavar="FILE", help="weights (default: those of the task)")
     command.add_argument("--steps", dest="num_inference_steps", type=int, help="denoising steps per member")
     command.add_argument("--members", dest="ensemble_size", type=int, help="segmentations to draw and fuse")
-    command.add_argument("--fusion", help="mean, vote or staple")
+    command.add_argument("--fusion", help="mean, vote, staple or dice")
     command.add_argument("--anchor-only", action="store_true", default=None, help="one pass, no diffusion")
     command.add_argument("--seed", type=int, help="of the members' noise")
     command.add_argument("--device", help="such as cpu or cuda:0")

@@ -80,7 +80,7 @@ def segment(
         checkpoint: file of weights.
         num_inference_steps: denoising steps per member.
         ensemble_size: members E.
-        fusion: "mean", "vote" or "staple".
+        fusion: "mean", "vote", "staple" or "dice".
         anchor_only: the Condition Model's own segmentation, without diffusion.
         seed: of the members.
         device: such as "cpu" or "cuda:0".

@@ -22,7 +22,7 @@ from typing import Any
 TRUE = ("true", "yes", "on", "y", "t", "1")
 FALSE = ("false", "no", "off", "n", "f", "0")
 NOTHING = ("none", "null", "")
-FUSIONS = ("staple", "mean", "vote")
+FUSIONS = ("staple", "mean", "vote", "dice")
 OUTPUTS = ("probabilities", "labels")
 # What MONAI's `tracking` adds to a configuration, and its command line takes.
 TRACKING = ("tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0", "tracking")

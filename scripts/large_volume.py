@@ -44,7 +44,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--members", type=int, default=10)
     parser.add_argument("--members_per_batch", type=int, default=1)
     parser.add_argument("--roi_size", type=int, default=96, help="edge of the windows")
-    parser.add_argument("--fusion", default="mean", help="mean, vote or staple")
+    parser.add_argument("--fusion", default="mean", help="mean, vote, staple or dice")
     parser.add_argument("--output", choices=["labels", "probabilities"], default="labels")
     return parser.parse_args()
 

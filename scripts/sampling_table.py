@@ -43,7 +43,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 3, 5, 10], help="sampling steps")
     parser.add_argument("--members", type=int, nargs="+", default=[1, 5, 10], help="ensemble sizes")
     parser.add_argument("--starts", type=int, nargs="+", default=[-1], help="first timesteps; -1 for pure noise")
-    parser.add_argument("--fusions", nargs="+", default=["mean", "staple"], help="mean, staple, vote")
+    parser.add_argument("--fusions", nargs="+", default=["mean", "staple"], help="mean, staple, vote, dice")
     parser.add_argument("--csv", default=None, help="file of GED^2, matched IoU and mean Dice of each case")
     return parser.parse_args()
 

@@ -261,7 +261,7 @@ def says_once(sentence):
         ({"ensemble_size": 0}, "ensemble_size must be a whole number of at least 1, got 0."),
         ({"ensemble_size": 2.5}, "ensemble_size must be a whole number of at least 1, got 2.5."),
         ({"num_inference_steps": 1001}, "from 1 to the 1000 training timesteps, got 1001."),
-        ({"fusion": "median"}, "fusion must be one of staple, mean, vote, got 'median'."),
+        ({"fusion": "median"}, "fusion must be one of staple, mean, vote, dice, got 'median'."),
         ({"pretrained": "/nowhere.pt"}, "The weights '/nowhere.pt' do not exist."),
         ({"class_names": ["hippocampus"]}, "holds 2, which is none of the 2 classes (0 to 1)."),
         ({"image_channels": 4}, "has 1 channel(s), the network takes 4."),
@@ -279,7 +279,7 @@ def test_bad_values_are_named_before_any_work(settings, sentence, small_training
     ("settings", "sentence"),
     [
         ({"checkpoint": "/nowhere.pt"}, "The weights '/nowhere.pt' do not exist."),
-        ({"displayable_configs#fusion": "median"}, "fusion must be one of staple, mean, vote, got 'median'."),
+        ({"displayable_configs#fusion": "median"}, "fusion must be one of staple, mean, vote, dice, got 'median'."),
         ({"dataset_dir": "PICTURE"}, "is a picture, the network takes volumes."),
     ],
 )

@@ -302,7 +302,7 @@ def test_other_files_of_pictures(settings, tmp_path):
         ("crop.nii.gz", {"seed": 1.5}, "seed must be a whole number of 64 bits, got 1.5."),
         ("flat.nii", {}, "'flat.nii' cannot be segmented: "),
         ("crop.nii.gz", {"device": "quantum"}, "There is no device 'quantum' here."),
-        ("crop.nii.gz", {"fusion": "guess"}, "fusion must be one of staple, mean, vote, got 'guess'."),
+        ("crop.nii.gz", {"fusion": "guess"}, "fusion must be one of staple, mean, vote, dice, got 'guess'."),
         (
             "crop.nii.gz",
             {"num_inference_steps": 0},

@@ -9,7 +9,7 @@ from monai.config import KeysCollection
 from monai.transforms.post.dictionary import Ensembled
 from torch import Tensor
 
-from medsegdiff_bundle.fusion import staple
+from medsegdiff_bundle.fusion import expected_dice, staple
 from medsegdiff_bundle.labels import most_probable
 from medsegdiff_bundle.settings import FUSIONS
 
@@ -23,12 +23,14 @@ class FuseEnsembled(Ensembled):
       member by member, by argmax. The class of highest posterior; for two classes 1 where its posterior is above 0.5.
     - "mean": the class of highest mean probability; of members that are labels the same as "vote".
     - "vote": the class that most members choose.
+    - "dice": the mask of highest mean Dice with the members, see `medsegdiff_bundle.fusion.expected_dice`. Members that
+      are probabilities are compared by their argmax, and searched over level sets of their mean.
 
     In a tie it is the lowest of the classes.
 
     Args:
         keys: key of the members; as in MONAI's `MeanEnsembled`, several keys are stacked, one member each.
-        method: "staple", "mean" or "vote".
+        method: "staple", "mean", "vote" or "dice".
         output_key: where the fused labels go; needed for several keys, otherwise `keys` by default.
         num_classes: K; needed for members that are labels.
 
@@ -57,7 +59,12 @@ class FuseEnsembled(Ensembled):
             fused = most_probable(members.float().mean(0), 0)
         else:
             labels, num_classes = member_labels(members, self.num_classes)  # (E, ...)
-            fused = staple_labels(labels, num_classes) if self.method == "staple" else vote_labels(labels, num_classes)
+            if self.method == "dice":
+                probabilities = members.float() if members.shape[1] > 1 else None
+                fused = expected_dice(labels, num_classes, probabilities).labels
+            else:
+                fuse = staple_labels if self.method == "staple" else vote_labels
+                fused = fuse(labels, num_classes)
         return like_members(fused.unsqueeze(0), items)
 
 

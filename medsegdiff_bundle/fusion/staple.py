@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .patterns import check_labels, distinct_patterns, look_up
+
 # Largest change of any performance parameter at which EM stops: the values of ITK, so that results can be compared.
 BINARY_TOLERANCE = 1e-7
 MULTI_CLASS_TOLERANCE = 1e-5
@@ -81,9 +83,11 @@ def staple(members: Tensor, num_classes: int = 2, max_iterations: int = 10_000) 
         ValueError: if members are not integers, none are given, a label is outside 0 to K-1, or K is below two.
     """
     members = members.as_subclass(torch.Tensor)
-    _check(members, num_classes, max_iterations)
+    check_labels(members, num_classes)
+    if max_iterations < 1:
+        raise ValueError(f"max_iterations must be positive, got {max_iterations}.")
     num_members, spatial_shape = members.shape[0], members.shape[1:]
-    votes, counts, patterns, codes = _distinct_patterns(members.reshape(num_members, -1), num_classes)
+    votes, counts, patterns, codes = distinct_patterns(members.reshape(num_members, -1), num_classes)
     pixels, theta, iterations = _expectation_maximisation(votes, counts, num_classes, max_iterations)
     performance = _performance(theta, pixels.sum(1))
     confusion, sensitivity, specificity = (torch.from_numpy(values).to(members.device) for values in performance)
@@ -91,100 +95,9 @@ def staple(members: Tensor, num_classes: int = 2, max_iterations: int = 10_000) 
     posterior = (pixels / counts).astype(np.float32)
     if num_classes == 2:
         posterior, sensitivity, specificity = posterior[1:], sensitivity[:, 1], specificity[:, 1]
-    posterior_of_pixel = _look_up(posterior.take(patterns, axis=1), codes)
+    posterior_of_pixel = look_up(posterior.take(patterns, axis=1), codes)
     shape = spatial_shape if num_classes == 2 else (num_classes, *spatial_shape)
     return StapleResult(posterior_of_pixel.reshape(shape), confusion, sensitivity, specificity, iterations)
-
-
-def _check(members: Tensor, num_classes: int, max_iterations: int) -> None:
-    if num_classes < 2:
-        raise ValueError(f"num_classes must be at least 2, got {num_classes}.")
-    if max_iterations < 1:
-        raise ValueError(f"max_iterations must be positive, got {max_iterations}.")
-    if members.is_floating_point() or members.is_complex():
-        raise ValueError(f"members must be integer or bool labels, got {members.dtype}.")
-    if members.ndim < 2 or members.numel() == 0:
-        raise ValueError(f"members must be (E, ...) with at least one member and pixel, got {tuple(members.shape)}.")
-    if members.dtype != torch.bool:
-        lowest, highest = (int(label) for label in members.aminmax())
-        if lowest < 0 or highest >= num_classes:
-            raise ValueError(f"labels must be in 0..{num_classes - 1}, got {lowest}..{highest}.")
-
-
-def _distinct_patterns(members: Tensor, num_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, Tensor]:
-    """Find the patterns of votes that occur in `members` (E, P).
-
-    Returns:
-        Votes of each pattern (E, N), number of its pixels (N,), pattern of each code (C,), and code of each pixel (P,).
-    """
-    num_members, num_pixels = members.shape
-    num_codes = num_classes**num_members
-    if num_members > 1 and num_codes > 2**62:
-        # Too many for one code: patterns of the first half, of the second half, and the pairs of the two that occur.
-        half = num_members // 2
-        first_votes, _, first, first_codes = _distinct_patterns(members[:half], num_classes)
-        second_votes, _, second, second_codes = _distinct_patterns(members[half:], num_classes)
-        pairs = _look_up(first, first_codes) * num_pixels + _look_up(second, second_codes)
-        values, counts, patterns, codes = _distinct(pairs)
-        votes = np.concatenate([first_votes[:, values // num_pixels], second_votes[:, values % num_pixels]])
-        return votes, counts, patterns, codes
-
-    codes = _encode(members, num_classes)
-    if num_codes <= num_pixels:  # a table of all codes is no longer than the image, and much faster than sorting
-        table = torch.bincount(codes, minlength=num_codes).cpu().numpy()
-        values = table.nonzero()[0]
-        counts = table[values]
-        patterns = np.zeros_like(table)
-        patterns[values] = np.arange(len(values))
-    else:
-        values, counts, patterns, codes = _distinct(codes)
-    # Digit e of a pattern, in base K, is the vote of member e.
-    weights = num_classes ** np.arange(num_members, dtype=values.dtype).reshape(-1, 1)
-    return values // weights % num_classes, counts, patterns, codes
-
-
-def _distinct(numbers: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, Tensor]:
-    """Find the distinct values in `numbers` (P,), none of them negative, by way of their runs of equal numbers.
-
-    Neighbours mostly vote alike, so there are far fewer runs than pixels. By 16 bits at a time NumPy sorts them without
-    comparing, in a quarter of the time.
-
-    Returns:
-        Values (N,), ascending, how many numbers have each (N,), the place of each run's number among the values (R,),
-        and the run of each number (P,).
-    """
-    runs, run_of_number, lengths = torch.unique_consecutive(numbers, return_inverse=True, return_counts=True)
-    values = runs.cpu().numpy()
-    low_bits_first = values.astype(values.dtype.newbyteorder("<"), copy=False).view("<u2").reshape(len(values), -1)
-    order = np.lexsort(low_bits_first.T)
-    values = values[order]
-    starts = np.concatenate([[True], values[1:] != values[:-1]])
-    places = np.empty_like(order)
-    places[order] = starts.cumsum() - 1
-    counts = np.add.reduceat(lengths.cpu().numpy()[order], starts.nonzero()[0])
-    return values[starts], counts, places, run_of_number
-
-
-def _look_up(table: np.ndarray, index: Tensor) -> Tensor:
-    """Entries (..., P) of a table (..., C) on the processor, on the device of the index (P,)."""
-    return torch.from_numpy(table).to(index.device).index_select(-1, index)
-
-
-def _encode(members: Tensor, num_classes: int) -> Tensor:
-    """Write the votes of each pixel as one number in base K, member 0 the lowest digit: (E, P) -> (P,)."""
-    num_members = len(members)
-    dtype = torch.int32 if num_classes**num_members < 2**31 else torch.int64
-    # Adding bytes is several times faster than adding wide integers, so digits are gathered in a byte while they fit.
-    narrow, digits = (torch.uint8, 1) if num_classes <= 256 else (dtype, num_members)
-    while num_classes ** (digits + 1) <= 256:
-        digits += 1
-    codes = members.new_zeros(members.shape[1], dtype=dtype)
-    for start in range(0, num_members, digits):
-        packed = members[start].to(narrow, copy=True)
-        for e, member in enumerate(members[start + 1 : start + digits], start=1):
-            packed.add_(member.to(narrow), alpha=num_classes**e)
-        codes.add_(packed.to(dtype), alpha=num_classes**start)
-    return codes
 
 
 def _expectation_maximisation(
