@@ -5,6 +5,7 @@ their outputs carry the metadata and applied operations of the input, so that `I
 """
 
 from .fusion import FuseEnsembled, STAPLEEnsembled
+from .intensity import NormalizeIntensityd
 from .labels import CheckGridd, CheckLabelsd, PictureLabelsd, RandRaterd, UnpackRatersd
 from .load import LoadImaged, load_image
 from .members import MemberLabelsd, SplitAnchord
@@ -19,6 +20,7 @@ __all__ = [
     "FuseEnsembled",
     "LoadImaged",
     "MemberLabelsd",
+    "NormalizeIntensityd",
     "PictureLabelsd",
     "RandRaterd",
     "STAPLEEnsembled",

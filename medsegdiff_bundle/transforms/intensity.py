@@ -1,0 +1,100 @@
+"""Intensities, without what was never measured: padding, the corners of a turned grid, a skull that was cut away."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import monai.transforms
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
+from monai.utils import convert_to_dst_type, convert_to_tensor
+
+SHARE = 0.0025  # of the voxels: a smaller part changes no mean or deviation, and chance makes none that large
+TOLERANCE = 1e-5  # relative: what an interpolation in float32 makes of one value
+
+
+class NormalizeIntensityd(MapTransform):
+    """Zero mean and unit deviation of each channel, of what was measured; see `unmeasured`, which becomes 0.
+
+    Without such voxels it gives what MONAI's `NormalizeIntensityd(channel_wise=True)` does, to the last bit. Of the same
+    name, as others look for it by that; but it leaves the caller's array as it is.
+
+    Args:
+        keys: of the images, channels first.
+        allow_missing_keys: whether a missing key is passed over.
+
+    Shapes:
+        (C, S) -> the same, float32
+    """
+
+    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.normalizer = monai.transforms.NormalizeIntensity(channel_wise=True)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Normalise each key."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            image = d[key]
+            plain = convert_to_tensor(image, track_meta=False).to(torch.float32, copy=True)  # MONAI writes into it
+            left_out = [torch.from_numpy(unmeasured(channel.cpu().numpy())).to(plain.device) for channel in plain]
+            channels = []
+            for channel, mask in zip(plain, left_out, strict=True):
+                if mask.any():
+                    measured = channel[~mask].clone()
+                    channel = torch.zeros_like(channel)
+                    channel[~mask] = self.normalizer(measured[None])[0]
+                else:
+                    channel = self.normalizer(channel[None])[0]
+                channels.append(channel)
+            d[key] = convert_to_dst_type(torch.stack(channels), image, dtype=torch.float32)[0]
+        return d
+
+
+def unmeasured(channel: np.ndarray) -> np.ndarray:
+    """Where an image holds no measurement, but the one value that a program put at its border.
+
+    Whatever that value is, such as 0, -1024 or a mean: in a volume it fills connected parts of at least 0.25 % of the
+    voxels, one of which reaches the border. In a picture, where black and white are also what left the range of its 8
+    bits, it must fill two edges.
+
+    Args:
+        channel: (S), of two or three axes.
+
+    Returns:
+        (S) bool. Nothing is marked where the rest would be of one value, too, such as in an image of two values.
+    """
+    found = np.zeros(channel.shape, dtype=bool)
+    axes = [axis for axis, size in enumerate(channel.shape) if size > 2]  # a slice or two are all border
+    edges = [channel.take(place, axis) for axis in axes for place in (0, -1)]
+    for value in _fillings(edges, channel.ndim):
+        found |= _filled(channel, value, axes)
+    rest = channel[~found]
+    return found if found.any() and rest.size and rest.min() < rest.max() else np.zeros_like(found)
+
+
+def _fillings(edges: list[np.ndarray], ndim: int) -> list[float]:
+    """Values that may have been put at the border."""
+    if ndim == 2:
+        whole = [float(edge.flat[0]) for edge in edges if np.allclose(edge, edge.flat[0], TOLERANCE, 0)]
+        return sorted({value for value in whole if sum(np.isclose(whole, value, TOLERANCE, 0)) > 1})
+    if not edges:
+        return []
+    mantissa, exponent = np.frexp(np.concatenate([edge.ravel() for edge in edges]).astype(np.float64))
+    values, counts = np.unique(np.ldexp(mantissa.round(5), exponent), return_counts=True)
+    return [float(value) for value in values[counts >= 0.03 * counts.sum()]]
+
+
+def _filled(channel: np.ndarray, value: float, axes: list[int]) -> np.ndarray:
+    """The large connected parts of one value, if one of them reaches the border."""
+    from scipy import ndimage  # takes a while, and few images need it
+
+    labels, number = ndimage.label(np.isclose(channel, value, TOLERANCE, 0))
+    large = np.bincount(labels.ravel(), minlength=number + 1) >= SHARE * channel.size
+    large[0] = False
+    at_border = np.concatenate([labels.take(place, axis).ravel() for axis in axes for place in (0, -1)])
+    filled: np.ndarray = large[labels] if large[at_border].any() else np.zeros(channel.shape, dtype=bool)
+    return filled
