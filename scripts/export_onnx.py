@@ -211,7 +211,7 @@ def preprocessing_summary(config: ConfigParser) -> list[dict[str, Any]]:
     """Names and plain arguments of the preprocessing's transforms."""
     summary = []
     for index, transform in enumerate(config["preprocessing#transforms"]):
-        plain = {"transform": transform["_target_"]}
+        plain = {"transform": transform["_target_"].rpartition(".")[2]}
         for key in transform:
             if not key.startswith("_") and key != "keys":
                 value = config.get_parsed_content(f"preprocessing#transforms#{index}#{key}")

@@ -46,12 +46,16 @@ class NormalizeIntensityd(MapTransform):
                 if mask.any():
                     measured = channel[~mask].clone()
                     channel = torch.zeros_like(channel)
-                    channel[~mask] = self.normalizer(measured[None])[0]
+                    channel[~mask] = self._normalized(measured)
                 else:
-                    channel = self.normalizer(channel[None])[0]
+                    channel = self._normalized(channel)
                 channels.append(channel)
             d[key] = convert_to_dst_type(torch.stack(channels), image, dtype=torch.float32)[0]
         return d
+
+    def _normalized(self, values: torch.Tensor) -> torch.Tensor:
+        plain: torch.Tensor = convert_to_tensor(self.normalizer(values[None])[0], track_meta=False)
+        return plain
 
 
 def unmeasured(channel: np.ndarray) -> np.ndarray:

@@ -1,0 +1,119 @@
+"""Normalisation: what was never measured enters no statistic, and everything else stays as MONAI has it."""
+
+from pathlib import Path
+
+import monai.transforms
+import nibabel
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+from scipy import ndimage
+
+from medsegdiff_bundle.transforms import NormalizeIntensityd
+
+ROOT = Path(__file__).parent.parent
+IMAGES = sorted((ROOT / "medsegdiff_bundle" / "sample_data" / "hippocampus" / "imagesTr").glob("*.nii.gz"))
+
+
+def normalized(image):
+    return NormalizeIntensityd("image")({"image": torch.as_tensor(image, dtype=torch.float32)})["image"]
+
+
+def by_monai(image):
+    image = torch.as_tensor(image, dtype=torch.float32).clone()
+    return monai.transforms.NormalizeIntensityd("image", channel_wise=True)({"image": image})["image"]
+
+
+def tissue(*shape):
+    """Values as of a CT, with some zeros inside, which are measured."""
+    values = np.random.default_rng(0).normal(-40, 200, shape).astype(np.float32)
+    values[tuple(size // 2 for size in shape)] = 0
+    return values
+
+
+@pytest.mark.parametrize("path", IMAGES, ids=[path.name for path in IMAGES])
+def test_volumes_without_a_rim_are_as_monai_has_them(path):
+    """To the last bit, though most of them hold zeros."""
+    image = np.asarray(nibabel.load(path).dataobj)[None]
+    assert torch.equal(normalized(image), by_monai(image))
+
+
+@pytest.mark.parametrize("value", [0, -1024, 3.7, "mean", "minimum"])
+@pytest.mark.parametrize("width", [1, 4, (8, 0)])
+def test_a_rim(value, width):
+    inside = tissue(20, 21, 22)
+    inside[8, 9, 10] = inside.min() - 1
+    value = {"mean": inside.mean(), "minimum": inside[8, 9, 10]}.get(value, value)
+    width = width if isinstance(width, int) else [width, (0, 0), (0, 0)]
+    padded = np.pad(inside, width, constant_values=value)
+    is_rim = np.pad(np.zeros(inside.shape, bool), width, constant_values=True)
+    found = normalized(padded[None])[0].numpy()
+    assert (found[is_rim] == 0).all()
+    np.testing.assert_allclose(found[~is_rim], by_monai(inside[None]).numpy().ravel(), atol=1e-5)
+
+
+def test_corners_of_a_turned_grid_and_what_a_mask_left():
+    """Also where the fill value lies amid those of the tissue, and in an enclosed part that is as large."""
+    inside = tissue(30, 30, 30)
+    turned = ndimage.rotate(inside + 40, 12, order=1, cval=0)
+    outside = ndimage.rotate(np.ones_like(inside), 12, order=1, cval=0) == 0
+    outside[12:17, 12:17, 12:17], turned[12:17, 12:17, 12:17] = True, 0
+    found = normalized(turned[None])[0].numpy()
+    assert (found[outside] == 0).all()
+    assert abs(found[~outside].mean()) < 0.01 and abs(found[~outside].std() - 1) < 0.01
+
+
+def test_channels_have_rims_of_their_own():
+    first, second = tissue(20, 20, 20), tissue(20, 20, 20)
+    first[:5], second[..., 10:] = 7, -3
+    found = normalized(np.stack([first, second]))
+    assert (found[0, :5] == 0).all() and (found[1, ..., 10:] == 0).all()
+    np.testing.assert_allclose(found[0, 5:].ravel(), by_monai(first[None, 5:]).ravel(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((1, 8, 8, 8)),  # nothing to measure
+        np.pad(np.ones((1, 6, 6, 6)), [(0, 0), *[(3, 3)] * 3]),  # two values: either may be the structure
+        np.pad(tissue(1, 20, 20), [(0, 0), (3, 0), (0, 0)]),  # a picture, whose black may be what left its range
+        np.pad(tissue(1, 20, 20, 2), [(0, 0), (0, 0), (0, 0), (0, 0)]),
+    ],
+    ids=["constant", "two values", "one edge of a picture", "two slices"],
+)
+def test_what_may_be_measured_counts(image):
+    assert torch.equal(normalized(image), by_monai(image))
+
+
+def test_a_picture_in_a_frame():
+    inside = tissue(40, 30)
+    framed = np.pad(inside, [(0, 0), (5, 5)], constant_values=255)
+    found = normalized(framed[None])[0]
+    assert (found[:, :5] == 0).all() and (found[:, -5:] == 0).all()
+    np.testing.assert_allclose(found[:, 5:-5].numpy(), by_monai(inside[None])[0].numpy(), atol=1e-5)
+
+
+def test_the_callers_array_and_the_metadata_stay():
+    image = MetaTensor(torch.as_tensor(np.pad(tissue(1, 9, 9, 9), 2)), affine=torch.diag(torch.tensor([2.0, 3, 4, 1])))
+    before = image.clone()
+    found = NormalizeIntensityd("image")({"image": image})["image"]
+    assert torch.equal(image, before) and not torch.equal(found, image)
+    assert isinstance(found, MetaTensor) and torch.equal(found.affine, image.affine)
+    array = tissue(1, 9, 9, 9)
+    kept = array.copy()
+    assert isinstance(NormalizeIntensityd("image")({"image": array})["image"], np.ndarray)
+    np.testing.assert_array_equal(array, kept)
+
+
+@pytest.mark.parametrize("task", [None, "isic", "lidc"])
+def test_every_configuration_has_the_rule(task):
+    for name, keys in (("train.json", ["train_transforms", "val_transforms"]), ("inference.json", ["preprocessing"])):
+        parser = ConfigParser()
+        parser.read_config([str(ROOT / "configs" / file) for file in (name, *([f"tasks/{task}.json"] if task else []))])
+        for key in keys:
+            steps = parser[key]["transforms"] if key == "preprocessing" else parser[key]
+            assert [step["_target_"] for step in steps if "NormalizeIntensity" in str(step)] == [
+                "medsegdiff_bundle.transforms.NormalizeIntensityd"
+            ]
