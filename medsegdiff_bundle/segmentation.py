@@ -27,6 +27,7 @@ from PIL import Image
 
 from medsegdiff_bundle.datalist import case_name, image_datalist
 from medsegdiff_bundle.datalist.naming import PICTURES
+from medsegdiff_bundle.readers.nifti import fill_outside
 
 
 class Segmentation(NamedTuple):
@@ -260,6 +261,7 @@ def _written(image: np.ndarray | torch.Tensor, affine: np.ndarray | None, parser
     array = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
     if array.ndim not in (spatial_dims, spatial_dims + 1) or array.size == 0:
         raise ValueError(f"The task takes arrays of {spatial_dims} axes, and one of channels, got {array.shape}.")
+    array = fill_outside(array)
     if array.dtype.kind not in "biuf" or not np.isfinite(array).all():
         raise ValueError(f"The array must hold finite real numbers, got {array.dtype}.")
     if spatial_dims == 2:

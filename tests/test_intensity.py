@@ -11,6 +11,7 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from scipy import ndimage
 
+from medsegdiff_bundle.remarks import remarks
 from medsegdiff_bundle.transforms import NormalizeIntensityd
 
 ROOT = Path(__file__).parent.parent
@@ -101,6 +102,7 @@ def test_the_callers_array_and_the_metadata_stay():
     found = NormalizeIntensityd("image")({"image": image})["image"]
     assert torch.equal(image, before) and not torch.equal(found, image)
     assert isinstance(found, MetaTensor) and torch.equal(found.affine, image.affine)
+    assert remarks(found.meta)["processing"] and not remarks(image.meta)["processing"]
     array = tissue(1, 9, 9, 9)
     kept = array.copy()
     assert isinstance(NormalizeIntensityd("image")({"image": array})["image"], np.ndarray)

@@ -3,7 +3,8 @@
 Each kind of file has one reader, and no other behind it whose excuse would hide the reason.
 """
 
+from .nifti import NiftiReader
 from .pictures import PictureReader
-from .volumes import NiftiReader, VolumeReader
+from .volumes import VolumeReader
 
 __all__ = ["NiftiReader", "PictureReader", "VolumeReader"]

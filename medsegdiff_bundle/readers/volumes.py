@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from monai.data import ImageReader, NibabelReader
+from monai.data import ImageReader
 from monai.data.image_reader import _copy_compatible_dict, _stack_images
 from monai.data.utils import orientation_ras_lps
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
-from medsegdiff_bundle.datalist.headers import axes_and_channels, is_nifti_pair, is_of_nibabel, itk_reader, itk_reason
-from medsegdiff_bundle.datalist.naming import NIFTI, PAIRS, VOLUMES
+from medsegdiff_bundle.datalist.headers import axes_and_channels, is_of_nibabel, itk_reader, itk_reason
+from medsegdiff_bundle.datalist.naming import VOLUMES
 from medsegdiff_bundle.remarks import add_processing, add_warning
+
+from .nifti import fill_outside
 
 Names = Sequence[str | os.PathLike] | str | os.PathLike
 
@@ -68,18 +70,6 @@ class OneFileReader(ImageReader):
         return _stack_images([volume.values for volume in volumes], metadata), metadata
 
 
-class NiftiReader(NibabelReader):
-    """MONAI's `NibabelReader` for NIfTI in one file or two."""
-
-    def verify_suffix(self, filename: Names) -> bool:
-        """Whether these are NIfTI files."""
-        files = [Path(name) for name in ensure_tuple(filename)]
-        return all(
-            file.name.lower().endswith(NIFTI) or (file.name.lower().endswith(PAIRS) and is_nifti_pair(file))
-            for file in files
-        )
-
-
 class VolumeReader(OneFileReader):
     """NRRD, MetaImage and Analyze as ITK reads them, and FreeSurfer's MGH as nibabel does.
 
@@ -100,7 +90,7 @@ class VolumeReader(OneFileReader):
             import nibabel
 
             image: Any = nibabel.load(path)  # type: ignore[attr-defined]
-            return _squeezed(np.asanyarray(image.dataobj), np.asarray(image.affine))
+            return _squeezed(fill_outside(np.asanyarray(image.dataobj)), np.asarray(image.affine))
         if path.name.lower().endswith((".mha", ".mhd")):
             _check_metaimage(path)
         try:
@@ -109,7 +99,8 @@ class VolumeReader(OneFileReader):
             raise ValueError(itk_reason(error)) from error
         if "complex" in read.GetPixelIDTypeAsString():
             raise ValueError("it holds complex numbers: save their magnitude")
-        return _squeezed(_labels_of_layers(read, *itk_arrays(read)), itk_affine(read), read.GetDimension())
+        values = fill_outside(_labels_of_layers(read, *itk_arrays(read)))
+        return _squeezed(values, itk_affine(read), read.GetDimension())
 
 
 def itk_arrays(image: Any) -> tuple[np.ndarray, int]:

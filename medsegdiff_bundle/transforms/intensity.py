@@ -9,8 +9,11 @@ import monai.transforms
 import numpy as np
 import torch
 from monai.config import KeysCollection
+from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import convert_to_dst_type, convert_to_tensor
+
+from medsegdiff_bundle.remarks import add_processing
 
 SHARE = 0.0025  # of the voxels: a smaller part changes no mean or deviation, and chance makes none that large
 TOLERANCE = 1e-5  # relative: what an interpolation in float32 makes of one value
@@ -19,8 +22,8 @@ TOLERANCE = 1e-5  # relative: what an interpolation in float32 makes of one valu
 class NormalizeIntensityd(MapTransform):
     """Zero mean and unit deviation of each channel, of what was measured; see `unmeasured`, which becomes 0.
 
-    Without such voxels it gives what MONAI's `NormalizeIntensityd(channel_wise=True)` does, to the last bit. Of the same
-    name, as others look for it by that; but it leaves the caller's array as it is.
+    Without such voxels it gives what MONAI's `NormalizeIntensityd(channel_wise=True)` does, to the last bit, and has
+    that name, as others look for it by that; but it leaves the caller's array as it is.
 
     Args:
         keys: of the images, channels first.
@@ -51,6 +54,11 @@ class NormalizeIntensityd(MapTransform):
                     channel = self._normalized(channel)
                 channels.append(channel)
             d[key] = convert_to_dst_type(torch.stack(channels), image, dtype=torch.float32)[0]
+            share = np.mean([mask.float().mean().item() for mask in left_out])
+            if share > 0 and isinstance(image, MetaTensor):
+                add_processing(
+                    d, f"Of one value, as after padding: {share:.0%} of the image, left out of its normalisation.", key
+                )
         return d
 
     def _normalized(self, values: torch.Tensor) -> torch.Tensor:

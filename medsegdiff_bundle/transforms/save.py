@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from typing import Any
 
+import nibabel
+import numpy as np
 from monai.data import NibabelWriter
+
+from medsegdiff_bundle.readers.nifti import NiftiReader, place
+
+# What a NIfTI header says of the place of its voxels; nothing of the person or the values.
+GEOMETRY = ["xyzt_units", "dim_info", "sform_code", "srow_x", "srow_y", "srow_z", "qform_code"]
+GEOMETRY += ["quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"]
 
 
 class VolumeWriter(NibabelWriter):
-    """MONAI's `NibabelWriter`, which keeps the last axis of a volume of one slice, and with it the slice's thickness.
+    """MONAI's `NibabelWriter`, whose files lie where their image does, in every program.
+
+    What lies on the grid of a NIfTI image gets the geometry of its header as it is: sform, qform, their codes, voxel
+    sizes and units. MONAI's writes one matrix as both forms, which other programs show elsewhere than an image whose
+    forms differ. It also keeps the last axis of a volume of one slice, and with it the slice's thickness.
 
     Shapes:
         (1, X, Y, Z) -> a file (X, Y, Z); (C, X, Y, Z) -> (X, Y, Z, C)
@@ -21,3 +35,31 @@ class VolumeWriter(NibabelWriter):
         super().set_data_array(data_array, channel_dim, squeeze_end_dims=False, **kwargs)
         if channel_dim is not None and self.data_obj.shape[-1] == 1:
             self.data_obj = self.data_obj[..., 0]
+
+    def set_metadata(self, meta_dict: Mapping | None, resample: bool = True, **options: Any) -> None:
+        """Take the metadata of the values, and with them the name of the image's file."""
+        super().set_metadata(meta_dict, resample, **options)
+        self.source = str((meta_dict or {}).get("filename_or_obj", ""))
+
+    def write(self, filename: str | os.PathLike, verbose: bool = False, **obj_kwargs: Any) -> None:
+        """Write the file."""
+        values = np.asarray(self.data_obj, dtype=self.output_dtype)
+        found = _header(self.source, values.shape, self.affine)
+        if found is None:
+            super().write(filename, verbose, **obj_kwargs)
+            return
+        nifti2 = isinstance(found, nibabel.Nifti2Header)
+        image = (nibabel.Nifti2Image if nifti2 else nibabel.Nifti1Image)(values, None)
+        for name in GEOMETRY:
+            image.header[name] = found[name]
+        image.header["pixdim"][:4] = found["pixdim"][:4]
+        nibabel.save(image, filename)  # type: ignore[attr-defined]
+
+
+def _header(source: str, shape: tuple[int, ...], affine: Any) -> Any:
+    """Header of the NIfTI file on whose grid values of a shape and an affine lie, if there is one."""
+    if not (os.path.isfile(source) and NiftiReader().verify_suffix(source)):
+        return None
+    header: Any = nibabel.load(source).header  # type: ignore[attr-defined]
+    same = header.get_data_shape()[:3] == shape[:3] and np.allclose(place(header), affine, rtol=1e-5, atol=1e-4)
+    return header if same else None

@@ -1,0 +1,172 @@
+"""NIfTI headers as scanners and workstations write them: where image and mask lie, in nibabel and in ITK."""
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK
+import torch
+from monai.transforms import Compose, EnsureChannelFirstd, Invertd, Orientationd, SaveImaged
+
+from medsegdiff_bundle.remarks import remarks
+from medsegdiff_bundle.transforms import LoadImaged, load_image
+
+AFFINE = np.array([[0.0, -1.5, 0.2, 20], [1.0, 0, 0.0, -30], [0.0, 0.2, 2.0, 40], [0, 0, 0, 1]])
+AFFINE[:3, :3] = np.linalg.qr(AFFINE[:3, :3])[0] * [1.0, 1.5, 2.0]  # oblique, axes in another order
+MOVED = AFFINE + np.array([[0, 0, 0, 8], [0, 0, 0, 0], [0, 0, 0, -3], [0, 0, 0, 0]])
+SHEARED = AFFINE @ np.array([[1, 0, 0, 0], [0, 1, 0.4, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+SCALED = MOVED @ np.diag([1.2, 1.1, 1.15, 1])
+CODES = [(1, 1), (2, 1), (1, 2), (4, 1), (2, 0), (0, 2), (0, 0), (3, 4)]
+
+
+def write(path, sform=AFFINE, qform=AFFINE, codes=(1, 1), units="mm", shape=(7, 8, 6), nifti2=False):
+    values = np.random.default_rng(0).normal(100, 20, shape).astype(np.float32)
+    image_class = nibabel.Nifti2Image if nifti2 else nibabel.Nifti1Image
+    header = image_class.header_class()
+    header.set_data_shape(shape)
+    header.set_qform(qform)  # also sets the voxel sizes
+    header["sform_code"], header["qform_code"] = codes
+    for row, name in zip(np.asarray(sform, dtype=float), ("srow_x", "srow_y", "srow_z"), strict=False):
+        header[name] = row
+    header.set_xyzt_units(units, "sec")
+    header["descrip"] = b"Name^Of^Somebody"
+    nibabel.save(image_class(values, None, header), path)
+    return path
+
+
+def change(path, **fields):
+    """Overwrite fields of the header of a file, which nibabel would not write."""
+    header = nibabel.load(path).header
+    for name, value in {**fields, "vox_offset": 352}.items():
+        header[name] = value
+    path.write_bytes(header.binaryblock + path.read_bytes()[348:])
+
+
+def masked(path, folder):
+    """File of the mask of what is bright, by way of the transforms that the configurations have."""
+    preprocessing = Compose(
+        [LoadImaged("image"), EnsureChannelFirstd("image"), Orientationd("image", axcodes="RAS", labels=None)]
+    )
+    case = preprocessing({"image": str(path)})
+    case["pred"] = (case["image"] > 100).float()
+    save = SaveImaged(
+        "pred",
+        output_dir=folder,
+        output_postfix="seg",
+        output_dtype="uint8",
+        separate_folder=False,
+        print_log=False,
+        writer="medsegdiff_bundle.transforms.VolumeWriter",
+    )
+    Compose([Invertd("pred", transform=preprocessing, orig_keys="image"), save])(case)
+    return folder / f"{path.name.split('.')[0]}_seg.nii.gz"
+
+
+SITUATIONS = [
+    *({"codes": codes} for codes in CODES),
+    *({"codes": codes, "sform": MOVED} for codes in CODES),
+    {"sform": SCALED, "codes": (4, 1)},
+    {"units": "micron"},
+    {"units": "meter"},
+    {"units": "unknown"},
+    {"nifti2": True, "sform": MOVED},
+    {"shape": (7, 8, 6, 1)},
+    {"shape": (7, 8, 6, 1, 1)},
+    {"shape": (7, 8, 1)},
+    {"sform": np.zeros((3, 4)), "codes": (1, 1)},
+]
+
+
+@pytest.mark.parametrize("situation", SITUATIONS, ids=str)
+def test_the_mask_lies_on_its_image_in_every_program(situation, tmp_path):
+    path = write(tmp_path / "case.nii.gz", **situation)
+    file = masked(path, tmp_path)
+    image, mask = nibabel.load(path), nibabel.load(file)
+    np.testing.assert_array_equal(mask.affine, image.affine)
+    for name in ("sform_code", "qform_code", "xyzt_units", "quatern_b", "qoffset_x", "srow_y"):
+        assert mask.header[name] == pytest.approx(image.header[name]), name
+    np.testing.assert_array_equal(mask.header["pixdim"][:4], image.header["pixdim"][:4])
+    assert mask.shape == image.shape[:3] and mask.get_data_dtype() == np.uint8
+    np.testing.assert_array_equal(np.asarray(mask.dataobj), np.asarray(image.dataobj).reshape(mask.shape) > 100)
+    assert bytes(mask.header["descrip"]).strip(b"\0") == b""  # which may hold a name
+    if situation.get("nifti2"):
+        return  # which ITK does not read
+    by_itk = SimpleITK.ReadImage(str(path))
+    if by_itk.GetDimension() == 3:
+        cut = SimpleITK.GetArrayFromImage(SimpleITK.Mask(by_itk, SimpleITK.ReadImage(str(file))))
+        np.testing.assert_array_equal(cut.T > 0, np.asarray(mask.dataobj) > 0)
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("micron", 1e-3), ("meter", 1e3), ("mm", 1), ("unknown", 1)])
+def test_lengths_are_in_mm(unit, factor, tmp_path):
+    image = load_image(write(tmp_path / "case.nii", units=unit))
+    np.testing.assert_allclose(image.affine, np.diag([*[factor] * 3, 1]) @ AFFINE, rtol=1e-5, atol=1e-5)
+    said = " ".join(remarks(image.meta)["processing"])
+    assert ("metres" in said) == (factor != 1)
+
+
+@pytest.mark.parametrize(
+    ("sform", "qform", "codes", "expected"),
+    [
+        (MOVED, AFFINE, (1, 1), MOVED),
+        (MOVED, AFFINE, (2, 1), MOVED),
+        (MOVED, AFFINE, (0, 1), AFFINE),
+        (MOVED, AFFINE, (2, 0), MOVED),
+        (SCALED, AFFINE, (4, 1), AFFINE),  # into the space of a template, where a ml is none of the patient's
+        (SCALED, AFFINE, (4, 0), SCALED),
+        (SHEARED, AFFINE, (1, 1), SHEARED),
+        (np.zeros((3, 4)), AFFINE, (1, 1), AFFINE),
+        (np.full((3, 4), np.nan), AFFINE, (2, 1), AFFINE),
+    ],
+)
+def test_the_form_that_counts(sform, qform, codes, expected, tmp_path):
+    image = load_image(write(tmp_path / "case.nii", sform, qform, codes))
+    np.testing.assert_allclose(image.affine, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_what_a_reader_must_know(tmp_path):
+    moved, plain, sheared = (
+        remarks(load_image(write(tmp_path / "case.nii", sform)).meta) for sform in (MOVED, AFFINE, SHEARED)
+    )
+    assert moved["processing"] == ["The header places the volume in two ways, up to 8.54 mm apart; here by its sform."]
+    assert plain == {"warnings": [], "processing": []}
+    assert "not at right angles" in sheared["warnings"][0]
+
+
+@pytest.mark.parametrize("codes", [(1, 0), (1, 1), (2, 1)])
+@pytest.mark.parametrize("value", [0, np.nan])
+def test_a_place_that_is_none(codes, value, tmp_path):
+    path = write(tmp_path / "case.nii", np.full((3, 4), value), codes=codes)
+    change(path, quatern_b=np.nan)
+    with pytest.raises(ValueError, match="case.nii' cannot be read: its header places the voxels nowhere"):
+        LoadImaged("image")({"image": str(path)})
+
+
+def test_a_unit_that_is_none(tmp_path):
+    path = write(tmp_path / "case.nii")
+    change(path, xyzt_units=6)
+    with pytest.raises(ValueError, match="case.nii' cannot be read: its header gives lengths in the unit 6"):
+        load_image(path)
+
+
+def test_axes_that_hold_nothing(tmp_path):
+    for shape, expected in (
+        ((4, 5, 6, 1, 1), (1, 4, 5, 6)),
+        ((4, 5, 6, 1, 3), (3, 4, 5, 6)),
+        ((4, 5, 1), (1, 4, 5, 1)),
+    ):
+        assert load_image(write(tmp_path / "case.nii", shape=shape)).shape == expected
+    with pytest.raises(ValueError, match="it has 5 axes, 4 x 5 x 6 x 2 x 3: three and one of channels are read"):
+        load_image(write(tmp_path / "case.nii", shape=(4, 5, 6, 2, 3)))
+
+
+def test_nan_outside_of_what_was_measured(tmp_path):
+    values = np.random.default_rng(0).normal(-50, 5, (6, 7, 8)).astype(np.float32)
+    expected = values.copy()
+    values[:2], values[3:, 0] = np.nan, np.nan
+    expected[np.isnan(values)] = np.nanmin(values)
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "case.nii")
+    assert torch.equal(load_image(tmp_path / "case.nii").as_tensor()[0], torch.as_tensor(expected))
+    values[3, 3, 3] = np.nan
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "case.nii")
+    with pytest.raises(ValueError, match="case.nii' holds NaN"):
+        load_image(tmp_path / "case.nii")
