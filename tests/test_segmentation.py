@@ -300,7 +300,7 @@ def test_other_files_of_pictures(settings, tmp_path):
         ("crop.nii.gz", {"checkpoint": "text.txt"}, "The weights 'text.txt' cannot be read: "),
         ("crop.nii.gz", {"checkpoint": "answer.txt"}, "The weights 'answer.txt' cannot be read: "),
         ("crop.nii.gz", {"seed": 1.5}, "seed must be a whole number of 64 bits, got 1.5."),
-        ("flat.nii", {}, "'flat.nii' cannot be segmented: "),
+        ("flat.nii", {}, "'flat.nii' cannot be read: its header places the voxels nowhere"),
         ("crop.nii.gz", {"device": "quantum"}, "There is no device 'quantum' here."),
         ("crop.nii.gz", {"fusion": "guess"}, "fusion must be one of staple, mean, vote, dice, got 'guess'."),
         (
