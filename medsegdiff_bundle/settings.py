@@ -115,6 +115,15 @@ def sizes(value: Any) -> int | list[int]:
         raise ValueError("must be a positive whole number, or one for each axis") from error
 
 
+def spacing(value: Any) -> list[float]:
+    """Voxel sizes in mm, one for each axis; one number stands for all."""
+    try:
+        found = [POSITIVE(value)] * 3 if isinstance(value, (Real, str)) else several(POSITIVE, "")(value)
+    except ValueError as error:
+        raise ValueError("must be a voxel size in mm, or one for each axis") from error
+    return found
+
+
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (Real, str)):
         raise ValueError("must be a number")
@@ -154,6 +163,7 @@ KINDS: dict[str, Callable[[Any], Any]] = {
     "patch_size": several(whole(1), "positive whole numbers"),
     "mirror_axes": several(whole(0), "axes, from 0"),
     "roi_size": optional(sizes),
+    "spacing": optional(spacing),
     "members_per_batch": optional(whole(1)),
     "start_from_anchor": optional(whole(0)),
     "fusion": choice(*FUSIONS),

@@ -85,7 +85,7 @@ def training(tiny, tmp_path_factory):
     """Settings of a training without chance, but for the first weights: files and options."""
     config = tmp_path_factory.mktemp("config") / "given.json"
     size = [16, 16, 16]
-    transforms = json.loads((CONFIGS / "train.json").read_text())["train_transforms"][:6]
+    transforms = json.loads((CONFIGS / "train.json").read_text())["train_transforms"][:7]
     config.write_text(
         json.dumps(
             {

@@ -10,6 +10,7 @@ from .labels import CheckGridd, CheckLabelsd, PictureLabelsd, RandRaterd, Unpack
 from .load import LoadImaged, load_image
 from .members import MemberLabelsd, SplitAnchord
 from .save import VolumeWriter
+from .spacing import Spacingd
 from .uncertainty import EnsembleStatisticsd, EnsembleUncertaintyd
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "PictureLabelsd",
     "RandRaterd",
     "STAPLEEnsembled",
+    "Spacingd",
     "SplitAnchord",
     "UnpackRatersd",
     "VolumeWriter",
