@@ -211,6 +211,8 @@ def preprocessing_summary(config: ConfigParser) -> list[dict[str, Any]]:
     """Names and plain arguments of the preprocessing's transforms."""
     summary = []
     for index, transform in enumerate(config["preprocessing#transforms"]):
+        if "_disabled_" in transform and config.get_parsed_content(f"preprocessing#transforms#{index}#_disabled_"):
+            continue
         plain = {"transform": transform["_target_"].rpartition(".")[2]}
         for key in transform:
             if not key.startswith("_") and key != "keys":
