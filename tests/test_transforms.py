@@ -326,6 +326,81 @@ def test_labels_on_another_grid_than_their_images(tmp_path):
         CheckGridd("label")({"image": torch.zeros(3, 5, 4), "label": torch.zeros(1, 4, 5)})
 
 
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1), (1, 0, 2)])
+@pytest.mark.parametrize("flipped", [(), (0,), (0, 2), (0, 1, 2)])
+def test_labels_with_axes_in_another_order_or_direction(axes, flipped, tmp_path):
+    affine = np.array([[0.9, -0.3, 0.1, -20], [0.2, 1.1, 0.0, 13], [-0.1, 0.1, 1.5, 7], [0, 0, 0, 1]])
+    values = np.random.default_rng(0).integers(0, 3, (6, 7, 8)).astype(np.uint8)
+    nibabel.save(nibabel.Nifti1Image(values.astype(np.float32), affine), tmp_path / "image.nii")
+    stored, place = values.transpose(axes), affine[:, [*axes, 3]]
+    for axis in flipped:
+        stored = np.flip(stored, axis)
+        place = place @ nibabel.orientations.inv_ornt_aff([[a, -1 if a == axis else 1] for a in range(3)], stored.shape)
+    nibabel.save(nibabel.Nifti1Image(stored, place), tmp_path / "label.nii")
+    image, label = load_image(tmp_path / "image.nii"), load_image(tmp_path / "label.nii")
+    found = CheckGridd("label")({"image": image, "label": label})["label"]
+    np.testing.assert_array_equal(found[0], values)
+    assert torch.equal(found.affine, image.affine) and found.meta["filename_or_obj"].endswith("label.nii")
+    moved = place.copy()
+    moved[1, 3] += 2
+    nibabel.save(nibabel.Nifti1Image(stored, moved), tmp_path / "moved.nii")
+    with pytest.raises(ValueError, match="moved.nii' (lies elsewhere|has the shape)"):
+        CheckGridd("label")({"image": image, "label": load_image(tmp_path / "moved.nii")})
+
+
+def test_a_label_that_agrees_with_one_form_of_its_image(tmp_path):
+    """A program of ITK writes the place that it reads, nibabel its own."""
+    sform, qform = np.diag([1.0, 1, 2, 1]), np.diag([1.0, 1, 2, 1])
+    qform[:3, 3] = 8, -3, 5
+    image = nibabel.Nifti1Image(np.zeros((4, 5, 6), dtype=np.float32), None)
+    image.set_sform(sform, 2)
+    image.header.set_qform(qform, 1)
+    nibabel.save(image, tmp_path / "image.nii")
+    image = load_image(tmp_path / "image.nii")
+    for name, place in (("nibabel", sform), ("itk", qform)):
+        label = nibabel.Nifti1Image(np.ones((4, 5, 6), dtype=np.uint8), place)
+        nibabel.save(label, tmp_path / f"{name}.nii")
+        found = CheckGridd("label")({"image": image, "label": load_image(tmp_path / f"{name}.nii")})["label"]
+        assert torch.equal(found.affine, image.affine)
+    elsewhere = sform.copy()
+    elsewhere[0, 3] = 3
+    nibabel.save(nibabel.Nifti1Image(np.ones((4, 5, 6), dtype=np.uint8), elsewhere), tmp_path / "no.nii")
+    with pytest.raises(ValueError, match="no.nii' lies elsewhere"):
+        CheckGridd("label")({"image": image, "label": load_image(tmp_path / "no.nii")})
+
+
+def test_numbers_that_are_nearly_whole():
+    label = MetaTensor(torch.tensor([[0.0, 0.9995, 2.0008, -0.0004]]), meta={"filename_or_obj": "a.nii"})
+    found = CheckLabelsd("label", 3)({"label": label})["label"]
+    assert found.tolist() == [[0, 1, 2, 0]] and found.meta["filename_or_obj"] == "a.nii"
+    label[0, 1] = 0.99
+    with pytest.raises(ValueError, match="'a.nii' holds 0.99, which is none of the 3 classes"):
+        CheckLabelsd("label", 3)({"label": label})
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_one_channel_for_each_class(background):
+    numbers = torch.tensor([[[0, 1, 2], [2, 2, 0]]]).float()
+    channels = torch.cat([(numbers == c).float() for c in range(0 if background else 1, 3)])
+    label = MetaTensor(channels, meta={"filename_or_obj": "a.nii"})
+    found = CheckLabelsd("label", 3)({"label": label})["label"]
+    assert torch.equal(found.as_tensor(), numbers) and found.meta["filename_or_obj"] == "a.nii"
+    with pytest.raises(
+        ValueError, match="'a.nii' has [23] channels: of 5 classes it may have one of numbers, or one for"
+    ):
+        CheckLabelsd("label", 5)({"label": label})
+    label[-1, 0, 0] = 2
+    with pytest.raises(ValueError, match="'a.nii' holds 2, which is none of the 2 values of a channel for one class"):
+        CheckLabelsd("label", 3)({"label": label})
+    label[:, 0, 0] = 1
+    with pytest.raises(ValueError, match="'a.nii' puts a voxel into several of its [23] channels of classes"):
+        CheckLabelsd("label", 3)({"label": label})
+    if background:
+        label[:, 0, 0] = 0
+        with pytest.raises(ValueError, match="'a.nii' puts a voxel into none of its 3 channels of classes"):
+            CheckLabelsd("label", 3)({"label": label})
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_uncertainty_is_the_pure_function(method):
     members = probabilities(4, 3, 6, 6)

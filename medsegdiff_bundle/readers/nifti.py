@@ -87,7 +87,7 @@ def place(header: Any) -> np.ndarray:
         chosen = header.get_base_affine()
         if not _invertible(chosen, int(header["dim"][0])):
             raise ValueError("its header places the voxels nowhere: a voxel has no size")
-    return _in_millimetres(chosen, header)
+    return in_millimetres(chosen, header)
 
 
 def forms(header: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -120,7 +120,12 @@ def _has_sizes(form: np.ndarray, header: Any) -> bool:
     return np.allclose(sizes, told, rtol=0.01) or bool(np.isclose(volume, told.prod(), rtol=0.01))
 
 
-def _in_millimetres(form: np.ndarray, header: Any) -> np.ndarray:
+def in_millimetres(form: np.ndarray, header: Any) -> np.ndarray:
+    """A matrix of `forms` in mm.
+
+    Raises:
+        ValueError: the unit of the header is unknown.
+    """
     unit = int(header["xyzt_units"]) % 8
     if unit not in MILLIMETRES:
         raise ValueError(f"its header gives lengths in the unit {unit}, which NIfTI does not have")
@@ -133,7 +138,7 @@ def _remark(metadata: dict, header: Any) -> None:
     unit = int(header["xyzt_units"]) % 8
     if unit in UNITS:
         add_processing(metadata, f"Lengths in the header are in {UNITS[unit]}; here they are in mm.")
-    sform, qform = (None if form is None else _in_millimetres(form, header) for form in forms(header))
+    sform, qform = (None if form is None else in_millimetres(form, header) for form in forms(header))
     taken = place(header)
     if is_sheared(taken):
         add_warning(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
+import nibabel
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
@@ -13,7 +16,13 @@ from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 from torch import Tensor
 
+from medsegdiff_bundle.datalist.naming import NIFTI
+from medsegdiff_bundle.readers.nifti import forms, in_millimetres
+
 from .members import check_num_classes
+
+WHOLE = 1e-3  # how far a number of a class may be from a whole one
+MISPLACED = 0.25  # voxels
 
 
 class UnpackRatersd(MapTransform):
@@ -84,6 +93,8 @@ class CheckLabelsd(MapTransform):
     """Refuse a label that holds something else than the classes, with the name of its file.
 
     Early in the deterministic part of a pipeline: a `CacheDataset` then finds bad labels before training starts.
+    Numbers within 1e-3 of a whole one, as some programs make of them by a scale factor, are that one. One channel for
+    each class, with or without the background, becomes one of numbers.
 
     Args:
         keys: of the labels.
@@ -91,7 +102,11 @@ class CheckLabelsd(MapTransform):
         allow_missing_keys: whether a missing key is passed over.
 
     Raises:
-        ValueError: a value is no whole number from 0 to K - 1.
+        ValueError: a value is no whole number from 0 to K - 1, or, where each class has a channel, some voxel is in
+            several, or in none.
+
+    Shapes:
+        (1, S) numbers, or (K, S) or (K - 1, S) of 0 and 1 -> (1, S)
     """
 
     def __init__(self, keys: KeysCollection, num_classes: int, allow_missing_keys: bool = False) -> None:
@@ -104,13 +119,34 @@ class CheckLabelsd(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             values = convert_to_tensor(d[key], track_meta=False)
-            bad = (values < 0) | (values >= self.num_classes) | (values != values.round())
+            number = len(values)
+            if number not in (1, self.num_classes - 1, self.num_classes):
+                raise ValueError(
+                    f"The label {_file(d[key], key)!r} has {number} channels: of {self.num_classes} classes it may "
+                    "have one of numbers, or one for each class, with or without the background."
+                )
+            classes = self.num_classes if number == 1 else 2
+            bad = (values <= -0.5) | (values >= classes - 0.5) | ((values - values.round()).abs() > WHOLE)
             if bad.any():
                 raise ValueError(
-                    f"The label {_file(d[key], key)!r} holds {values[bad][0].item():g}, which is none of the "
-                    f"{self.num_classes} classes (0 to {self.num_classes - 1})."
+                    f"The label {_file(d[key], key)!r} holds {values[bad][0].item():g}, which is none of the {classes} "
+                    f"{'classes' if number == 1 else 'values of a channel for one class'} (0 to {classes - 1})."
                 )
+            whole = values.round()
+            if number > 1:
+                whole = self._numbers(whole, _file(d[key], key))
+            if number > 1 or not torch.equal(whole, values):
+                d[key] = convert_to_dst_type(whole, d[key], dtype=values.dtype)[0]
         return d
+
+    def _numbers(self, channels: Tensor, file: str) -> Tensor:
+        """Channels of 0 and 1, (K, S) or (K - 1, S), as numbers of classes, (1, S)."""
+        count = channels.sum(dim=0)
+        with_background = len(channels) == self.num_classes
+        if (count > 1).any() or with_background and (count < 1).any():
+            many = "several" if (count > 1).any() else "none"
+            raise ValueError(f"The label {file!r} puts a voxel into {many} of its {len(channels)} channels of classes.")
+        return channels.argmax(dim=0, keepdim=True) + (0 if with_background else count[None])
 
 
 class PictureLabelsd(MapTransform):
@@ -163,7 +199,8 @@ class CheckGridd(MapTransform):
     """Refuse a label whose voxels are not those of its image, with the names of both files.
 
     Of two files with metadata also the places of the voxels count: none may be off by a quarter of a voxel or more,
-    which leaves room for the rounding of headers.
+    which leaves room for the rounding of headers. A label whose axes are stored in another order or direction is turned
+    to those of its image first; where a NIfTI header places its voxels in two ways, either may be the one that agrees.
 
     Args:
         keys: of the labels, channels first, as read.
@@ -185,14 +222,55 @@ class CheckGridd(MapTransform):
         for key in self.key_iterator(d):
             label = d[key]
             names = f"The label {_file(label, key)!r}", f"its image {_file(image, self.image_key)!r}"
+            placed = isinstance(image, MetaTensor) and isinstance(label, MetaTensor)
+            turned = _turned(label, image) if placed else None
+            if turned is not None:
+                d[key] = turned
+                continue
             if image.shape[1:] != label.shape[1:]:
                 shapes = tuple(label.shape[1:]), tuple(image.shape[1:])
                 raise ValueError(f"{names[0]} has the shape {shapes[0]}, {names[1]} {shapes[1]}.")
-            if isinstance(image, MetaTensor) and isinstance(label, MetaTensor):
+            if placed:
                 apart = _apart(image.affine, label.affine, image.shape[1:])
-                if apart >= 0.25:
-                    raise ValueError(f"{names[0]} lies elsewhere than {names[1]}: up to {apart:.3g} voxels apart.")
+                raise ValueError(f"{names[0]} lies elsewhere than {names[1]}: up to {apart:.3g} voxels apart.")
         return d
+
+
+def _turned(label: MetaTensor, image: MetaTensor) -> MetaTensor | None:
+    """The label with the axes of its image, if it then lies where that does."""
+    shape = label.shape[1:]
+    if shape == image.shape[1:] and torch.equal(image.affine, label.affine):
+        return label
+    for place in _places(image):
+        for own in _places(label):
+            # From the label's voxels to those of the image, nearly a matrix of 0, 1 and -1.
+            steps = nibabel.orientations.io_orientation(np.linalg.solve(place.numpy(), own.numpy()))[: len(shape)]
+            if np.isnan(steps).any() or sorted(steps[:, 0]) != list(range(len(shape))):
+                continue
+            turn = torch.eye(len(own), dtype=own.dtype)
+            turn[: len(shape), : len(shape)] = 0
+            for axis, (to, direction) in enumerate(steps):
+                turn[axis, int(to)] = direction
+                turn[axis, -1] = 0 if direction > 0 else shape[axis] - 1
+            order = [int(axis) for axis in np.argsort(steps[:, 0])]
+            if [shape[axis] for axis in order] != list(image.shape[1:]):
+                continue
+            if _apart(place, own @ turn, image.shape[1:]) < MISPLACED:
+                values = label.as_tensor().flip([axis + 1 for axis in range(len(shape)) if steps[axis, 1] < 0])
+                result = convert_to_dst_type(values.permute(0, *(axis + 1 for axis in order)).contiguous(), label)[0]
+                result.affine = image.affine  # rounded alike, so that all that follows cuts both alike
+                return result
+    return None
+
+
+def _places(image: MetaTensor) -> list[Tensor]:
+    """Where the voxels of an image lie: as read and, of a NIfTI file, by each of the forms in its header."""
+    places = [image.affine.cpu().double()]
+    file = str(image.meta.get("filename_or_obj", ""))
+    if len(places[0]) == 4 and file.lower().endswith(NIFTI) and os.path.isfile(file):
+        header: Any = nibabel.load(file).header  # type: ignore[attr-defined]
+        places += [torch.as_tensor(in_millimetres(form, header)) for form in forms(header) if form is not None]
+    return places
 
 
 def _apart(first: Tensor, second: Tensor, shape: Sequence[int]) -> float:
