@@ -21,8 +21,8 @@ from evaluation import (
     batches,
     chosen_weights,
     dice,
+    fused_labels,
     inverted,
-    inverted_labels,
     load,
     segmented,
     trained,
@@ -65,8 +65,8 @@ def case_row(case: dict[str, Any], num_classes: int) -> CaseRow:
     """Measures and pictures of a case, whose `pred` is the anchor and the members, (1 + E, K, S)."""
     samples = case["pred"].as_tensor()
     label = case["label"].as_tensor()
-    masks = {"anchor": samples[:1], "fused mask": samples[1:].mean(dim=0, keepdim=True)}
-    labels = {name: inverted_labels(case, mask) for name, mask in masks.items()}
+    masks = {"anchor": samples[0], "fused mask": samples[1:].mean(dim=0)}
+    labels = {name: fused_labels(case, mask) for name, mask in masks.items()}
     scores = {name: dice(mask, label, num_classes).nanmean().item() for name, mask in labels.items()}
     uncertainty = inverted(case, predictive_entropy(samples[1:])[None])[0]
     labels = {"label": rater_consensus(label), **labels}

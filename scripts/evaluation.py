@@ -30,6 +30,7 @@ sys.path.insert(0, str(ROOT))
 from medsegdiff_bundle.inferers import EnsembleInferer  # noqa: E402 - found by the line above
 from medsegdiff_bundle.metrics import rater_consensus  # noqa: E402
 from medsegdiff_bundle.networks import BaselineNetwork  # noqa: E402
+from medsegdiff_bundle.transforms import InvertLabelsd  # noqa: E402
 
 
 def case_options(description: str | None) -> argparse.ArgumentParser:
@@ -147,9 +148,16 @@ def inverted(case: dict[str, Any], values: Tensor, nearest: bool = False) -> Ten
     return result
 
 
-def inverted_labels(case: dict[str, Any], probabilities: Tensor) -> Tensor:
-    """Classes of probabilities (E, K, S), in the space of the image file, (E, S); see `inverted`."""
-    return inverted(case, probabilities.max(dim=1).indices.float(), nearest=True)
+def member_labels(case: dict[str, Any], members: Tensor) -> Tensor:
+    """Classes of members (E, K, S), in the space of the image file, (E, S); as in the bundle's `member_labels`."""
+    return inverted(case, members.max(dim=1).indices.float(), nearest=True)
+
+
+def fused_labels(case: dict[str, Any], fused: Tensor) -> Tensor:
+    """Classes of a mean of probabilities (K, S), or of labels (1, S), in the space of the image file, (1, S)."""
+    data = {"image": case["image"], "fused": convert_to_dst_type(fused, case["pred"])[0]}
+    result: Tensor = InvertLabelsd("fused", case["preprocessing"])(data)["fused"].as_tensor()
+    return result
 
 
 def one_hot_pair(prediction: Tensor, label: Tensor, num_classes: int) -> list[Tensor]:

@@ -21,8 +21,8 @@ from evaluation import (
     batches,
     chosen_weights,
     dice,
-    inverted_labels,
     load,
+    member_labels,
     print_left_out,
     segmented,
     trained,
@@ -59,7 +59,10 @@ def main() -> None:
     steps_after = config.get_parsed_content("validate#postprocessing").transforms
     postprocessing = {
         name: Compose(
-            [FuseEnsembled("pred", name) if isinstance(step, FuseEnsembled) else step for step in steps_after]
+            [
+                FuseEnsembled("pred", name, labels=False) if isinstance(step, FuseEnsembled) else step
+                for step in steps_after
+            ]
         )
         for name in options.fusions
     }
@@ -78,7 +81,7 @@ def main() -> None:
         for batch in batches(config, options.cases):
             case = segmented(config, batch, network, template)
             label = case["label"].as_tensor()
-            pair = inverted_labels(case, case["pred"].as_tensor()[1:]), label
+            pair = member_labels(case, case["pred"].as_tensor()[1:]), label
             measured = [measure(*pair, classes) for measure in (generalized_energy_distance, hungarian_matched_iou)]
             marked = [(masks > 0).double().mean() for masks in pair]
             agreement.append(torch.stack([*(values.nanmean() for values in measured), *marked]))

@@ -20,9 +20,10 @@ import torch
 from evaluation import (
     batches,
     chosen_weights,
+    fused_labels,
     inverted,
-    inverted_labels,
     load,
+    member_labels,
     named_checkpoints,
     segmented,
     spread,
@@ -142,8 +143,8 @@ def measure(given: Answer, label: Tensor, region: Tensor, fraction: float) -> Sc
 def volumes(case: dict[str, Any]) -> dict[str, tuple[float, dict[str, Any]]]:
     """True volume of each structure, in ml or pixels, and what the members say of it."""
     members = case["pred"].as_tensor()[1:]
-    labels = inverted_labels(case, members).to(torch.uint8)
-    fused = inverted_labels(case, members.mean(0, keepdim=True))[0]
+    labels = member_labels(case, members).to(torch.uint8)
+    fused = fused_labels(case, members.mean(0))[0]
     affine = case["label"].meta["affine"]
     voxel_volume = abs(float(torch.linalg.det(affine[:3, :3].double()))) if fused.ndim == 3 else None
     said = ensemble_statistics(labels, fused, torch.zeros(fused.shape), case["class_names"], voxel_volume)
@@ -230,8 +231,8 @@ def draw_review(scores: dict[tuple[str, str], list[Score]], fraction: float, pat
 def draw_example(case: dict[str, Any], path: Path) -> None:
     """One slice of one case: image, contours, two maps, and the errors."""
     members = case["pred"].as_tensor()[1:]
-    labels = inverted_labels(case, members)
-    fused = inverted_labels(case, members.mean(0, keepdim=True))[0]
+    labels = member_labels(case, members)
+    fused = fused_labels(case, members.mean(0))[0]
     entropy, information = inverted(case, torch.stack([UNCERTAINTIES[name](members) for name in MAPS[:2]]))
     wrong = (case["label"].as_tensor() != fused).float().mean(0)
     original = inverted(case, case["image"].as_tensor())

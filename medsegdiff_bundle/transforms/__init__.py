@@ -6,6 +6,7 @@ their outputs carry the metadata and applied operations of the input, so that `I
 
 from .fusion import FuseEnsembled, STAPLEEnsembled
 from .intensity import NormalizeIntensityd
+from .invert import InvertLabelsd
 from .labels import CheckGridd, CheckLabelsd, PictureLabelsd, RandRaterd, UnpackRatersd
 from .load import LoadImaged, load_image
 from .members import MemberLabelsd, SplitAnchord
@@ -19,6 +20,7 @@ __all__ = [
     "EnsembleStatisticsd",
     "EnsembleUncertaintyd",
     "FuseEnsembled",
+    "InvertLabelsd",
     "LoadImaged",
     "MemberLabelsd",
     "NormalizeIntensityd",

@@ -33,6 +33,7 @@ class FuseEnsembled(Ensembled):
         method: "staple", "mean", "vote" or "dice".
         output_key: where the fused labels go; needed for several keys, otherwise `keys` by default.
         num_classes: K; needed for members that are labels.
+        labels: whether the mean of probabilities ends in labels; or stays what it is, (K, ...), for `InvertLabelsd`.
 
     Raises:
         ValueError: an argument is out of range.
@@ -43,20 +44,29 @@ class FuseEnsembled(Ensembled):
     """
 
     def __init__(
-        self, keys: KeysCollection, method: str, output_key: str | None = None, num_classes: int | None = None
+        self,
+        keys: KeysCollection,
+        method: str,
+        output_key: str | None = None,
+        num_classes: int | None = None,
+        labels: bool = True,
     ) -> None:
         if method not in FUSIONS:
             raise ValueError(f"fusion must be one of {', '.join(FUSIONS)}, got {method!r}.")
         check_num_classes(num_classes)
         self.method = method
         self.num_classes = num_classes
+        self.labels = labels
         super().__init__(keys, self._fuse, output_key)
 
     def _fuse(self, items: Any) -> Any:
         members = stack_members(items)
         if self.method == "mean" and members.shape[1] > 1:
             check_channels(members, self.num_classes)
-            fused = most_probable(members.float().mean(0), 0)
+            mean = members.float().mean(0)
+            if not self.labels:
+                return like_members(mean, items)
+            fused = most_probable(mean, 0)
         else:
             labels, num_classes = member_labels(members, self.num_classes)  # (E, ...)
             if self.method == "dice":
