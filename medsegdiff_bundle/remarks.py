@@ -7,8 +7,12 @@ answer, the report and its page take them.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, MutableMapping
+from collections.abc import Hashable, Mapping, MutableMapping, Sequence
 from typing import Any
+
+import nibabel
+import numpy as np
+from monai.data import MetaTensor
 
 WARNINGS, PROCESSING = KINDS = ("warnings", "processing")  # keys of the metadata and of the result
 
@@ -38,6 +42,34 @@ def add_processing(data: MutableMapping[Hashable, Any], sentence: str, key: Hash
 def remarks(metadata: Mapping[Any, Any]) -> dict[str, list[str]]:
     """Sentences of an image's metadata, {"warnings": [...], "processing": [...]}, each once, in their order."""
     return {kind: list(dict.fromkeys(str(metadata.get(kind) or "").splitlines())) for kind in KINDS}
+
+
+def operations(image: MetaTensor) -> list[str]:
+    """Sentences on what MONAI's transforms recorded on an image of turns and other sizes.
+
+    `medsegdiff_bundle.transforms.Spacingd` says itself what it does.
+    """
+    said = []
+    before = image.meta.get("original_affine", image.affine)
+    turned = [_axes(affine) for affine in (before, image.affine)]
+    for operation in image.applied_operations:
+        kind = str(operation.get("class"))
+        if kind.startswith("Orientation") and turned[0] != turned[1]:
+            said.append(f"Turned from {turned[0]} to {turned[1]}.")
+        elif kind.startswith(("Resize", "CenterSpatialCrop", "SpatialCrop", "Crop", "Pad", "SpatialPad")):
+            sizes = [_times(list(size)) for size in (operation["orig_size"], image.shape[1:])]
+            word = "Resized" if kind == "Resize" else "Padded" if "Pad" in kind else "Cropped"
+            if sizes[0] != sizes[1]:
+                said.append(f"{word} from {sizes[0]} to {sizes[1]} voxels.")
+    return said
+
+
+def _axes(affine: Any) -> str:
+    return "".join(axis or "?" for axis in nibabel.orientations.aff2axcodes(np.asarray(affine)))
+
+
+def _times(sizes: Sequence[int]) -> str:
+    return " x ".join(str(int(size)) for size in sizes)
 
 
 def _add(data: MutableMapping[Hashable, Any], sentence: str, kind: str, key: Hashable) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from medsegdiff_bundle.grid import Grid, image_grid, image_modality
 from medsegdiff_bundle.metrics.overlap import dice, shared_voxels
+from medsegdiff_bundle.pages import details, sentences
 from medsegdiff_bundle.visualization import INFERNO, PALETTE, GreyWindow, as_image, contour_pictures, grey_window
 
 COVERAGE = 0.9  # share of the members that the interval of a volume holds
@@ -117,7 +118,7 @@ def html_report(
         fused: labels, (S).
         members: labels, (E, S).
         uncertainty: (S), 0 to 1.
-        statistics: from `ensemble_statistics`.
+        statistics: from `ensemble_statistics`; what else a report holds is shown, too.
 
     Returns:
         HTML.
@@ -152,6 +153,8 @@ def html_report(
         case=html.escape(case),
         size=statistics["ensemble_size"],
         figures="\n".join(figures),
+        said=sentences(statistics.get("warnings", [])),
+        details=details(statistics),
         legend=_legend(grid, window),
         heat=", ".join(f"#{colour}" for colour in INFERNO.split()),
         measure="Volumes" if statistics["unit"] == "ml" else "Areas",
@@ -193,6 +196,10 @@ def _row(index: int, name: str, values: dict[str, Any], decimals: int) -> str:
     def share(value: float | None) -> str:
         return "–" if value is None else f"{value:.3f}"
 
+    def intensity(value: float | list[float] | None) -> str:
+        values = value if isinstance(value, list) else [] if value is None else [value]
+        return ", ".join(f"{each:.4g}" for each in values) or "–"
+
     deviation, interval = values["volume_std"], values["volume_interval"]
     cells = [
         size(values["volume"]),
@@ -201,6 +208,8 @@ def _row(index: int, name: str, values: dict[str, Any], decimals: int) -> str:
         "–" if interval is None else " to ".join(map(size, interval)),
         share(values["pairwise_dice"]),
         share(values["mean_uncertainty"]),
+        intensity(values.get("mean_intensity")),
+        str(values.get("components", "–")),
     ]
     swatch = f'<span class="swatch" style="background: rgb({red}, {green}, {blue})"></span>'
     return f"<tr><th>{swatch}{html.escape(name)}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
@@ -230,6 +239,8 @@ figcaption { font-size: .85rem; text-align: center; color: #444; background: #ff
 table { border-collapse: collapse; }
 th, td { padding: .35rem .7rem; border-bottom: 1px solid #ccc; text-align: right; font-variant-numeric: tabular-nums; }
 th { font-weight: 600; }
+.details td { text-align: left; }
+.details ul { margin: 0; padding-left: 1.1rem; }
 th:first-child { text-align: left; white-space: nowrap; }
 .swatch { display: inline-block; width: .8em; height: .8em; margin-right: .5em; }
 dt { font-weight: 600; margin-top: .5rem; }
@@ -240,6 +251,7 @@ dd { margin: 0; }
 <h1>$case</h1>
 <p class="warning"><strong>Not a medical device.</strong> For research. Not for diagnosis, treatment or any decision
 about a person.</p>
+$said
 <p>The model drew the structures $size time(s). Each drawing is a <em>member</em>; together they give the fused
 mask.</p>
 
@@ -247,7 +259,8 @@ mask.</p>
 <div class="table">
 <table>
 <thead><tr><th>structure</th><th>fused mask, $unit</th><th>mean of members</th><th>standard deviation</th>
-<th>$coverage of the members</th><th>Dice of two members</th><th>mean uncertainty</th></tr></thead>
+<th>$coverage of the members</th><th>Dice of two members</th><th>mean uncertainty</th>
+<th>mean intensity</th><th>parts</th></tr></thead>
 <tbody>
 $rows
 </tbody>
@@ -262,6 +275,13 @@ $figures
 <p>Uncertainty, from 0 (dark) to 1 (bright):</p>
 <div class="scale"></div>
 
+<h2>Made from</h2>
+<div class="table">
+<table class="details">
+$details
+</table>
+</div>
+
 <h2>What this says</h2>
 <dl>
 <dt>fused mask</dt><dd>What is saved as the segmentation. Its line runs along the inner side of the structure.</dd>
@@ -275,6 +295,8 @@ last is from the 5th to the 95th percentile. An error that all members share doe
 well lie outside.</dd>
 <dt>Dice of two members</dt><dd>How far two drawings cover each other, mean over all pairs: 1 the same, 0 nothing in
 common.</dd>
+<dt>mean intensity</dt><dd>Of the values of the image file within the fused mask; of a picture of each channel.</dd>
+<dt>parts</dt><dd>Connected parts of the fused mask, of voxels that share a face.</dd>
 <dt>–</dt><dd>Undefined: one member alone, or a structure that nobody marked.</dd>
 </dl>
 </body>

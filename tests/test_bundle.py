@@ -149,7 +149,7 @@ def test_inference_writes_mask_uncertainty_and_picture(trained, small_run, small
         assert volumes == pytest.approx([0.001 * count for count in voxels])  # voxels of 1 mm
         assert (tmp_path / f"{name}_report.html").is_file()
     endings = ("_report.html", "_report.json", "_seg.nii.gz", "_uncertainty.nii.gz", "_overlay.png")
-    assert len(list(tmp_path.iterdir())) == 2 * len(endings)
+    assert len(list(tmp_path.iterdir())) == 2 * len(endings) + 2  # and the index of both, with its table
 
 
 def test_maps_that_are_asked_for(small_dataset, tmp_path):

@@ -134,10 +134,10 @@ def test_inference(task, source, tmp_path):
         **SMALL,
     )
     cases = {".": "d", "images": NAMES, "images/e.png": "e"}[source]
+    endings = ("_overlay.png", "_seg.png", "_uncertainty.png", "_report.json", "_report.html")
+    index = ["index.html", "index.csv"] if len(cases) > 1 else []
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        f"{case}{ending}"
-        for case in cases
-        for ending in ("_overlay.png", "_seg.png", "_uncertainty.png", "_report.json", "_report.html")
+        [*index, *(f"{case}{ending}" for case in cases for ending in endings)]
     )
     for case in cases:
         mask, uncertainty = (Image.open(tmp_path / f"{case}_{what}.png") for what in ("seg", "uncertainty"))

@@ -53,7 +53,8 @@ class OverlayHandler:
         for case in output:
             path = case["image"].meta["filename_or_obj"]
             # From the file: the image at hand may have been turned, resampled and normalised.
-            image = load_image(path, len(case["image"]))
+            image = case.get("original")
+            image = load_image(path, len(case["image"])) if image is None else image
             grid = image_grid(image)
             picture = overlay_picture(
                 image,

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import logging
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
 
 from medsegdiff_bundle.datalist import case_name
+from medsegdiff_bundle.grid import image_grid
+from medsegdiff_bundle.pages import REPORT, write_index, write_whole
+from medsegdiff_bundle.provenance import describe_run
 from medsegdiff_bundle.report import html_report
 from medsegdiff_bundle.transforms import load_image
 
@@ -17,43 +23,83 @@ logger = logging.getLogger(__name__)
 
 
 class ReportHandler:
-    """Write `<case>_report.json`, what `EnsembleStatisticsd` counted, and `<case>_report.html`, see `html_report`.
+    """Write `<case>_report.json`, what was found and from what, and `<case>_report.html`, see `html_report`.
+
+    Of folders only names are written. `<case>_report.json` holds `case`, `date`, `input` (name of the `file`, and
+    `medsegdiff_bundle.grid.Grid.summary`), `medsegdiff_bundle.provenance.describe_run`, and what `EnsembleStatisticsd`
+    counted. A run of several cases ends with `index.html` and `index.csv`, see `medsegdiff_bundle.pages.write_index`.
 
     Args:
         output_dir: folder of the files; made if need be.
-        html: whether the page is written, too.
+        html: whether the pages are written, too.
+        settings: of the run; see `medsegdiff_bundle.provenance.used_settings`.
+        checkpoint: file of the weights; None leaves them out of the report.
+        device: that the network runs on.
     """
 
-    def __init__(self, output_dir: str, html: bool = True) -> None:
+    def __init__(
+        self,
+        output_dir: str,
+        html: bool = True,
+        settings: Mapping[str, Any] | None = None,
+        checkpoint: str | os.PathLike | None = None,
+        device: Any = None,
+    ) -> None:
         self.output_dir = Path(output_dir)
         self.html = html
+        self.settings = settings or {}
+        self.checkpoint = checkpoint
+        self.device = device
+        self.run: dict[str, Any] = {}
 
     def attach(self, engine: Engine) -> None:
         """Register at an evaluator whose output has pred, member_labels and uncertainty in the space of the image file.
 
-        And result, from `EnsembleStatisticsd`.
+        And result, from `EnsembleStatisticsd`, which becomes the report; original, the image as in its file, is read
+        if it is not there.
         """
+        engine.add_event_handler(Events.STARTED, self.begin)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self.finish)
+
+    def begin(self) -> None:
+        """Note what the cases of the run have in common."""
+        self.run = describe_run(self.settings, self.checkpoint, self.device)
 
     def __call__(self, engine: Engine) -> None:
         """Report this iteration's cases."""
         output: Any = engine.state.output
         for case in output:
-            path = case["image"].meta["filename_or_obj"]
+            path = Path(case["image"].meta["filename_or_obj"])
             name = case_name(path)
-            for sentence in case["result"].get("warnings", []):
+            # From the file: the image at hand may have been turned, resampled and normalised.
+            image = case.get("original")
+            image = load_image(path, len(case["image"])) if image is None else image
+            date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+            described = {"date": date, "input": {"file": path.name, **image_grid(image).summary()}, **self.run}
+            case["result"] = result = {"case": name, **described, **case["result"]}
+            for kind in ("warnings", "processing"):
+                result[kind] = [_without_folders(each, path, self.output_dir) for each in result.get(kind, [])]
+            for sentence in result["warnings"]:
                 logger.warning("%s: %s", name, sentence)
             self.output_dir.mkdir(parents=True, exist_ok=True)
-            numbers = json.dumps({"case": name, **case["result"]}, indent=2, allow_nan=False)
-            (self.output_dir / f"{name}_report.json").write_text(numbers + "\n")
             if self.html:
-                # From the file: the image at hand may have been turned, resampled and normalised.
-                page = html_report(
-                    name,
-                    load_image(path, len(case["image"])),
-                    case["pred"][0],
-                    case["member_labels"],
-                    case["uncertainty"][0],
-                    case["result"],
-                )
-                (self.output_dir / f"{name}_report.html").write_text(page, encoding="utf-8", errors="replace")
+                labels, uncertainty = case["pred"][0], case["uncertainty"][0]
+                page = html_report(name, image, labels, case["member_labels"], uncertainty, result)
+                write_whole(self.output_dir / f"{name}_report.html", page)
+            numbers = json.dumps(result, indent=2, allow_nan=False)
+            write_whole(self.output_dir / f"{name}{REPORT}", numbers + "\n")
+
+    def finish(self, engine: Engine) -> None:
+        """Write the index of several cases."""
+        if self.html:
+            write_index(self.output_dir)
+
+
+def _without_folders(sentence: str, *paths: Path) -> str:
+    """A sentence with the names alone of files and folders that it gives with their folders."""
+    for path in paths:
+        for each in (path, path.absolute()):
+            if str(each.parent) not in (".", "/"):
+                sentence = sentence.replace(f"{each.parent}{os.sep}", "")
+    return sentence

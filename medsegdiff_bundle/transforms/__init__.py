@@ -8,7 +8,7 @@ from .fusion import FuseEnsembled, STAPLEEnsembled
 from .intensity import NormalizeIntensityd
 from .invert import InvertLabelsd
 from .labels import CheckGridd, CheckLabelsd, PictureLabelsd, RandRaterd, UnpackRatersd
-from .load import LoadImaged, load_image
+from .load import LoadImaged, OriginalImaged, load_image
 from .members import MemberLabelsd, SplitAnchord
 from .save import VolumeWriter
 from .spacing import Spacingd
@@ -24,6 +24,7 @@ __all__ = [
     "LoadImaged",
     "MemberLabelsd",
     "NormalizeIntensityd",
+    "OriginalImaged",
     "PictureLabelsd",
     "RandRaterd",
     "STAPLEEnsembled",

@@ -13,6 +13,7 @@ import monai.transforms
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
+from monai.transforms import MapTransform
 from monai.utils import convert_to_tensor, ensure_tuple
 
 from medsegdiff_bundle.datalist.headers import kind_of, unknown_format
@@ -87,3 +88,27 @@ def load_image(path: str | os.PathLike, channels: int | None = None) -> MetaTens
     """One image as `LoadImaged` reads it, (C, S)."""
     image = _loader(channels)({"image": path})["image"]
     return MetaTensor(monai.transforms.EnsureChannelFirst()(image))
+
+
+class OriginalImaged(MapTransform):
+    """Read the file of an image again, whose own values and grid have been normalised, turned or resampled.
+
+    Args:
+        keys: of the image.
+        output_key: of the image as in its file.
+        allow_missing_keys: whether a missing key is passed over.
+
+    Shapes:
+        (C, ...) with the name of its file -> (C, S) of the file
+    """
+
+    def __init__(self, keys: KeysCollection, output_key: str = "original", allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.output_key = output_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Read."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[self.output_key] = load_image(d[key].meta["filename_or_obj"], len(d[key]))
+        return d

@@ -7,12 +7,15 @@ from typing import Any
 
 import torch
 from monai.config import KeysCollection
+from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.transforms.post.dictionary import Ensembled
 from monai.utils import convert_to_tensor, ensure_tuple
 from torch import Tensor
 
-from medsegdiff_bundle.remarks import remarks
+from medsegdiff_bundle.findings import implausible, structure_findings
+from medsegdiff_bundle.grid import image_grid
+from medsegdiff_bundle.remarks import operations, remarks
 from medsegdiff_bundle.report import ensemble_statistics
 from medsegdiff_bundle.uncertainty import CLASS_UNCERTAINTIES, UNCERTAINTIES
 
@@ -86,7 +89,11 @@ class EnsembleUncertaintyd(Ensembled):
 
 
 class EnsembleStatisticsd(MapTransform):
-    """Put what the members say together, in numbers, into `data["result"]`; see `report.ensemble_statistics`.
+    """Put what is found in a case, in numbers and sentences, into `data["result"]`.
+
+    - numbers of the members: see `medsegdiff_bundle.report.ensemble_statistics`.
+    - for each structure what `medsegdiff_bundle.findings.structure_findings` finds in the fused mask.
+    - `warnings` and `processing`: see `medsegdiff_bundle.remarks`; what is not plausible is among the warnings.
 
     MONAI Label answers with that dictionary, and `ReportHandler` writes it beside the mask. The unit is ml for a
     volume, by its affine, and pixels for a picture.
@@ -96,7 +103,9 @@ class EnsembleStatisticsd(MapTransform):
         class_names: of the classes from 1 on.
         members_key: of the members' labels in the space of the mask, (E, S); see `MemberLabelsd`.
         uncertainty_key: of the map, (1, S).
-        image_key: of the image, whose remarks (`medsegdiff_bundle.remarks`) are handed on.
+        image_key: of the image in the space of the network, (C, ...), for the remarks on it.
+        original_key: of the image in the space of the mask, (C, S), for intensities; without it they are None.
+        volume_ranges: by class name, smallest and largest volume of the training cases, in ml or pixels; may lack some.
         result_key: of the dictionary; what it holds already stays.
     """
 
@@ -107,6 +116,8 @@ class EnsembleStatisticsd(MapTransform):
         members_key: str = "member_labels",
         uncertainty_key: str = "uncertainty",
         image_key: str = "image",
+        original_key: str = "original",
+        volume_ranges: Mapping[str, Sequence[float]] | None = None,
         result_key: str = "result",
     ) -> None:
         super().__init__(keys)
@@ -116,6 +127,8 @@ class EnsembleStatisticsd(MapTransform):
         self.members_key = members_key
         self.uncertainty_key = uncertainty_key
         self.image_key = image_key
+        self.original_key = original_key
+        self.volume_ranges = volume_ranges or {}
         self.result_key = result_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -129,6 +142,17 @@ class EnsembleStatisticsd(MapTransform):
             convert_to_tensor(d[key], track_meta=False) for key in (*self.keys, self.members_key, self.uncertainty_key)
         )
         statistics = ensemble_statistics(members, fused[0], uncertainty[0], self.class_names, voxel_volume)
-        said = remarks(getattr(d.get(self.image_key), "meta", {}))
-        d[self.result_key] = {**d.get(self.result_key, {}), **statistics, **said}
+        original = d.get(self.original_key)
+        orientation = image_grid(original).orientation if isinstance(original, MetaTensor) else None
+        found = structure_findings(fused[0], self.class_names, original, orientation)
+        for name, values in statistics["structures"].items():
+            values |= found[name]
+        d[self.result_key] = result = {**d.get(self.result_key, {}), **statistics}
+        image = d.get(self.image_key)
+        said = remarks(getattr(image, "meta", {}))
+        if isinstance(image, MetaTensor):
+            said["processing"] += [each for each in operations(image) if each not in said["processing"]]
+        said["warnings"] += implausible(result["structures"], result["unit"], self.volume_ranges)
+        for kind, sentences in said.items():
+            result[kind] = [*result.get(kind, []), *sentences]
         return d

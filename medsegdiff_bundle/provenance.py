@@ -1,0 +1,192 @@
+"""From what a result was made, so that it can be made again: settings, weights, versions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import medsegdiff_bundle
+from medsegdiff_bundle import settings
+
+if TYPE_CHECKING:
+    from monai.bundle import ConfigParser
+
+# Of the settings those that say where, how loudly and what is written besides, not what comes out.
+LEFT_OUT = (
+    *("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "checkpoint", "device", "progress", "report", "debug"),
+    *("dicom_seg", "use_click", "resume", "overwrite", "pretrained"),
+)
+UNTYPED = ("spacing",)  # settings that may be taken as they are
+STEPS = ("imports", "initialize", "run", "bundle_path", "begin", "settings")  # of a configuration, no settings
+
+
+def used_settings() -> dict[str, Any]:
+    """Values of the settings of the configuration that calls this, by the names that its command line takes.
+
+    All that `inference.json` and its task have of `medsegdiff_bundle.settings.KINDS`, but paths and what has no
+    influence on the mask, and whatever else differs from these files, such as `network_def#channels`.
+    """
+    parser = _calling_parser()
+    if parser is None:
+        return {}
+    config: Any = parser.get()
+    shipped = _shipped(config.get("task"))
+    names = [name for name in (*settings.KINDS, *UNTYPED) if name in (*shipped, "patch_size") and name in config]
+    found = {name: _plain(parser.ref_resolver.get_resolved_content(name)) for name in names if name not in LEFT_OUT}
+    for name, value in _changes(config, shipped):
+        if name not in found and settings.parts(name)[0] not in (*LEFT_OUT, *STEPS):
+            found[name] = _plain(value)
+    return found
+
+
+def describe_run(used: Mapping[str, Any], checkpoint: str | os.PathLike | None, device: Any = None) -> dict[str, Any]:
+    """What the cases of a run have in common.
+
+    - `task`, `version` of this package, and those of torch and MONAI (`software`).
+    - `weights`: name of the `file` and its `sha256`; None if there is none.
+    - `settings`: see `used_settings`.
+    - `device`: "cpu", "cuda" or another kind.
+
+    Args:
+        used: the settings.
+        checkpoint: file of weights.
+        device: that the network ran on.
+    """
+    import monai
+    import torch
+
+    weights = None
+    if checkpoint is not None and Path(checkpoint).is_file():
+        weights = {"file": Path(checkpoint).name, "sha256": checksum(checkpoint)}
+    return {
+        "task": used.get("task"),
+        "version": medsegdiff_bundle.__version__,
+        "software": {"torch": str(torch.__version__), "monai": monai.__version__},
+        "device": None if device is None else torch.device(device).type,
+        "weights": weights,
+        "settings": dict(used),
+    }
+
+
+class Report(NamedTuple):
+    """What a report says of how to make its mask again."""
+
+    task: str
+    settings: dict[str, Any]
+    sha256: str  # of the weights
+
+
+def read_report(file: str | os.PathLike) -> Report:
+    """Read a report that `ReportHandler` wrote.
+
+    Raises:
+        ValueError: it is none, or says too little; or one of its settings is an expression, which may be anyone's code.
+    """
+    try:
+        report = json.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"The report {str(file)!r} cannot be read: {str(error).splitlines()[0]}.") from error
+    try:
+        task, used, sha256 = report["task"], dict(report["settings"]), report["weights"]["sha256"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"The file {str(file)!r} is no report with task, settings and weights.") from error
+    for name, value in used.items():
+        if any(text.startswith(("$", "@", "%")) or text == "_target_" for text in (name, *_texts(value))):
+            raise ValueError(
+                f"The report {str(file)!r} was made with another {name!r} than the bundle's, which is a program: "
+                "give it by a configuration file."
+            )
+    used.pop("task", None)
+    used.pop("num_classes", None)  # the number of the class names
+    return Report(task, used, sha256)
+
+
+def check_weights(report: Report, file: str | os.PathLike, checkpoint: str | os.PathLike) -> None:
+    """Refuse other weights than those of a report.
+
+    Args:
+        report: from `read_report`.
+        file: of the report.
+        checkpoint: file of weights.
+
+    Raises:
+        ValueError: their checksums differ.
+    """
+    found = checksum(checkpoint)
+    if found != report.sha256:
+        raise ValueError(
+            f"The weights {str(checkpoint)!r} (SHA-256 {found[:12]}...) are not those of the report {str(file)!r} "
+            f"({report.sha256[:12]}...)."
+        )
+
+
+def checksum(file: str | os.PathLike) -> str:
+    """SHA-256 of a file, 64 hexadecimal digits."""
+    found = hashlib.sha256()
+    with open(file, "rb") as stream:
+        for part in iter(lambda: stream.read(1 << 20), b""):
+            found.update(part)
+    return found.hexdigest()
+
+
+def _shipped(task: Any) -> dict[str, Any]:
+    """Content of `inference.json` with the file of a task."""
+    configs = settings.bundle_root() / "configs"
+    overlay = configs / "tasks" / f"{task}.json"
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser()
+    parser.read_config([str(file) for file in (configs / "inference.json", overlay) if file.is_file()])
+    return dict(parser.get())
+
+
+def _changes(config: Any, shipped: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Entries of a configuration that are not as another has them, by their names `a#b`."""
+    if (
+        isinstance(config, Mapping)
+        and isinstance(shipped, Mapping)
+        and config.get("_target_") == shipped.get("_target_")
+    ):
+        for key, value in config.items():
+            yield from _changes(value, shipped.get(key), f"{before}#{key}" if before else str(key))
+    elif _same_references(config) != _same_references(shipped):
+        yield before, config
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (Mapping, list)):
+        for each in [*value, *value.values()] if isinstance(value, Mapping) else value:
+            yield from _texts(each)
+
+
+def _same_references(value: Any) -> Any:
+    return value.replace("#", "::") if isinstance(value, str) else value
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it; what JSON lacks as text."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError):
+        return str(value)
+
+
+def _calling_parser() -> ConfigParser | None:
+    """The parser that evaluates the expression at hand, which MONAI does not hand over."""
+    from monai.bundle import ConfigParser
+
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if isinstance(found := frame.f_locals.get("self"), ConfigParser):
+            return found
+        frame = frame.f_back
+    return None
