@@ -66,6 +66,16 @@ def test_corners_of_a_turned_grid_and_what_a_mask_left():
     assert abs(found[~outside].mean()) < 0.01 and abs(found[~outside].std() - 1) < 0.01
 
 
+def test_padding_around_the_field_of_view_of_a_ct():
+    inside = tissue(30, 30, 12)
+    x, y = np.ogrid[:30, :30]
+    corners = np.broadcast_to(((x - 14.5) ** 2 + (y - 14.5) ** 2 > 15**2)[..., None], inside.shape)
+    inside[corners] = -2000
+    found = normalized(np.pad(inside, 3)[None])[0, 3:-3, 3:-3, 3:-3].numpy()
+    assert (found[corners] == 0).all()
+    np.testing.assert_allclose(found[~corners], by_monai(inside[~corners][None]).numpy().ravel(), atol=1e-5)
+
+
 def test_channels_have_rims_of_their_own():
     first, second = tissue(20, 20, 20), tissue(20, 20, 20)
     first[:5], second[..., 10:] = 7, -3

@@ -146,6 +146,12 @@ def _remark(metadata: dict, header: Any) -> None:
             "The axes of the volume are not at right angles, as after a gantry tilt; programs built on ITK, such as 3D "
             "Slicer, refuse the file or show it elsewhere.",
         )
+    if header["sform_code"] <= 0 and header["qform_code"] <= 0 and header["dim"][0] > 2:
+        add_warning(
+            metadata,
+            "The header gives the axes of the volume no directions: here they are taken to point left, to the front "
+            "and up, as in nibabel; programs built on ITK take others.",
+        )
     if sform is None or qform is None:
         return
     corners = np.array([*np.ndindex(2, 2, 2)]) * (np.maximum(header["dim"][1:4], 1) - 1)

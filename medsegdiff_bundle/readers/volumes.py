@@ -114,7 +114,7 @@ def itk_arrays(image: Any) -> tuple[np.ndarray, int]:
 
 
 def itk_affine(image: Any) -> np.ndarray:
-    """Voxel to RAS in mm, (4, 4), of an image of SimpleITK."""
+    """Voxel to RAS in mm, (4, 4), of an image of SimpleITK, or of its reader that knows the header."""
     axes = image.GetDimension()
     used = min(axes, 3)
     direction = np.array(image.GetDirection()).reshape(axes, axes)[:used, :used]
@@ -122,6 +122,20 @@ def itk_affine(image: Any) -> np.ndarray:
     affine[:used, :used] = direction * np.array(image.GetSpacing())[:used]
     affine[:used, 3] = image.GetOrigin()[:used]
     return np.asarray(orientation_ras_lps(affine))
+
+
+def itk_place(file: Path) -> np.ndarray | None:
+    """Voxel to RAS in mm, (4, 4), by which programs built on ITK show a file; None of a file that ITK refuses.
+
+    Of the two forms of a NIfTI header, where they differ, ITK takes the qform more often than nibabel does, and without
+    both it takes other directions.
+    """
+    try:
+        reader = itk_reader(file)
+        reader.ReadImageInformation()
+    except (RuntimeError, ValueError):
+        return None
+    return itk_affine(reader)
 
 
 def _squeezed(values: np.ndarray, affine: np.ndarray, dimension: int | None = None) -> Volume:

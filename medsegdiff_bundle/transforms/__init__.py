@@ -10,7 +10,7 @@ from .invert import InvertLabelsd
 from .labels import CheckGridd, CheckLabelsd, PictureLabelsd, RandRaterd, UnpackRatersd
 from .load import LoadImaged, OriginalImaged, load_image
 from .members import MemberLabelsd, SplitAnchord
-from .save import VolumeWriter
+from .save import PlaceByITKd, VolumeWriter
 from .spacing import Spacingd
 from .uncertainty import EnsembleStatisticsd, EnsembleUncertaintyd
 
@@ -26,6 +26,7 @@ __all__ = [
     "NormalizeIntensityd",
     "OriginalImaged",
     "PictureLabelsd",
+    "PlaceByITKd",
     "RandRaterd",
     "STAPLEEnsembled",
     "Spacingd",

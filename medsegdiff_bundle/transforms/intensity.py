@@ -80,12 +80,26 @@ def unmeasured(channel: np.ndarray) -> np.ndarray:
         (S) bool. Nothing is marked where the rest would be of one value, too, such as in an image of two values.
     """
     found = np.zeros(channel.shape, dtype=bool)
+    box: tuple[slice, ...] = (slice(None),) * channel.ndim
+    while True:  # what lies within padding may have corners of its own, as the field of view of a CT has
+        marked = found[box] | _at_border(channel[box], SHARE * channel.size)
+        if np.array_equal(marked, found[box]) or marked.all():
+            break
+        found[box] = marked
+        rest = np.nonzero(~found)
+        box = tuple(slice(index.min(), index.max() + 1) for index in rest)
+    measured = channel[~found]
+    return found if measured.min() < measured.max() else np.zeros_like(found)
+
+
+def _at_border(channel: np.ndarray, smallest: float) -> np.ndarray:
+    """Parts of at least so many voxels that hold one value and reach the border."""
+    marked = np.zeros(channel.shape, dtype=bool)
     axes = [axis for axis, size in enumerate(channel.shape) if size > 2]  # a slice or two are all border
     edges = [channel.take(place, axis) for axis in axes for place in (0, -1)]
     for value in _fillings(edges, channel.ndim):
-        found |= _filled(channel, value, axes)
-    rest = channel[~found]
-    return found if found.any() and rest.size and rest.min() < rest.max() else np.zeros_like(found)
+        marked |= _filled(channel, value, axes, smallest)
+    return marked
 
 
 def _fillings(edges: list[np.ndarray], ndim: int) -> list[float]:
@@ -100,12 +114,12 @@ def _fillings(edges: list[np.ndarray], ndim: int) -> list[float]:
     return [float(value) for value in values[counts >= 0.03 * counts.sum()]]
 
 
-def _filled(channel: np.ndarray, value: float, axes: list[int]) -> np.ndarray:
+def _filled(channel: np.ndarray, value: float, axes: list[int], smallest: float) -> np.ndarray:
     """The large connected parts of one value, if one of them reaches the border."""
     from scipy import ndimage  # takes a while, and few images need it
 
     labels, number = ndimage.label(np.isclose(channel, value, TOLERANCE, 0))
-    large = np.bincount(labels.ravel(), minlength=number + 1) >= SHARE * channel.size
+    large = np.bincount(labels.ravel(), minlength=number + 1) >= smallest
     large[0] = False
     at_border = np.concatenate([labels.take(place, axis).ravel() for axis in axes for place in (0, -1)])
     filled: np.ndarray = large[labels] if large[at_border].any() else np.zeros(channel.shape, dtype=bool)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import nibabel
@@ -17,6 +17,7 @@ from monai.utils import convert_to_dst_type, convert_to_tensor
 from torch import Tensor
 
 from medsegdiff_bundle.datalist.naming import NIFTI
+from medsegdiff_bundle.readers import itk_place
 from medsegdiff_bundle.readers.nifti import forms, in_millimetres
 
 from .members import check_num_classes
@@ -200,7 +201,8 @@ class CheckGridd(MapTransform):
 
     Of two files with metadata also the places of the voxels count: none may be off by a quarter of a voxel or more,
     which leaves room for the rounding of headers. A label whose axes are stored in another order or direction is turned
-    to those of its image first; where a NIfTI header places its voxels in two ways, either may be the one that agrees.
+    to those of its image first. Where a NIfTI header places its voxels in several ways, by sform, qform or the rule of
+    ITK, either may be the one that agrees.
 
     Args:
         keys: of the labels, channels first, as read.
@@ -264,12 +266,13 @@ def _turned(label: MetaTensor, image: MetaTensor) -> MetaTensor | None:
 
 
 def _places(image: MetaTensor) -> list[Tensor]:
-    """Where the voxels of an image lie: as read and, of a NIfTI file, by each of the forms in its header."""
+    """Where the voxels of an image lie: as read and, of a NIfTI file, by each of the forms in its header and by ITK."""
     places = [image.affine.cpu().double()]
-    file = str(image.meta.get("filename_or_obj", ""))
-    if len(places[0]) == 4 and file.lower().endswith(NIFTI) and os.path.isfile(file):
+    file = Path(str(image.meta.get("filename_or_obj", "")))
+    if len(places[0]) == 4 and file.name.lower().endswith(NIFTI) and file.is_file():
         header: Any = nibabel.load(file).header  # type: ignore[attr-defined]
-        places += [torch.as_tensor(in_millimetres(form, header)) for form in forms(header) if form is not None]
+        of_header = [form if form is None else in_millimetres(form, header) for form in forms(header)]
+        places += [torch.as_tensor(place) for place in (*of_header, itk_place(file)) if place is not None]
     return places
 
 

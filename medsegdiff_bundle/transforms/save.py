@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
+import torch
 from monai.data import NibabelWriter
+from monai.transforms import MapTransform
 
+from medsegdiff_bundle.datalist.naming import NIFTI
+from medsegdiff_bundle.readers import itk_place
 from medsegdiff_bundle.readers.nifti import NiftiReader, place
 
 # What a NIfTI header says of the place of its voxels; nothing of the person or the values.
@@ -54,6 +59,28 @@ class VolumeWriter(NibabelWriter):
             image.header[name] = found[name]
         image.header["pixdim"][:4] = found["pixdim"][:4]
         nibabel.save(image, filename)  # type: ignore[attr-defined]
+
+
+class PlaceByITKd(MapTransform):
+    """Give results the place at which programs built on ITK show their image; see `readers.itk_place`.
+
+    For MONAI Label, which writes a mask by ITK, with the one matrix that the mask has, for 3D Slicer or OHIF.
+
+    Args:
+        keys: of the results, in the grid of the image's file.
+        allow_missing_keys: whether a missing key is passed over.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Place each key."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            file = Path(str(getattr(d[key], "meta", {}).get("filename_or_obj", "")))
+            place = itk_place(file) if file.name.lower().endswith(NIFTI) else None
+            if place is not None:
+                d[key] = d[key].clone()
+                d[key].affine = torch.as_tensor(place)
+        return d
 
 
 def _header(source: str, shape: tuple[int, ...], affine: Any) -> Any:

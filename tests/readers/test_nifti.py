@@ -8,7 +8,7 @@ import torch
 from monai.transforms import Compose, EnsureChannelFirstd, Invertd, Orientationd, SaveImaged
 
 from medsegdiff_bundle.remarks import remarks
-from medsegdiff_bundle.transforms import LoadImaged, load_image
+from medsegdiff_bundle.transforms import CheckGridd, LoadImaged, PlaceByITKd, load_image
 
 AFFINE = np.array([[0.0, -1.5, 0.2, 20], [1.0, 0, 0.0, -30], [0.0, 0.2, 2.0, 40], [0, 0, 0, 1]])
 AFFINE[:3, :3] = np.linalg.qr(AFFINE[:3, :3])[0] * [1.0, 1.5, 2.0]  # oblique, axes in another order
@@ -139,6 +139,25 @@ def test_a_place_that_is_none(codes, value, tmp_path):
     change(path, quatern_b=np.nan)
     with pytest.raises(ValueError, match="case.nii' cannot be read: its header places the voxels nowhere"):
         LoadImaged("image")({"image": str(path)})
+
+
+@pytest.mark.parametrize("codes", CODES)
+def test_itk_and_nibabel(codes, tmp_path):
+    """Where ITK sees a file, a mask for a program of ITK gets, and a label by one may lie."""
+    path = write(tmp_path / "case.nii", MOVED, AFFINE, codes)
+    image = load_image(path)
+    case = {"image": image, "pred": image.clone()}
+    placed = PlaceByITKd("pred")(case)["pred"]
+    by_itk = SimpleITK.ReadImage(str(path))
+    origin = placed.affine.numpy()[:3, 3] * [-1, -1, 1]
+    np.testing.assert_allclose(origin, by_itk.GetOrigin(), atol=1e-4)
+    SimpleITK.WriteImage(by_itk, str(tmp_path / "label.nii"))
+    label = CheckGridd("label")({"image": image, "label": load_image(tmp_path / "label.nii")})["label"]
+    assert torch.equal(label.as_tensor(), image.as_tensor()) and torch.equal(label.affine, image.affine)
+
+
+def test_axes_without_directions(tmp_path):
+    assert "no directions" in remarks(load_image(write(tmp_path / "case.nii", codes=(0, 0))).meta)["warnings"][0]
 
 
 def test_a_unit_that_is_none(tmp_path):
