@@ -347,3 +347,51 @@ def test_two_processes(small_training, tmp_path):
     )
     assert (tmp_path / "output" / "model.pt").is_file()
     assert output.count("Dice: ") == 1
+
+
+def as_others_store_it(dataset, folder):
+    """The cases of a data set as scanners and annotation tools store them: voxels, padding, headers, labels."""
+    entries = json.loads((dataset / "dataset.json").read_text())
+    for section in ("training", "validation"):
+        for number, entry in enumerate(entries[section]):
+            image, label = (nibabel.load(dataset / entry[what]) for what in ("image", "label"))
+            values, marked = np.asarray(image.dataobj, np.float32), np.asarray(label.dataobj)
+            affine = image.affine
+            if number % 3 == 0:  # thick slices in a frame, the label with its axes in another order and direction
+                affine = affine @ np.diag([1, 1, 2, 1])
+                values, marked = (np.pad(each[..., ::2], 3) for each in (values, marked))
+                marked, place = marked.transpose(2, 0, 1)[::-1], affine[:, [2, 0, 1, 3]] @ np.diag([-1, 1, 1, 1])
+                place[:, 3] += affine[:, 2] * (len(marked) - 1)
+                stored = nibabel.Nifti1Image(marked.astype(np.float32) + 2e-4, place)
+            elif number % 3 == 1:  # a tilted gantry, and one channel for each class
+                affine = affine @ np.array([[1, 0, 0, 0], [0, 1, 0.2, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+                stored = nibabel.Nifti1Image(np.stack([marked == 1, marked == 2], -1).astype(np.uint8), affine)
+            else:
+                stored = nibabel.Nifti1Image(np.stack([marked == c for c in range(3)], -1).astype(np.uint8), affine)
+            image = nibabel.Nifti1Image(values, affine)
+            if number % 3 == 0:
+                image.header.set_xyzt_units("micron")
+                image.set_sform(np.diag([1000, 1000, 1000, 1]) @ affine, 1)
+            for what, content in (("image", image), ("label", stored)):
+                path = folder / entry[what]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                nibabel.save(content, path)
+    (folder / "dataset.json").write_text(json.dumps(entries))
+
+
+def test_training_and_evaluation_take_what_others_store(trained, small_training, small_dataset, tmp_path, capsys):
+    as_others_store_it(small_dataset, tmp_path)
+    settings = {**small_training, "dataset_dir": str(tmp_path), "ensemble_size": 1, "num_inference_steps": 1}
+    bundle_run("train.json", output_dir=str(tmp_path / "training"), epochs=1, **settings)
+    assert (tmp_path / "training" / "model.pt").is_file()
+    shipped = {key: value for key, value in settings.items() if not key.startswith("network_def")}
+    weights = str(ROOT / "models" / "model.pt")
+    capsys.readouterr()
+    bundle_run(
+        *("train.json", "evaluate.json"),
+        output_dir=str(tmp_path),
+        checkpoint=weights,
+        **{**shipped, "anchor_only": True},
+    )
+    dice = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Dice: "))
+    assert float(dice.split()[1]) > 0.8  # 0.9 as they are
