@@ -10,13 +10,59 @@ from torch import Tensor, nn
 from .prepare_batch import DiffusionTarget
 
 
+def soft_jaccard_distance(first: Tensor, second: Tensor) -> Tensor:
+    """1 - IoU of two masks, continued to probabilities so that two equal ones have distance 0.
+
+    With |a| the sum of a: |a - b| / |a or b| = 2 |a - b| / (|a| + |b| + |a - b|) (Wang et al. 2023, "Jaccard metric
+    losses", arXiv 2302.05666, JML1). Two empty masks have distance 0.
+
+    Args:
+        first: (..., P), 0 to 1.
+        second: likewise; leading axes are broadcast.
+
+    Returns:
+        (...), 0 to 1.
+    """
+    difference = (first - second).abs().sum(dim=-1)
+    both = first.sum(dim=-1) + second.sum(dim=-1) + difference
+    return 2 * difference / both.clamp_min(1.0)
+
+
+def energy_score(members: Tensor, raters: Tensor) -> Tensor:
+    """How far drawn masks are from the raters' less how far from one another; least where both are drawn alike.
+
+        2 / (E R) sum_ij d(member_i, rater_j) - 1 / (E (E - 1)) sum_ij d(member_i, member_j)
+
+    The energy score (Gneiting and Raftery 2007) with `soft_jaccard_distance`: but for a constant it is the mean of
+    what `GeneralizedEnergyDistanceMetric` measures, without the bias of few members. A denoiser that is trained with
+    it draws from the distribution of masks instead of answering with its mean (De Bortoli et al. 2025, "Distributional
+    diffusion models with scoring rules", arXiv 2502.02483).
+
+    Args:
+        members: probabilities of one class, (N, E, P), E at least 2.
+        raters: masks, (N, R, P).
+
+    Returns:
+        (N,).
+    """
+    number = members.shape[1]
+    if number < 2:
+        raise ValueError(f"The energy score compares members with one another and needs two or more, got {number}.")
+    to_raters = soft_jaccard_distance(members.unsqueeze(2), raters.unsqueeze(1)).mean(dim=(1, 2))
+    first, second = torch.triu_indices(number, number, 1, device=members.device)
+    among = soft_jaccard_distance(members[:, first], members[:, second]).mean(dim=1)
+    return 2 * to_raters - among
+
+
 class MedSegDiffLoss(nn.Module):
     """Diffusion loss plus anchor loss (MedSegDiff-V2, training).
 
         L = diffusion loss + [t mod alpha = 0] (dice_weight Dice + beta CE)(anchor logits, label)
 
     The diffusion loss is the squared error of noise or velocity, and dice_weight Dice + CE of the predicted mask for
-    "sample". Both are means over the batch; a sample whose t is no multiple of alpha counts as zero in the second.
+    "sample". Of several masks drawn for each image it is their energy score, mean over the classes without the
+    background, plus mean_weight CE of their mean, which says how often each voxel is marked. The mean over the batch is
+    taken; a sample whose t is no multiple of alpha counts as zero in the second part.
     Dice leaves the background out. It prefers one sharp mask to a right share of each class: to learn how raters
     differ, leave it out: cross-entropy alone is least at the true distribution given x_t or, for the anchor, the image.
 
@@ -25,17 +71,24 @@ class MedSegDiffLoss(nn.Module):
         alpha: interval of the timesteps that train the anchor; 1 takes every sample, None takes none (an ablation).
         beta: weight of the anchor's cross-entropy.
         dice_weight: weight of Dice, wherever it stands.
+        mean_weight: weight of the cross-entropy of the members' mean, where several masks of an image are drawn.
 
     Raises:
-        ValueError: an argument is out of range.
+        ValueError: an argument is out of range, or several masks are drawn that are no probabilities.
 
     Shapes:
-        outputs: prediction before any softmax (N, K, S) and anchor logits (N, K, S), see `TrainingNetwork`
+        outputs: prediction before any softmax, (N, K, S), or (N, E, K, S) of several drawn masks; and anchor logits
+        (N, K, S); see `TrainingNetwork`. The label is (N, R, S); the loss of one mask takes R = 1.
         -> scalar. `parts` then holds its terms, detached: "diffusion" and "anchor".
     """
 
     def __init__(
-        self, prediction_type: str = "sample", alpha: int | None = 5, beta: float = 10.0, dice_weight: float = 1.0
+        self,
+        prediction_type: str = "sample",
+        alpha: int | None = 5,
+        beta: float = 10.0,
+        dice_weight: float = 1.0,
+        mean_weight: float = 5.0,
     ) -> None:
         super().__init__()
         if prediction_type not in ("epsilon", "sample", "v_prediction"):
@@ -44,23 +97,45 @@ class MedSegDiffLoss(nn.Module):
             raise ValueError(f"alpha must be None or at least 1, got {alpha}.")
         if beta < 0 or dice_weight < 0:
             raise ValueError(f"beta and dice_weight cannot be negative, got {beta} and {dice_weight}.")
+        if mean_weight < 0:
+            raise ValueError(f"mean_weight cannot be negative, got {mean_weight}.")
         self.prediction_type = prediction_type
         self.alpha = alpha
         self.beta = beta
         self.dice_weight = dice_weight
+        self.mean_weight = mean_weight
         self.dice = DiceLoss(include_background=False, to_onehot_y=True, softmax=True, reduction="none")
         self.parts: dict[str, Tensor] = {}
 
     def segmentation_loss(self, logits: Tensor, label: Tensor, beta: float) -> Tensor:
-        """dice_weight Dice + beta CE of each sample: (N, K, S), (N, 1, S) -> (N,)."""
-        dice = self.dice(logits, label).flatten(1).mean(dim=1)
-        cross_entropy = F.cross_entropy(logits, label.squeeze(1), reduction="none").flatten(1).mean(dim=1)
-        return self.dice_weight * dice + beta * cross_entropy
+        """dice_weight Dice + beta CE of each sample, mean over the raters: (N, K, S), (N, R, S) -> (N,)."""
+        total = logits.new_zeros(len(logits))
+        for rater in label.split(1, dim=1):
+            dice = self.dice(logits, rater).flatten(1).mean(dim=1)
+            cross_entropy = F.cross_entropy(logits, rater.squeeze(1), reduction="none").flatten(1).mean(dim=1)
+            total = total + self.dice_weight * dice + beta * cross_entropy
+        return total / label.shape[1]
+
+    def drawn_loss(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Energy score + mean_weight CE of the mean of several drawn masks: (N, E, K, S), (N, R, S) -> (N,)."""
+        if self.prediction_type != "sample":
+            raise ValueError(
+                f"Several masks are drawn with prediction_type 'sample' only, got {self.prediction_type!r}."
+            )
+        members, raters = logits.softmax(dim=2).flatten(3), label.flatten(2)
+        num_classes = members.shape[2]
+        scores = [energy_score(members[:, :, k], (raters == k).to(members.dtype)) for k in range(1, num_classes)]
+        share = F.one_hot(raters, num_classes).to(members.dtype).mean(dim=1).transpose(1, 2)  # (N, K, P)
+        # The floor of float32's rounding: a voxel that all members leave out has no infinite loss.
+        cross_entropy = -(share * members.mean(dim=1).clamp_min(1e-6).log()).sum(dim=1).mean(dim=1)
+        return torch.stack(scores).mean(dim=0) + self.mean_weight * cross_entropy
 
     def forward(self, outputs: tuple[Tensor, Tensor], target: DiffusionTarget) -> Tensor:
         """See the class."""
         prediction, anchor_logits = outputs
-        if self.prediction_type == "sample":
+        if prediction.ndim > anchor_logits.ndim:
+            diffusion = self.drawn_loss(prediction, target.label).mean()
+        elif self.prediction_type == "sample":
             diffusion = self.segmentation_loss(prediction, target.label, 1.0).mean()
         else:
             diffusion = F.mse_loss(prediction, target.target)

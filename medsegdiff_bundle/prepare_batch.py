@@ -15,26 +15,38 @@ from torch import Tensor
 class DiffusionTarget(NamedTuple):
     """What a training step is compared with."""
 
-    label: Tensor  # (N, 1, S) classes, int64
-    target: Tensor  # (N, K, S) noise, mask in [-1, 1] or velocity, as the scheduler's prediction_type says
+    label: Tensor  # (N, 1, S) classes, int64; (N, R, S) of several raters where masks are drawn
+    target: Tensor  # (N, K, S) noise, mask in [-1, 1] (of the first rater) or velocity, see the scheduler
     timesteps: Tensor  # (N,) int64
 
 
 class SegmentationPrepareBatch(PrepareBatch):
     """Draw a timestep for each sample and add noise to its one-hot mask in [-1, 1] (Ho et al. 2020, algorithm 1).
 
+    With `drawn_members` the network draws masks as in sampling, instead of denoising true ones: it gets pure noise, so
+    many times for each image, at the last timestep, for the energy score of `MedSegDiffLoss`.
+
     Args:
         scheduler: one of `medsegdiff_bundle.schedulers`.
         num_classes: K, background included.
+        drawn_members: E, masks that are drawn for each image, at least 2; None denoises true masks.
         image_key: of the batch.
         label_key: of the batch.
     """
 
     def __init__(
-        self, scheduler: Scheduler, num_classes: int, image_key: str = "image", label_key: str = "label"
+        self,
+        scheduler: Scheduler,
+        num_classes: int,
+        drawn_members: int | None = None,
+        image_key: str = "image",
+        label_key: str = "label",
     ) -> None:
+        if drawn_members is not None and drawn_members < 2:
+            raise ValueError(f"drawn_members must be None or at least 2, got {drawn_members}.")
         self.scheduler: Any = scheduler
         self.num_classes = num_classes
+        self.drawn_members = drawn_members
         self.image_key = image_key
         self.label_key = label_key
 
@@ -48,16 +60,18 @@ class SegmentationPrepareBatch(PrepareBatch):
         """See MONAI's `PrepareBatch`.
 
         Args:
-            batchdata: image (N, C, S) and label (N, 1, S) of classes.
+            batchdata: image (N, C, S) and label (N, 1, S) of classes, or (N, R, S) of raters with `drawn_members`.
             device: where the step runs.
             non_blocking: see `Tensor.to`.
             kwargs: see `Tensor.to`.
 
         Returns:
-            image, target, the further arguments of `TrainingNetwork`: noisy mask (N, K, S) and timesteps (N,); and {}.
+            image, target, the further arguments of `TrainingNetwork`: noisy mask, (N, K, S) or with `drawn_members`
+            (N, E, K, S), and timesteps (N,); and {}.
 
         Raises:
-            ValueError: the label holds something that is not one of the K classes.
+            ValueError: the label holds something that is not one of the K classes, or several raters of whom one true
+                mask is to be denoised.
         """
         image, values = (MetaTensor(batchdata[key]).as_tensor() for key in (self.image_key, self.label_key))
         # Checked where the batch comes from: on a GPU each look at a value would wait for the step before.
@@ -72,6 +86,16 @@ class SegmentationPrepareBatch(PrepareBatch):
             )
         image, label = (x.to(device=device, non_blocking=non_blocking, **kwargs) for x in (image, label))
         label = label.long()
+        if self.drawn_members is not None:
+            last = self.scheduler.num_train_timesteps - 1
+            timesteps = torch.full((len(image),), last, device=image.device)
+            original = 2 * one_hot(label[:, :1], self.num_classes) - 1
+            noise = torch.randn(len(image), self.drawn_members, *original.shape[1:], device=image.device)
+            return image, DiffusionTarget(label, original, timesteps), (noise, timesteps), {}
+        if label.shape[1] > 1:
+            raise ValueError(
+                f"One true mask is denoised, the label holds {label.shape[1]}: choose one, or drawn_members."
+            )
         original = 2 * one_hot(label, self.num_classes) - 1
         timesteps = torch.randint(0, self.scheduler.num_train_timesteps, (len(image),), device=image.device)
         noise = torch.randn_like(original)

@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from medsegdiff_bundle.losses import MedSegDiffLoss
+from medsegdiff_bundle.losses import MedSegDiffLoss, energy_score, soft_jaccard_distance
+from medsegdiff_bundle.metrics import generalized_energy_distance
 from medsegdiff_bundle.prepare_batch import DiffusionTarget
 
 LN2, LN3 = math.log(2), math.log(3)
@@ -145,3 +146,92 @@ def test_label_without_foreground_is_finite():
 def test_bad_arguments(kwargs, sentence):
     with pytest.raises(ValueError, match=sentence):
         MedSegDiffLoss(**kwargs)
+
+
+def masks(*shape, seed=0):
+    return torch.randint(0, 2, shape, generator=torch.Generator().manual_seed(seed)).float()
+
+
+def test_jaccard_distance_of_masks_is_one_minus_iou():
+    first, second = masks(20, 12), masks(20, 12, seed=1)
+    both, either = (first * second).sum(-1), torch.maximum(first, second).sum(-1)
+    torch.testing.assert_close(soft_jaccard_distance(first, second), 1 - both / either)
+    empty = torch.zeros(12)
+    assert soft_jaccard_distance(empty, empty) == 0 and soft_jaccard_distance(first[0], empty) == 1
+
+
+def test_jaccard_distance_of_probabilities():
+    """Equal ones have none; elsewhere |a - b| of half of |a| + |b| + |a - b|."""
+    soft = torch.tensor([0.2, 0.9, 0.0, 0.9])
+    assert soft_jaccard_distance(soft, soft) == 0
+    other = torch.tensor([0.4, 0.9, 0.1, 0.0])
+    assert soft_jaccard_distance(soft, other).item() == pytest.approx(1.2 / ((2.0 + 1.4 + 1.2) / 2))
+
+
+def test_energy_score_is_the_energy_distance_without_its_bias():
+    """GED^2 counts each member against itself, and the raters among themselves, which no member changes."""
+    members, raters = masks(3, 4, 15), masks(3, 4, 15, seed=1)
+    score = energy_score(members, raters)
+    for case in range(3):
+        labels = members[case].long().reshape(4, 3, 5), raters[case].long().reshape(4, 3, 5)
+        ged = generalized_energy_distance(*labels, 2)[0].item()
+        pairs = lambda a, b: soft_jaccard_distance(a.unsqueeze(1), b.unsqueeze(0)).mean().item()  # noqa: E731
+        among = pairs(members[case], members[case])
+        expected = ged + among + pairs(raters[case], raters[case]) - among * 4 / 3
+        assert score[case].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_energy_score_is_least_for_the_readers_own_masks():
+    """Of two readers, each right as often: drawing both is better than one of them, and than their mean."""
+    one, two = torch.tensor([1.0, 1, 0, 0]), torch.tensor([0.0, 1, 1, 1])
+    raters = torch.stack([one, two]).unsqueeze(0)
+    drawn = lambda *each: torch.stack(each).unsqueeze(0)  # noqa: E731
+    # The mean over independent draws: E = 2 members, both pairs and both equal ones as likely.
+    proper = sum(energy_score(drawn(a, b), raters).item() for a in (one, two) for b in (one, two)) / 4
+    assert proper < energy_score(drawn(one, one), raters).item() - 0.1
+    assert proper < energy_score(drawn((one + two) / 2, (one + two) / 2), raters).item() - 0.1
+
+
+def test_one_member_has_no_energy_score():
+    with pytest.raises(ValueError, match="needs two or more, got 1"):
+        energy_score(torch.rand(1, 1, 4), torch.rand(1, 2, 4))
+
+
+@pytest.mark.parametrize("size", [(5, 4), (3, 4, 5)])
+def test_drawn_masks_by_parts(size):
+    generator = torch.Generator().manual_seed(0)
+    label = torch.randint(0, 3, (2, 4, *size), generator=generator)
+    drawn = torch.randn(2, 3, 3, *size, generator=generator)
+    loss = MedSegDiffLoss(alpha=None, mean_weight=2.0)
+    total = loss((drawn, torch.zeros(2, 3, *size)), DiffusionTarget(label, torch.empty(0), torch.tensor([999, 999])))
+    members = drawn.softmax(dim=2)
+    scores = [energy_score(members[:, :, k].flatten(2), (label == k).float().flatten(2)) for k in (1, 2)]
+    logs = members.mean(dim=1).log()
+    cross_entropy = torch.stack([torch.nn.functional.nll_loss(logs, label[:, rater]) for rater in range(4)]).mean()
+    expected = torch.stack(scores).mean() + 2 * cross_entropy
+    assert total.item() == pytest.approx(expected.item(), abs=1e-5)
+    assert loss.parts["diffusion"].item() == pytest.approx(total.item()) and anchor_part(loss) == 0
+
+
+def test_drawn_masks_train_where_nothing_is_marked():
+    drawn = torch.randn(1, 2, 2, 4, 4, requires_grad=True)
+    empty = DiffusionTarget(torch.zeros(1, 4, 4, 4).long(), torch.empty(0), torch.tensor([999]))
+    loss = MedSegDiffLoss(alpha=None)((drawn, torch.zeros(1, 2, 4, 4)), empty)
+    loss.backward()
+    assert loss.isfinite() and drawn.grad.isfinite().all() and drawn.grad.abs().max() > 0
+
+
+def test_the_anchor_learns_from_each_rater():
+    label = torch.cat([LABEL[:1], LABEL[1:]], dim=1)  # (1, 2, 1, 4)
+    loss = MedSegDiffLoss(alpha=1, beta=1.0)
+    drawn = torch.zeros(1, 2, 2, 1, 4)
+    loss((drawn, HALF[:1]), DiffusionTarget(label, torch.empty(0), torch.tensor([999])))
+    assert anchor_part(loss) == pytest.approx(DICE.mean().item() + LN2, abs=1e-4)
+
+
+def test_noise_is_not_drawn():
+    drawn = torch.zeros(1, 2, 2, 1, 4)
+    with pytest.raises(ValueError, match="drawn with prediction_type 'sample' only, got 'epsilon'"):
+        MedSegDiffLoss("epsilon")((drawn, HALF[:1]), target(LABEL[:1], [0]))
+    with pytest.raises(ValueError, match="mean_weight cannot be negative, got -1"):
+        MedSegDiffLoss(mean_weight=-1)

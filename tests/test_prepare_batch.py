@@ -127,3 +127,23 @@ def test_a_few_steps_of_training_lower_the_loss(prediction_type):
     for name in ("diffusion", "anchor"):
         first, last = (sum(parts[name] for parts in some) for some in (losses[:5], losses[-5:]))
         assert last < 0.9 * first, name
+
+
+def test_drawn_masks_begin_as_pure_noise():
+    data = batch(3)
+    data["label"] = torch.cat([data["label"], data["label"].flip(0)], dim=1)  # of two raters
+    step = SegmentationPrepareBatch(DDIMScheduler(1000, "cosine", "sample"), 3, drawn_members=5)
+    image, target, (noise, timesteps), _ = step(data)
+    assert noise.shape == (3, 5, 3, 6, 5) and abs(noise.std().item() - 1) < 0.1
+    assert timesteps.tolist() == [999] * 3 == target.timesteps.tolist()
+    assert torch.equal(target.label, data["label"].long()) and torch.equal(image, data["image"])
+    assert torch.equal(target.target, one_hot(data["label"][:, :1]))
+
+
+def test_one_true_mask_is_denoised():
+    data = batch()
+    data["label"] = data["label"].repeat(1, 2, 1, 1)
+    with pytest.raises(ValueError, match="the label holds 2: choose one, or drawn_members"):
+        prepare()(data)
+    with pytest.raises(ValueError, match="drawn_members must be None or at least 2, got 1"):
+        SegmentationPrepareBatch(DDIMScheduler(10), 3, drawn_members=1)

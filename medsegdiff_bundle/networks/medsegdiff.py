@@ -9,6 +9,7 @@ from typing import List, NamedTuple, Optional  # noqa: UP035 - TorchScript reads
 import torch
 from monai.networks.schedulers import Scheduler
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from .condition_unet import ConditionUNet
 from .denoising_unet import DenoisingUNet
@@ -271,6 +272,7 @@ class TrainingNetwork(nn.Module):
     Shapes:
         image (N, C, S), mask (N, K, S), timesteps (N,)
         -> prediction before any softmax (N, K, S), anchor logits (N, K, S); float32
+        Several masks of an image, (N, E, K, S), share its features; then the prediction is (N, E, K, S).
     """
 
     def __init__(
@@ -294,10 +296,18 @@ class TrainingNetwork(nn.Module):
         amp = torch.autocast(image.device.type, dtype=torch.bfloat16) if self.amp else nullcontext()
         with amp:
             features = self.network.encode(image)
-            if self.recycling > 0:
+            logits = features.logits
+            drawn = mask.shape[1] if mask.ndim > image.ndim else None
+            if drawn is not None:
+                mask = mask.flatten(0, 1)
+                timesteps = timesteps.repeat_interleave(drawn)
+                features = tree_map_only(Tensor, lambda feature: feature.repeat_interleave(drawn, dim=0), features)
+            elif self.recycling > 0:
                 mask = self._recycle(mask, timesteps, features)
             prediction = self.network.denoise_logits(mask, timesteps, features)
-        return prediction.float(), features.logits.float()
+            if drawn is not None:
+                prediction = prediction.unflatten(0, (-1, drawn))
+        return prediction.float(), logits.float()
 
     @torch.no_grad()
     def _recycle(self, mask: Tensor, timesteps: Tensor, features: ConditionFeatures) -> Tensor:

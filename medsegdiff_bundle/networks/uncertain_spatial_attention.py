@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
@@ -46,15 +47,16 @@ class UncertainSpatialAttention(nn.Module):
         return torch.softmax(-0.5 * distance.square() * torch.exp(-self.log_variance.float()).unsqueeze(1), dim=1)
 
     def soften(self, anchor: Tensor) -> Tensor:
-        """f_anc of the equation above: (N, in_channels, S) -> the same shape."""
-        blurred = anchor
+        """f_anc of the equation above: (N, in_channels, S) -> the same shape.
+
+        Beyond the border the values of the border go on: zeros would draw a frame around the image.
+        """
+        blurred = F.pad(anchor, [self.radius] * (2 * self.spatial_dims), mode="replicate")
         for axis in range(self.spatial_dims):
             shape = [self.in_channels, 1] + [1] * self.spatial_dims
             shape[axis + 2] = 2 * self.radius + 1
-            padding = [0] * self.spatial_dims
-            padding[axis] = self.radius
             kernel = self.gaussian(axis).reshape(shape).to(blurred.dtype)
-            blurred = self._convolve(blurred, kernel, None, padding, self.in_channels)
+            blurred = self._convolve(blurred, kernel, None, self.in_channels)
         return torch.maximum(blurred.to(anchor.dtype), anchor)
 
     def forward(self, anchor: Tensor) -> Tensor:
@@ -63,9 +65,9 @@ class UncertainSpatialAttention(nn.Module):
         bias = self.to_gate.bias
         assert bias is not None  # narrows the type for TorchScript
         bias = bias.expand(self.out_channels)
-        return 1 + torch.sigmoid(self._convolve(self.soften(anchor), weight, bias, [0] * self.spatial_dims, 1))
+        return 1 + torch.sigmoid(self._convolve(self.soften(anchor), weight, bias, 1))
 
-    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], groups: int) -> Tensor:
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
         if self.spatial_dims == 2:
-            return torch.conv2d(x, weight, bias, padding=padding, groups=groups)
-        return torch.conv3d(x, weight, bias, padding=padding, groups=groups)
+            return torch.conv2d(x, weight, bias, groups=groups)
+        return torch.conv3d(x, weight, bias, groups=groups)

@@ -363,6 +363,22 @@ def test_training_network_returns_prediction_and_anchor():
     assert training.network is net
 
 
+@pytest.mark.parametrize("size", [(10, 9), (6, 5, 8)])
+@pytest.mark.parametrize("kwargs", [{"anchor_residual": True}, {"image_concat": False, "num_transformer_blocks": 0}])
+def test_drawn_masks_of_an_image_share_its_features(size, kwargs):
+    """Each is what it is alone, and the image is encoded once."""
+    net = perturbed(network(len(size), **kwargs))
+    image, mask = data(net, size=size)
+    drawn = torch.randn(2, 3, *mask.shape[1:])
+    t = torch.tensor([999, 999])
+    with torch.no_grad():
+        prediction, logits = TrainingNetwork(net)(image, drawn, t)
+        assert prediction.shape == drawn.shape and torch.equal(logits, net(image))
+        for member in range(3):
+            alone, _ = TrainingNetwork(net)(image, drawn[:, member], t)
+            torch.testing.assert_close(prediction[:, member], alone, atol=1e-4, rtol=1e-4)
+
+
 def test_a_training_step_looks_at_no_value_and_copies_none_from_the_cpu():
     """Either would break the capture of a CUDA graph; tensors without values allow neither."""
     scheduler = DDIMScheduler(100, "cosine", "sample")

@@ -68,7 +68,7 @@ def test_mean_moves_along_its_axis(axis):
 
 @pytest.mark.parametrize(("size", "kernel_size"), [((9, 8), 5), ((6, 11), 3), ((5, 6, 7), 5), ((4, 4), 1)])
 def test_against_a_dense_gaussian(size, kernel_size):
-    """One convolution with the full d-dimensional window, normalised to sum one, per channel."""
+    """One convolution with the full d-dimensional window, normalised to sum one, per channel; the border goes on."""
     dims, radius = len(size), kernel_size // 2
     usa = module(dims, kernel_size=kernel_size)
     with torch.no_grad():
@@ -82,8 +82,16 @@ def test_against_a_dense_gaussian(size, kernel_size):
     kernel = kernel / kernel.flatten(1).sum(dim=1).reshape(3, *[1] * (dims + 1))
     anchor = torch.randn(2, 3, *size)
     convolve = F.conv2d if dims == 2 else F.conv3d
-    blurred = convolve(anchor, kernel.detach(), padding=radius, groups=3)
+    blurred = convolve(F.pad(anchor, [radius] * (2 * dims), mode="replicate"), kernel.detach(), groups=3)
     torch.testing.assert_close(usa.soften(anchor), torch.maximum(blurred, anchor))
+
+
+@pytest.mark.parametrize("size", [(8, 7), (5, 6, 4)])
+@pytest.mark.parametrize("value", [-1.0, 2.0])
+def test_no_frame_is_drawn_around_an_even_image(size, value):
+    """With zeros beyond the border -1 became -0.49 in a corner."""
+    anchor = torch.full((1, 3, *size), value)
+    torch.testing.assert_close(set_gaussian(module(len(size))).soften(anchor), anchor)
 
 
 def test_gaussian_sums_to_one_and_stays_finite():
