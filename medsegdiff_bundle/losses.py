@@ -10,7 +10,11 @@ from torch import Tensor, nn
 from .prepare_batch import DiffusionTarget
 
 
-def soft_jaccard_distance(first: Tensor, second: Tensor) -> Tensor:
+SMOOTH = 1.0  # voxels that the energy score adds to a union: without it the traces of probability that a softmax
+# leaves in the background rule the distance of small masks, and members learn several times as slowly
+
+
+def soft_jaccard_distance(first: Tensor, second: Tensor, smooth: float = 0.0) -> Tensor:
     """1 - IoU of two masks, continued to probabilities so that two equal ones have distance 0.
 
     With |a| the sum of a: |a - b| / |a or b| = 2 |a - b| / (|a| + |b| + |a - b|) (Wang et al. 2023, "Jaccard metric
@@ -19,16 +23,17 @@ def soft_jaccard_distance(first: Tensor, second: Tensor) -> Tensor:
     Args:
         first: (..., P), 0 to 1.
         second: likewise; leading axes are broadcast.
+        smooth: added to twice the union, in voxels.
 
     Returns:
         (...), 0 to 1.
     """
     difference = (first - second).abs().sum(dim=-1)
     both = first.sum(dim=-1) + second.sum(dim=-1) + difference
-    return 2 * difference / both.clamp_min(1.0)
+    return 2 * difference / (both + smooth).clamp_min(1e-6)
 
 
-def energy_score(members: Tensor, raters: Tensor) -> Tensor:
+def energy_score(members: Tensor, raters: Tensor, smooth: float = 0.0) -> Tensor:
     """How far drawn masks are from the raters' less how far from one another; least where both are drawn alike.
 
         2 / (E R) sum_ij d(member_i, rater_j) - 1 / (E (E - 1)) sum_ij d(member_i, member_j)
@@ -41,6 +46,7 @@ def energy_score(members: Tensor, raters: Tensor) -> Tensor:
     Args:
         members: probabilities of one class, (N, E, P), E at least 2.
         raters: masks, (N, R, P).
+        smooth: see `soft_jaccard_distance`.
 
     Returns:
         (N,).
@@ -48,9 +54,9 @@ def energy_score(members: Tensor, raters: Tensor) -> Tensor:
     number = members.shape[1]
     if number < 2:
         raise ValueError(f"The energy score compares members with one another and needs two or more, got {number}.")
-    to_raters = soft_jaccard_distance(members.unsqueeze(2), raters.unsqueeze(1)).mean(dim=(1, 2))
+    to_raters = soft_jaccard_distance(members.unsqueeze(2), raters.unsqueeze(1), smooth).mean(dim=(1, 2))
     first, second = torch.triu_indices(number, number, 1, device=members.device)
-    among = soft_jaccard_distance(members[:, first], members[:, second]).mean(dim=1)
+    among = soft_jaccard_distance(members[:, first], members[:, second], smooth).mean(dim=1)
     return 2 * to_raters - among
 
 
@@ -124,7 +130,9 @@ class MedSegDiffLoss(nn.Module):
             )
         members, raters = logits.softmax(dim=2).flatten(3), label.flatten(2)
         num_classes = members.shape[2]
-        scores = [energy_score(members[:, :, k], (raters == k).to(members.dtype)) for k in range(1, num_classes)]
+        scores = [
+            energy_score(members[:, :, k], (raters == k).to(members.dtype), SMOOTH) for k in range(1, num_classes)
+        ]
         share = F.one_hot(raters, num_classes).to(members.dtype).mean(dim=1).transpose(1, 2)  # (N, K, P)
         # The floor of float32's rounding: a voxel that all members leave out has no infinite loss.
         cross_entropy = -(share * members.mean(dim=1).clamp_min(1e-6).log()).sum(dim=1).mean(dim=1)

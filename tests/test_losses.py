@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from medsegdiff_bundle.losses import MedSegDiffLoss, energy_score, soft_jaccard_distance
+from medsegdiff_bundle.losses import SMOOTH, MedSegDiffLoss, energy_score, soft_jaccard_distance
 from medsegdiff_bundle.metrics import generalized_energy_distance
 from medsegdiff_bundle.prepare_batch import DiffusionTarget
 
@@ -205,7 +205,7 @@ def test_drawn_masks_by_parts(size):
     loss = MedSegDiffLoss(alpha=None, mean_weight=2.0)
     total = loss((drawn, torch.zeros(2, 3, *size)), DiffusionTarget(label, torch.empty(0), torch.tensor([999, 999])))
     members = drawn.softmax(dim=2)
-    scores = [energy_score(members[:, :, k].flatten(2), (label == k).float().flatten(2)) for k in (1, 2)]
+    scores = [energy_score(members[:, :, k].flatten(2), (label == k).float().flatten(2), SMOOTH) for k in (1, 2)]
     logs = members.mean(dim=1).log()
     cross_entropy = torch.stack([torch.nn.functional.nll_loss(logs, label[:, rater]) for rater in range(4)]).mean()
     expected = torch.stack(scores).mean() + 2 * cross_entropy

@@ -99,6 +99,43 @@ def test_training(task):
     assert len(list((task[2] / "overlays").glob("epoch_0001_d.png"))) == 1
 
 
+def test_training_to_draw(task, tmp_path):
+    """Several masks of each image against all of its raters, on a Condition Model that stays as it is."""
+    name, data, output = task
+    bundle_run(
+        "train.json",
+        f"tasks/{name}.json",
+        "denoiser_only.json",
+        run_id="training",
+        dataset_dir=str(data),
+        output_dir=str(tmp_path),
+        pretrained=str(output / "model.pt"),
+        drawn_members=2,
+        epochs=1,
+        val_interval=1,
+        batch_size=3,
+        ensemble_size=2,
+        **SMALL,
+    )
+    before, after = (torch.load(folder / "model.pt", weights_only=True) for folder in (output, tmp_path))
+    changed = {key for key in after if not torch.equal(before[key], after[key])}
+    assert changed and not any(key.startswith("condition_model.") for key in changed)
+    assert all(weight.isfinite().all() for weight in after.values())
+
+
+@pytest.mark.parametrize(("drawn", "raters"), [(None, 1), (2, 4)])
+def test_drawn_masks_meet_all_raters(drawn, raters, tmp_path):
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    nodule(tmp_path, "a", 0)
+    config = ConfigParser()
+    config.read_config([str(CONFIGS / "train.json"), str(CONFIGS / "tasks" / "lidc.json")])
+    config.update({"dataset_dir": str(tmp_path), "drawn_members": drawn, "patch_size": [16, 16], "max_shift": 8})
+    files = {key: str(tmp_path / folder / "a.png") for key, folder in (("image", "images"), ("label", "masks"))}
+    config["train#dataset#data"] = [files]
+    assert config.get_parsed_content("train#dataset")[0]["label"].shape == (raters, 16, 16)
+
+
 def test_evaluation(task, tmp_path, capsys):
     name, data, output = task
     bundle_run(

@@ -263,7 +263,7 @@ class TrainingNetwork(nn.Module):
         recycling: probability that a sample's noisy mask is made from the network's own prediction at pure noise,
             instead of the true mask (Fu et al. 2023, arXiv 2308.16355). In sampling the network only ever meets its own
             masks; one that was trained on true ones believes them too readily. Only for `prediction_type="sample"`,
-            whose target is the true mask either way.
+            whose target is the true mask either way. Drawn masks have no true one, and are left as they are.
         scheduler: one of `medsegdiff_bundle.schedulers`; needed for recycling.
 
     Raises:
