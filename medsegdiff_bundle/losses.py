@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from .prepare_batch import DiffusionTarget
 
-
 SMOOTH = 1.0  # voxels that the energy score adds to a union: without it the traces of probability that a softmax
 # leaves in the background rule the distance of small masks, and members learn several times as slowly
 
