@@ -41,7 +41,7 @@ def test_volumes_without_a_rim_are_as_monai_has_them(path):
     assert torch.equal(normalized(image), by_monai(image))
 
 
-@pytest.mark.parametrize("value", [0, -1024, 3.7, "mean", "minimum"])
+@pytest.mark.parametrize("value", [0, -1024, 1234.5678, "mean", "minimum"])
 @pytest.mark.parametrize("width", [1, 4, (8, 0)])
 def test_a_rim(value, width):
     inside = tissue(20, 21, 22)

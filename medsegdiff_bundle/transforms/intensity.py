@@ -86,8 +86,7 @@ def unmeasured(channel: np.ndarray) -> np.ndarray:
         if np.array_equal(marked, found[box]) or marked.all():
             break
         found[box] = marked
-        rest = np.nonzero(~found)
-        box = tuple(slice(index.min(), index.max() + 1) for index in rest)
+        box = _box(~found)
     measured = channel[~found]
     return found if measured.min() < measured.max() else np.zeros_like(found)
 
@@ -102,6 +101,15 @@ def _at_border(channel: np.ndarray, smallest: float) -> np.ndarray:
     return marked
 
 
+def _box(mask: np.ndarray) -> tuple[slice, ...]:
+    """The smallest box around what is marked; part by part, as indices of all of a large volume take gigabytes."""
+    box = []
+    for axis in range(mask.ndim):
+        places = np.nonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))[0]
+        box.append(slice(int(places[0]), int(places[-1]) + 1))
+    return tuple(box)
+
+
 def _fillings(edges: list[np.ndarray], ndim: int) -> list[float]:
     """Values that may have been put at the border."""
     if ndim == 2:
@@ -109,16 +117,20 @@ def _fillings(edges: list[np.ndarray], ndim: int) -> list[float]:
         return sorted({value for value in whole if sum(np.isclose(whole, value, TOLERANCE, 0)) > 1})
     if not edges:
         return []
-    mantissa, exponent = np.frexp(np.concatenate([edge.ravel() for edge in edges]).astype(np.float64))
-    values, counts = np.unique(np.ldexp(mantissa.round(5), exponent), return_counts=True)
-    return [float(value) for value in values[counts >= 0.03 * counts.sum()]]
+    values = np.concatenate([edge.ravel() for edge in edges]).astype(np.float64)
+    mantissa, exponent = np.frexp(values)
+    _, first, counts = np.unique(np.ldexp(mantissa.round(5), exponent), return_index=True, return_counts=True)
+    return values[first[counts >= 0.03 * counts.sum()]].tolist()
 
 
 def _filled(channel: np.ndarray, value: float, axes: list[int], smallest: float) -> np.ndarray:
     """The large connected parts of one value, if one of them reaches the border."""
+    holding = np.abs(channel - channel.dtype.type(value)) <= TOLERANCE * abs(value)  # isclose takes more memory
+    if holding.sum() < smallest:
+        return np.zeros(channel.shape, dtype=bool)
     from scipy import ndimage  # takes a while, and few images need it
 
-    labels, number = ndimage.label(np.isclose(channel, value, TOLERANCE, 0))
+    labels, number = ndimage.label(holding)
     large = np.bincount(labels.ravel(), minlength=number + 1) >= smallest
     large[0] = False
     at_border = np.concatenate([labels.take(place, axis).ravel() for axis in axes for place in (0, -1)])
