@@ -61,6 +61,7 @@ def _argument_parser() -> argparse.ArgumentParser:
     command.add_argument("--fusion", help="mean, vote, staple or dice")
     command.add_argument("--anchor-only", action="store_true", default=None, help="one pass, no diffusion")
     command.add_argument("--seed", type=int, help="of the members' noise")
+    command.add_argument("--like", metavar="REPORT", help="make the mask of a *_report.json again")
     command.add_argument("--device", help="such as cpu or cuda:0")
     return parser
 

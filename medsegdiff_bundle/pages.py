@@ -43,12 +43,16 @@ def details(report: Mapping[str, Any]) -> str:
         "weights": weights and f"{weights['file']}, SHA-256 {weights['sha256'][:SHORT]}…",
         "date": report.get("date"),
         "device": report.get("device"),
-        **(report.get("settings") or {}),
     }
+    return _rows(rows) + _rows(report.get("settings") or {}, "setting ")
+
+
+def _rows(rows: Mapping[str, Any], before: str = "") -> str:
+    """Rows of a table in HTML; what is not known has none."""
     return "\n".join(
-        f"<tr><th>{html.escape(name)}</th><td>{_cell(value)}</td></tr>"
+        f"<tr><th>{before}{html.escape(name)}</th><td>{_cell(value)}</td></tr>"
         for name, value in rows.items()
-        if value not in (None, "", {}) and name != ""
+        if before or value not in (None, "", {})
     )
 
 
@@ -149,7 +153,7 @@ body { font: 16px/1.45 system-ui, sans-serif; max-width: 76rem; margin: 1.5rem a
 .warning { border: 2px solid #b00020; padding: .6rem .9rem; }
 table { border-collapse: collapse; width: 100%; }
 th, td { padding: .4rem .7rem; border-bottom: 1px solid #ccc; text-align: left; vertical-align: top; }
-th { overflow-wrap: anywhere; }
+th { overflow-wrap: anywhere; min-width: 8rem; }
 img { max-width: 20rem; max-height: 14rem; display: block; background: #000; }
 ul { margin: 0; padding-left: 1.1rem; }
 </style>

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import medsegdiff_bundle
 from medsegdiff_bundle import settings
@@ -17,10 +18,12 @@ from medsegdiff_bundle import settings
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
 
+logger = logging.getLogger(__name__)
+
 # Of the settings those that say where, how loudly and what is written besides, not what comes out.
 LEFT_OUT = (
     *("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "checkpoint", "device", "progress", "report", "debug"),
-    *("dicom_seg", "use_click", "resume", "overwrite", "pretrained"),
+    *("dicom_seg", "use_click", "resume", "overwrite", "pretrained", "weights_sha256"),
 )
 UNTYPED = ("spacing",)  # settings that may be taken as they are
 STEPS = ("imports", "initialize", "run", "bundle_path", "begin", "settings")  # of a configuration, no settings
@@ -74,26 +77,29 @@ def describe_run(used: Mapping[str, Any], checkpoint: str | os.PathLike | None, 
     }
 
 
-class Report(NamedTuple):
-    """What a report says of how to make its mask again."""
+def as_reported(
+    file: str | os.PathLike, task: str | None = None, given: Mapping[str, Any] | None = None
+) -> tuple[str, dict[str, Any]]:
+    """Task and settings that make the mask of a report again, from the weights that made it.
 
-    task: str
-    settings: dict[str, Any]
-    sha256: str  # of the weights
+    Args:
+        file: a report that `ReportHandler` wrote.
+        task: of the caller, who may leave it to the report.
+        given: settings of the caller, such as `checkpoint`, `device` and others that have no influence on the mask.
 
-
-def read_report(file: str | os.PathLike) -> Report:
-    """Read a report that `ReportHandler` wrote.
+    Returns:
+        The task, and all settings; `weights_sha256` among them lets a run refuse other weights.
 
     Raises:
-        ValueError: it is none, or says too little; or one of its settings is an expression, which may be anyone's code.
+        ValueError: the file is no report, or says too little; what is given contradicts it; or one of its settings is
+            an expression, which may be anyone's code.
     """
     try:
         report = json.loads(Path(file).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"The report {str(file)!r} cannot be read: {str(error).splitlines()[0]}.") from error
     try:
-        task, used, sha256 = report["task"], dict(report["settings"]), report["weights"]["sha256"]
+        of_task, used, sha256 = str(report["task"]), dict(report["settings"]), str(report["weights"]["sha256"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"The file {str(file)!r} is no report with task, settings and weights.") from error
     for name, value in used.items():
@@ -102,28 +108,22 @@ def read_report(file: str | os.PathLike) -> Report:
                 f"The report {str(file)!r} was made with another {name!r} than the bundle's, which is a program: "
                 "give it by a configuration file."
             )
-    used.pop("task", None)
-    used.pop("num_classes", None)  # the number of the class names
-    return Report(task, used, sha256)
-
-
-def check_weights(report: Report, file: str | os.PathLike, checkpoint: str | os.PathLike) -> None:
-    """Refuse other weights than those of a report.
-
-    Args:
-        report: from `read_report`.
-        file: of the report.
-        checkpoint: file of weights.
-
-    Raises:
-        ValueError: their checksums differ.
-    """
-    found = checksum(checkpoint)
-    if found != report.sha256:
-        raise ValueError(
-            f"The weights {str(checkpoint)!r} (SHA-256 {found[:12]}...) are not those of the report {str(file)!r} "
-            f"({report.sha256[:12]}...)."
+    given = given or {}
+    for name, value in {**given, "task": task or of_task}.items():
+        if name in {**used, "task": of_task} and value != used.get(name, of_task):
+            raise ValueError(
+                f"{name} is {used.get(name, of_task)!r} in the report {str(file)!r}, but {value!r} is given."
+            )
+    for name in ("task", "num_classes"):  # the second is the number of the class names
+        used.pop(name, None)
+    if report.get("version") != medsegdiff_bundle.__version__:
+        logger.warning(
+            "The report %r was made by version %s, this is %s: its mask may come out differently.",
+            str(file),
+            report.get("version"),
+            medsegdiff_bundle.__version__,
         )
+    return of_task, {**used, **given, "weights_sha256": sha256}
 
 
 def checksum(file: str | os.PathLike) -> str:

@@ -147,13 +147,14 @@ def html_report(
                 f'<figure><img src="data:image/png;base64,{_png(picture)}" alt="{caption}" '
                 f'style="width: {100 * picture.shape[2] / widest:.1f}%"><figcaption>{caption}</figcaption></figure>'
             )
+    said = sentences(statistics.get("warnings", []))
     decimals = 3 if statistics["unit"] == "ml" else 1
     rows = [_row(label, name, each, decimals) for label, (name, each) in enumerate(statistics["structures"].items())]
     return PAGE.substitute(
         case=html.escape(case),
         size=statistics["ensemble_size"],
         figures="\n".join(figures),
-        said=sentences(statistics.get("warnings", [])),
+        said=f'<div class="warning"><strong>Warnings</strong>{said}</div>' if said else "",
         details=details(statistics),
         legend=_legend(grid, window),
         heat=", ".join(f"#{colour}" for colour in INFERNO.split()),
@@ -239,6 +240,8 @@ figcaption { font-size: .85rem; text-align: center; color: #444; background: #ff
 table { border-collapse: collapse; }
 th, td { padding: .35rem .7rem; border-bottom: 1px solid #ccc; text-align: right; font-variant-numeric: tabular-nums; }
 th { font-weight: 600; }
+.warning ul { margin: .3rem 0; padding-left: 1.1rem; }
+.warning { margin: .8rem 0; }
 .details td { text-align: left; }
 .details ul { margin: 0; padding-left: 1.1rem; }
 th:first-child { text-align: left; white-space: nowrap; }

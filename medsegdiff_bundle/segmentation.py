@@ -27,6 +27,7 @@ from PIL import Image
 
 from medsegdiff_bundle.datalist import case_name, image_datalist
 from medsegdiff_bundle.datalist.naming import PICTURES
+from medsegdiff_bundle.provenance import as_reported
 from medsegdiff_bundle.readers.nifti import fill_outside
 
 
@@ -61,6 +62,7 @@ def segment(
     seed: int | None = None,
     device: str | torch.device | None = None,
     return_members: bool = False,
+    like: str | os.PathLike | None = None,
     on_result: Callable[[Segmentation], None] | None = None,
     **settings: Any,
 ) -> Segmentation | list[Segmentation]:
@@ -86,6 +88,8 @@ def segment(
         seed: of the members.
         device: such as "cpu" or "cuda:0".
         return_members: keep the members: their probabilities, or with `output="labels"` their labels.
+        like: a `<case>_report.json`, whose task and settings are taken, to make its mask again: bit for bit the same on
+            the same kind of device, with the same versions. Other weights than those that made it are refused.
         on_result: called with each result once it is there, which is then not kept: for folders of many images.
         settings: any other setting of `inference.json` by its name, such as `roi_size=(96, 96, 96)`.
 
@@ -105,8 +109,10 @@ def segment(
         "seed": seed,
         "device": None if device is None else str(device),
     }
-    given = {key: value for key, value in given.items() if value is not None}
-    parser = _parser(task, {"progress": False, **settings, **given})
+    given = {**settings, **{key: value for key, value in given.items() if value is not None}}
+    if like is not None:
+        task, given = as_reported(like, task, given)
+    parser = _parser(task, {"progress": False, **given})
     results: list[Segmentation] = []
     with tempfile.TemporaryDirectory() as scratch:
         if isinstance(image, (str, os.PathLike)):

@@ -169,6 +169,7 @@ KINDS: dict[str, Callable[[Any], Any]] = {
     "fusion": choice(*FUSIONS),
     "output": choice(*OUTPUTS),
     "use_click": optional(boolean),
+    "weights_sha256": optional(text),
 }
 
 

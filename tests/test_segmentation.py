@@ -118,6 +118,32 @@ def test_members(settings, crop):
     np.testing.assert_array_equal(labels.members, found.members.argmax(axis=1))
 
 
+def test_a_mask_is_made_again_from_its_report(settings, crop, tmp_path):
+    """With its task, seed, members and network, from the weights that made it and from no others."""
+    small = settings["hippocampus"]
+    changed = {**small, "ensemble_size": 3, "fusion": "vote", "mirror_axes": [], "num_inference_steps": 2, "seed": 7}
+    first = medsegdiff_bundle.segment(crop, output_dir=tmp_path / "first", **changed)
+    report = tmp_path / "first" / "crop_report.json"
+    given = {"like": report, "checkpoint": small["checkpoint"], "device": "cpu"}
+    again = medsegdiff_bundle.segment(crop, output_dir=tmp_path / "again", **given)
+    for name in ("crop_seg.nii.gz", "crop_uncertainty.nii.gz", "crop_overlay.png"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "first" / name).read_bytes()
+    assert {**again.report, "date": 0} == {**first.report, "date": 0}
+    assert again.report["settings"]["network_def#channels"] == [4, 8, 8]
+    words = ["segment", str(crop), "-o", str(tmp_path / "shell"), "--like", str(report)]
+    assert main([*words, "--checkpoint", small["checkpoint"]]) == 0
+    mask = (tmp_path / "first" / "crop_seg.nii.gz").read_bytes()
+    assert (tmp_path / "shell" / "crop_seg.nii.gz").read_bytes() == mask
+    for other, message in (
+        ({"checkpoint": settings["lidc"]["checkpoint"]}, "lidc.pt' are others than those asked for"),
+        ({"seed": 8}, "seed is 7 in the report"),
+        ({"like": crop}, "cannot be read"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            medsegdiff_bundle.segment(crop, output_dir=tmp_path / "none", **{**given, **other})
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_bar_where_it_is_asked_for(settings, crop, capsys):
     small = {**settings["hippocampus"], "mirror_axes": []}
     silent = medsegdiff_bundle.segment(crop, **small)

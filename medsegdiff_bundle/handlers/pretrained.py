@@ -9,6 +9,8 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
+from medsegdiff_bundle.provenance import checksum
+
 logger = logging.getLogger(__name__)
 
 
@@ -23,15 +25,18 @@ class WeightsLoader:
         network: that gets the weights.
         strict: every weight must be there in the right shape; otherwise, for fine-tuning, those are copied whose name
             and shape agree, and their share is logged.
+        sha256: checksum that the file must have, 64 hexadecimal digits; None takes any file.
 
     Raises:
-        ValueError: there is no such file (when the handler is made), it holds no flat state dict, or its weights do not
-            fit (when the run starts).
+        ValueError: there is no such file or it has another checksum (when the handler is made), it holds no flat state
+            dict, or its weights do not fit (when the run starts).
     """
 
-    def __init__(self, path: str, network: nn.Module, strict: bool = True) -> None:
+    def __init__(self, path: str, network: nn.Module, strict: bool = True, sha256: str | None = None) -> None:
         if path and not Path(path).is_file():
             raise ValueError(f"The weights {path!r} do not exist.")
+        if sha256 is not None and (found := checksum(path)) != sha256.lower():
+            raise ValueError(f"The weights {path!r} are others than those asked for: SHA-256 {found}, not {sha256}.")
         self.path = path
         self.network = network
         self.strict = strict
