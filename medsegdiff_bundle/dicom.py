@@ -13,6 +13,8 @@ from monai.transforms import MapTransform
 
 import medsegdiff_bundle
 from medsegdiff_bundle.datalist import SEGMENTATION, case_name, dicom_files
+from medsegdiff_bundle.datalist.series import series_files
+from medsegdiff_bundle.datalist.slices import Series, is_series, opened, read_series
 from medsegdiff_bundle.remarks import add_warning
 
 # For classes without codes: that it is some structure of the body, by its name, in a coding scheme of our own.
@@ -61,11 +63,11 @@ class SaveDICOMSegmentationd(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             series = Path(getattr(d[key], "meta", {}).get("filename_or_obj", ""))
-            if series.name and series.is_dir():
+            if series.name and is_series(series):
                 try:
                     self._write(d[key], series)
-                except UnwritableError as error:
-                    add_warning(d, f"No DICOM segmentation is written: {error}")
+                except Exception as error:  # it is an extra, for whose sake no case ends
+                    add_warning(d, f"No DICOM segmentation is written: {str(error) or type(error).__name__}")
         return d
 
     def _write(self, mask: MetaTensor, series: Path) -> None:
@@ -74,7 +76,10 @@ class SaveDICOMSegmentationd(MapTransform):
         labels = mask[0].detach().cpu().numpy()
         written = dicom_segmentation(labels, mask.affine.cpu().numpy(), series, self.class_names, self.codes)
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        written.save_as(self.output_dir / f"{case_name(series)}{SEGMENTATION}")
+        file = self.output_dir / f"{case_name(series)}{SEGMENTATION}"
+        unfinished = file.with_name(f".{file.name}")
+        written.save_as(unfinished)
+        unfinished.replace(file)
 
 
 def dicom_segmentation(
@@ -87,9 +92,9 @@ def dicom_segmentation(
     """Mask of a series as a DICOM dataset of the class Segmentation, one binary segment for each class.
 
     Args:
-        mask: (X, Y, Z), whole numbers from 0 to K - 1: X columns, Y rows, Z slices of the series, in any order.
+        mask: (X, Y, Z), whole numbers from 0 to K - 1, on the grid of the series (see `datalist.slices.Series`).
         affine: (4, 4), voxel to RAS in mm.
-        series: folder of the slices.
+        series: what stands for the series, see `datalist.slices.is_series`.
         class_names: of the classes 1 to K - 1.
         codes: see `SaveDICOMSegmentationd`.
 
@@ -102,23 +107,23 @@ def dicom_segmentation(
     """
     try:
         import highdicom
-        import pydicom
     except ImportError as error:
         raise UnwritableError("DICOM segmentations need: pip install 'medsegdiff-bundle[dicom]'.") from error
-    slices = [
-        pydicom.dcmread(file, stop_before_pixels=True) for file in series.iterdir() if pydicom.misc.is_dicom(file)
-    ]
-    slices = _ordered([item for item in slices if "ImagePositionPatient" in item], mask.shape, affine, series)
+    with opened(series) as place:
+        found = read_series(series, series_files(place, series))
+        sources, frames = _sources(found)
+    planes = on_slices(mask, affine, found)
+    pixels = np.stack([planes[index].T for index in frames]).astype(np.uint8)  # (slices, rows, columns)
     try:
         return highdicom.seg.Segmentation(
-            source_images=slices,
-            pixel_array=mask.transpose(2, 1, 0).astype(np.uint8),  # (slices, rows, columns)
+            source_images=sources,
+            pixel_array=pixels,
             segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
             segment_descriptions=[
                 _description(number, name, codes.get(name, {})) for number, name in enumerate(class_names, start=1)
             ],
             series_instance_uid=highdicom.UID(),
-            series_number=1000 + int(slices[0].get("SeriesNumber") or 0),
+            series_number=1000 + int(sources[0].get("SeriesNumber") or 0),
             sop_instance_uid=highdicom.UID(),
             instance_number=1,
             manufacturer="medsegdiff-bundle",
@@ -133,28 +138,54 @@ def dicom_segmentation(
         ) from error
 
 
-def _ordered(slices: list[Any], shape: Sequence[int], affine: np.ndarray, series: Path) -> list[Any]:
-    """Slices in the order of the last axis of the mask, once each is known to lie there."""
-    to_voxel = np.linalg.inv(affine)
+def on_slices(mask: np.ndarray, affine: np.ndarray, series: Series) -> list[np.ndarray]:
+    """The mask at the pixels of each slice, (columns, rows), in the order of the series.
 
-    def voxel(lps: np.ndarray) -> np.ndarray:
-        index: np.ndarray = (to_voxel @ [-lps[0], -lps[1], lps[2], 1])[:3]
-        return index
+    Args:
+        mask: (X, Y, Z), on the grid of the series, its axes in any order and direction.
+        affine: (4, 4), of the mask, voxel to RAS in mm.
+        series: the slices.
 
-    found: dict[int, Any] = {}
-    for item in slices:
-        origin = np.array(item.ImagePositionPatient, dtype=float)
-        along_row, along_column = np.array(item.ImageOrientationPatient, dtype=float).reshape(2, 3)
-        row_spacing, column_spacing = (float(value) for value in item.PixelSpacing)
-        last = origin + along_row * column_spacing * (item.Columns - 1) + along_column * row_spacing * (item.Rows - 1)
-        index = round(voxel(origin)[2])
-        corners = [voxel(origin) - [0, 0, index], voxel(last) - [shape[0] - 1, shape[1] - 1, index]]
-        if np.abs(corners).max() > 0.05:  # voxels
-            raise ValueError(f"The mask does not lie on the slices of the DICOM series in {str(series)!r}.")
-        found[index] = item
-    if sorted(found) != list(range(shape[2])) or len(slices) != shape[2]:
-        raise ValueError(f"The mask has {shape[2]} slices, the DICOM series in {str(series)!r} {len(slices)}.")
-    return [found[index] for index in range(shape[2])]
+    Raises:
+        ValueError: the mask does not lie on them.
+    """
+    to_mask = np.linalg.inv(affine) @ series.affine
+    corners = np.array([*np.ndindex(2, 2, 2)]) * (np.array(series.shape) - 1)
+    there = corners @ to_mask[:3, :3].T + to_mask[:3, 3]
+    outside = (np.rint(there) < 0) | (np.rint(there) >= mask.shape)
+    if sorted(mask.shape) != sorted(series.shape) or outside.any() or np.abs(there - np.rint(there)).max() > 0.05:
+        raise ValueError("The mask does not lie on the slices of the DICOM series.")
+    planes = []
+    for index, (frame, shift) in enumerate(zip(series.frames, series.shifts, strict=True)):
+        columns, rows = np.meshgrid(*(np.arange(frame.get(tag)) for tag in ("Columns", "Rows")), indexing="ij")
+        pixels = np.stack([columns + shift[0], rows + shift[1], np.full(rows.shape, index)], axis=-1)
+        voxels = np.rint(pixels @ to_mask[:3, :3].T + to_mask[:3, 3]).astype(int)
+        planes.append(mask[tuple(np.moveaxis(voxels.clip(0, np.array(mask.shape) - 1), -1, 0))])
+    return planes
+
+
+def _sources(series: Series) -> tuple[list[Any], list[int]]:
+    """Headers of the files of a series, and for each frame in their order its place in the series.
+
+    What a segmentation repeats of them is made the same for all slices: highdicom refuses orientations that differ in
+    their last digit, and writes an empty SliceThickness, which it cannot read: that is the distance of the slices
+    (PS3.3, C.7.6.16.2.1).
+    """
+    import pydicom
+    from pydicom.valuerep import DSfloat
+
+    files = list(dict.fromkeys(frame.file for frame in series.frames))
+    headers = [pydicom.dcmread(file, stop_before_pixels=True, force=True) for file in files]
+    if series.frames[0].groups:
+        if len(files) > 1:
+            raise UnwritableError("The slices of the series lie in several files of many frames.")
+        return headers, np.argsort([frame.number for frame in series.frames]).tolist()
+    for header in headers:
+        header.ImageOrientationPatient = [DSfloat(value, auto_format=True) for value in series.orientation]
+        header.PixelSpacing = headers[0].PixelSpacing
+        if header.get("SliceThickness") in (None, ""):
+            header.SliceThickness = DSfloat(series.thickness, auto_format=True)
+    return headers, list(range(len(headers)))
 
 
 def _description(number: int, name: str, codes: Mapping[str, Sequence[str]]) -> Any:

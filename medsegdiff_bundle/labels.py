@@ -1,4 +1,4 @@
-"""From probabilities to labels."""
+"""From probabilities to labels, and how labels look."""
 
 from __future__ import annotations
 
@@ -22,3 +22,11 @@ def most_probable(probabilities: Tensor, dim: int) -> Tensor:
     if highest.isnan().any():
         raise ValueError("The probabilities hold NaN: the weights are not finite, or the values of the image overflow.")
     return labels
+
+
+def colour(label: int) -> tuple[float, float, float]:
+    """Red, green and blue, 0 to 1, of a label from 1 on: the colours of all pictures and files, over and over."""
+    from matplotlib import colormaps  # takes a while
+
+    red, green, blue, _ = colormaps["tab10"]((label - 1) % 10)
+    return red, green, blue

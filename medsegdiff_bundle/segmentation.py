@@ -25,7 +25,7 @@ from monai.transforms import Invertd
 from monai.utils import ensure_tuple
 from PIL import Image
 
-from medsegdiff_bundle.datalist import case_name, image_datalist
+from medsegdiff_bundle.datalist import case_name, image_datalist, result_ending
 from medsegdiff_bundle.datalist.naming import PICTURES
 from medsegdiff_bundle.provenance import as_reported
 from medsegdiff_bundle.readers.nifti import fill_outside
@@ -229,7 +229,8 @@ def _evaluator(
     def finish(engine: Engine) -> None:
         cases: Any = engine.state.output
         for case in cases:
-            mask, name = case["pred"], case_name(case["image"].meta["filename_or_obj"])
+            mask, file = case["pred"], case["image"].meta["filename_or_obj"]
+            name = case_name(file)
             on_result(
                 Segmentation(
                     name=name,
@@ -239,7 +240,7 @@ def _evaluator(
                     class_names=class_names,
                     members=members_of(case) if return_members else None,
                     report=case["result"],
-                    mask_file=Path(output_dir) / f"{name}_seg{output_ext}" if kept else None,
+                    mask_file=Path(output_dir) / f"{name}_seg{result_ending(file, output_ext)}" if kept else None,
                 )
             )
 

@@ -12,6 +12,7 @@ from medsegdiff_bundle.datalist import (
     picture_datalist,
     segmentation_datalist,
 )
+from medsegdiff_bundle.uncertainty import CLASS_UNCERTAINTIES, UNCERTAINTIES
 
 
 def volume(path, shape=(2, 3, 4)):
@@ -224,8 +225,8 @@ def test_folder_of_images(tmp_path):
 
 
 def test_results_of_an_earlier_run_are_no_images(tmp_path):
-    text = (Path(__file__).parent.parent / "configs" / "inference.json").read_text()
-    kinds = [*re.findall(r"output_postfix='(\w+)'", text), "overlay"]
+    maps = {**UNCERTAINTIES, **CLASS_UNCERTAINTIES}.keys() - {"entropy"}
+    kinds = ["seg", "uncertainty", *maps, "overlay"]
     assert len(kinds) == 6
     for name in ("a", "x_seg", *(f"a_{kind}" for kind in kinds)):
         volume(tmp_path / f"{name}.nii.gz")

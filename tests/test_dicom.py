@@ -13,12 +13,12 @@ import SimpleITK
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from monai.transforms import LoadImage
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import CTImageStorage, EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 import medsegdiff_bundle
 from medsegdiff_bundle.datalist import image_datalist
 from medsegdiff_bundle.dicom import SaveDICOMSegmentationd, dicom_segmentation
+from medsegdiff_bundle.transforms import load_image
 
 ROOT = Path(__file__).parent.parent
 VOLUME = ROOT / "medsegdiff_bundle" / "sample_data" / "hippocampus" / "imagesTr" / "hippocampus_001.nii.gz"
@@ -90,6 +90,16 @@ def write_series(folder, array, affine, modality="MR", order=None, series=None):
     return series
 
 
+def placed(read, array, affine):
+    """Slices may come in either direction, each voxel at its place."""
+    to_array = np.linalg.inv(affine) @ np.asarray(read.affine)
+    turned = to_array[2, 2] < 0
+    expected = np.diag([1.0, 1, -1 if turned else 1, 1])
+    expected[2, 3] = array.shape[2] - 1 if turned else 0
+    np.testing.assert_allclose(to_array, expected, atol=1e-4)
+    np.testing.assert_array_equal(np.asarray(read), array[..., ::-1] if turned else array)
+
+
 @pytest.fixture(scope="module")
 def array():
     """A part of a real volume, other in length along each axis; even numbers, which the CT of the tests can store."""
@@ -115,9 +125,8 @@ def test_a_series_is_read_as_the_volume_it_is(orientation, modality, array, tmp_
     write_series(tmp_path / "series", array, affine, modality)
     (tmp_path / "series" / "notes.txt").write_text("not a slice")
     (case,) = image_datalist(tmp_path / "series", in_channels=1)
-    read = LoadImage()(case["image"])
-    np.testing.assert_array_equal(read, array)
-    np.testing.assert_allclose(read.affine, affine, atol=1e-5)
+    read = load_image(case["image"])[0]
+    placed(read, array, affine)
 
 
 def test_the_series_of_these_tests_are_what_another_reader_takes_them_for(array, tmp_path):
@@ -164,6 +173,179 @@ def test_segments_lie_on_the_slices_voxel_by_voxel(orientation, array, tmp_path)
         np.testing.assert_array_equal(frames[0], mask[:, :, index].T)
 
 
+@pytest.mark.parametrize("change", ["shuffled", "no number", "twice", "subfolder", "zip", "digits", "no preamble"])
+def test_what_differs_between_archives_makes_no_difference(change, array, tmp_path):
+    """Order and numbers of the slices, files that are there twice, other folders, the last digit of a direction."""
+    affine, folder = matrix_of("oblique"), tmp_path / "series"
+    write_series(folder, array, affine, order=[*range(2, 17), 1] if change == "shuffled" else None)
+    files = sorted(folder.iterdir())
+    for number, file in enumerate(files):
+        item = pydicom.dcmread(file)
+        if change == "no number":
+            item.InstanceNumber = None
+        if change == "digits":
+            item.ImageOrientationPatient = [round(float(v), 5 + number % 2) for v in item.ImageOrientationPatient]
+            item.ImageOrientationPatient[1] += 1e-4 * (number % 3 == 0)
+        item.save_as(file)
+        if change == "no preamble":
+            content = file.read_bytes()
+            start = content.index(b"\x08\x00\x16\x00UI")  # SOPClassUID, the first after the header of the file
+            file.write_bytes(content[start:])
+    if change == "twice":
+        shutil.copy(files[3], folder / "copy")
+    if change == "subfolder":
+        (folder / "results").mkdir()
+        (folder / "results" / "notes.txt").write_text("nothing")
+    path = folder
+    if change == "zip":
+        shutil.make_archive(str(tmp_path / "series"), "zip", tmp_path, "series")
+        path = tmp_path / "series.zip"
+    (case,) = image_datalist(path, in_channels=1, spatial_dims=3)
+    read = load_image(case["image"])
+    if change == "digits":
+        np.testing.assert_allclose(np.abs(np.linalg.det(read.affine[:3, :3])), 0.9 * 1.1 * 1.5, rtol=1e-3)
+        affine = np.asarray(read.affine)
+    placed(read[0], array, affine)
+    assert read.meta["warnings"] == (
+        "1 slices of the series are there twice, and count once." if change == "twice" else ""
+    )
+    mask = (array > np.median(array)).astype(np.uint8)
+    if change != "no preamble":
+        dicom_segmentation(mask, affine, path, ["all"], {}).save_as(tmp_path / "seg.dcm")
+        volume = highdicom.seg.segread(tmp_path / "seg.dcm").get_volume(combine_segments=True)
+        assert (volume.array > 0).sum() == mask.sum()
+
+
+@pytest.mark.parametrize("thickness", [None, ""])
+def test_an_empty_slice_thickness_is_the_distance_of_the_slices(thickness, array, tmp_path):
+    """PS3.3, C.7.6.16.2.1: a segmentation of one that is empty could not be read."""
+    affine = matrix_of("oblique")
+    write_series(tmp_path / "series", array, affine)
+    for file in (tmp_path / "series").iterdir():
+        item = pydicom.dcmread(file)
+        del item.SliceThickness
+        if thickness is not None:
+            item.SliceThickness = thickness
+        item.save_as(file)
+    mask = (array > np.median(array)).astype(np.uint8)
+    dicom_segmentation(mask, affine, tmp_path / "series", ["all"], {}).save_as(tmp_path / "seg.dcm")
+    found = highdicom.seg.segread(tmp_path / "seg.dcm")
+    measures = found.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert float(measures.SliceThickness) == pytest.approx(1.5)
+    assert (found.get_volume(combine_segments=True).array > 0).sum() == mask.sum()
+
+
+@pytest.mark.parametrize("degrees", [17, -12])
+def test_a_tilted_gantry(degrees, tmp_path):
+    """A slanted rod in slices whose planes are not at right angles to the table: it lies where it lay."""
+    shape, spacing = (24, 40, 10), np.array([1.0, 0.8, 3.0])
+    straight = np.eye(4)
+    straight[:3, :3] = np.diag([-1.0, -1, 1]) * spacing
+    sheared = straight.copy()
+    sheared[1, 2] = 3 * np.tan(np.deg2rad(degrees))
+    grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
+    places = grid @ sheared[:3, :3].T + sheared[:3, 3]
+    rod = np.exp(-(((places[..., 0] + 12) / 3) ** 2 + ((places[..., 1] + 16) / 4) ** 2))  # along z
+    array = (1000 * rod).round() // 2 * 2
+    write_series(tmp_path / "series", array, sheared, "CT")
+    read = load_image(tmp_path / "series")
+    affine = np.asarray(read.affine)
+    columns = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    np.testing.assert_allclose(columns.T @ columns, np.eye(3), atol=1e-6)
+    found = (
+        np.stack(np.meshgrid(*map(np.arange, read.shape[1:]), indexing="ij"), axis=-1) @ affine[:3, :3].T
+        + affine[:3, 3]
+    )
+    weights = np.asarray(read[0]) * (np.asarray(read[0]) > 100)
+    for index in range(shape[2]):
+        centre = (found[:, :, index] * weights[:, :, index, None]).sum((0, 1)) / weights[:, :, index].sum()
+        np.testing.assert_allclose(centre, [-12, -16, 3 * index], atol=0.1)
+    assert f"tilted by {abs(degrees):.1f} degrees" in read.meta["processing"]
+    # The segmentation object lies on the slices as they are.
+    mask = (np.asarray(read[0]) > 500).astype(np.uint8)
+    segmentation = dicom_segmentation(mask, affine, tmp_path / "series", ["rod"], {})
+    frames = segmentation.pixel_array
+    assert frames.shape == (shape[2], shape[1], shape[0])
+    expected = (array > 500).transpose(2, 1, 0)
+    order = np.argsort(
+        [
+            float(frame.PlanePositionSequence[0].ImagePositionPatient[2])
+            for frame in segmentation.PerFrameFunctionalGroupsSequence
+        ]
+    )
+    assert (frames[order] != expected).sum() < 0.1 * expected.sum()
+
+
+def enhanced(file, array, affine, slopes):
+    """One file of many frames, in any order, each with a scale of its own."""
+    lps = np.diag([-1.0, -1, 1, 1]) @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    write_series(file.parent / "slices", array[..., :1], affine)
+    item = pydicom.dcmread(next((file.parent / "slices").iterdir()))
+    for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "PixelData"):
+        delattr(item, tag)
+    item.SOPClassUID = item.file_meta.MediaStorageSOPClassUID = EnhancedMRImageStorage
+    item.NumberOfFrames = array.shape[2]
+    shared, measures, orientation = (pydicom.Dataset() for _ in range(3))
+    measures.PixelSpacing, measures.SliceThickness = [spacing[1], spacing[0]], spacing[2]
+    orientation.ImageOrientationPatient = [round(value, 9) for value in (lps[:3, :2] / spacing[:2]).T.ravel()]
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
+    item.SharedFunctionalGroupsSequence = [shared]
+    order = np.random.default_rng(1).permutation(array.shape[2])
+    groups, pixels = [], []
+    for number, index in enumerate(order):
+        group, position, scale, content = (pydicom.Dataset() for _ in range(4))
+        position.ImagePositionPatient = [round(value, 6) for value in (lps @ [0, 0, index, 1])[:3]]
+        scale.RescaleSlope, scale.RescaleIntercept, scale.RescaleType = slopes[index], 0, "US"
+        content.StackID, content.InStackPositionNumber, content.DimensionIndexValues = "1", number + 1, [1, number + 1]
+        group.PlanePositionSequence, group.PixelValueTransformationSequence = [position], [scale]
+        group.FrameContentSequence = [content]
+        groups.append(group)
+        pixels.append((array[:, :, index].T / slopes[index]).round().astype("<i2"))
+    item.PerFrameFunctionalGroupsSequence = groups
+    item.add_new("PixelData", "OW", np.stack(pixels).tobytes())
+    item.save_as(file)
+    shutil.rmtree(file.parent / "slices")
+
+
+def test_a_file_of_many_frames(array, settings, tmp_path):
+    """Enhanced MR: frames by their places, each with its own scale."""
+    affine = matrix_of("oblique")
+    enhanced(tmp_path / "scan.dcm", array, affine, slopes=[1 + index % 2 for index in range(16)])
+    for source in (tmp_path / "scan.dcm", tmp_path):
+        (case,) = image_datalist(source, in_channels=1, spatial_dims=3)
+        placed(load_image(case["image"])[0], array, affine)
+    found = medsegdiff_bundle.segment(tmp_path / "scan.dcm", output_dir=tmp_path / "out", **settings)
+    assert found.name == "scan" and found.mask_file.name == "scan_seg.nii.gz" and len(np.unique(found.mask)) == 3
+    assert not any("DICOM" in sentence for sentence in found.report["warnings"])
+    volume = highdicom.seg.segread(tmp_path / "out" / "scan_seg.dcm").get_volume(combine_segments=True)
+    assert (volume.array > 0).sum() == (found.mask > 0).sum()
+    start = np.linalg.inv(np.diag([-1.0, -1, 1, 1]) @ found.affine) @ [*volume.position, 1]
+    assert np.abs(start[:3] - start[:3].round()).max() < 1e-3
+
+
+def test_each_slice_has_its_own_scale(array, tmp_path):
+    """PET has another slope on each slice; the first that is read decides nothing."""
+    write_series(tmp_path / "series", array, matrix_of("oblique"))
+    for file in (tmp_path / "series").iterdir():
+        item = pydicom.dcmread(file)
+        item.RescaleSlope, item.RescaleIntercept = [1, 0.25, 0.5][item.InstanceNumber % 3], item.InstanceNumber
+        item.save_as(file)
+    factors = np.array([[1, 0.25, 0.5][number % 3] for number in range(1, 17)])
+    placed(load_image(tmp_path / "series")[0], array * factors + np.arange(1, 17), matrix_of("oblique"))
+
+
+def test_nothing_that_happens_in_a_segmentation_object_ends_a_case(array, settings, tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise ValueError("highdicom does not like it")
+
+    write_series(tmp_path / "series", array, matrix_of("oblique"))
+    monkeypatch.setattr(highdicom.seg, "Segmentation", fail)
+    found = medsegdiff_bundle.segment(tmp_path / "series", output_dir=tmp_path / "out", **settings)
+    assert found.mask_file.is_file() and not list((tmp_path / "out").glob("*.dcm"))
+    assert "No DICOM segmentation is written: highdicom does not like it" in found.report["warnings"]
+
+
 def test_segments_say_what_they_are(array, tmp_path):
     affine = matrix_of("oblique")
     write_series(tmp_path / "series", array, affine)
@@ -193,14 +375,14 @@ def test_inference_on_a_series(settings, array, tmp_path):
     affine = matrix_of("oblique")
     write_series(tmp_path / "1.2.840.7", array, affine)
     nibabel.save(nibabel.Nifti1Image(array.astype(np.float32), affine), tmp_path / "1.2.840.7.nii.gz")
+    settings = {**settings, "spacing": None}  # a header's rounding moves what is resampled by less than can be seen
     expected = medsegdiff_bundle.segment(tmp_path / "1.2.840.7.nii.gz", output_dir=tmp_path / "nifti", **settings)
     assert not list((tmp_path / "nifti").glob("*.dcm"))
     found = medsegdiff_bundle.segment(tmp_path / "1.2.840.7", output_dir=tmp_path / "out", **settings)
     files = {file.name for file in (tmp_path / "out").iterdir()}
     assert files - {file.name for file in (tmp_path / "nifti").iterdir()} == {"1.2.840.7_seg.dcm"}
-    np.testing.assert_array_equal(found.mask, expected.mask)
     assert len(np.unique(found.mask)) == 3
-    np.testing.assert_allclose(found.affine, affine, atol=1e-5)
+    placed(MetaTensor(torch.as_tensor(found.mask), affine=torch.as_tensor(found.affine)), expected.mask, affine)
     np.testing.assert_array_equal(nibabel.load(found.mask_file).dataobj, found.mask)
     volume = highdicom.seg.segread(tmp_path / "out" / "1.2.840.7_seg.dcm").get_volume(combine_segments=True)
     assert (volume.array > 0).sum() == (found.mask > 0).sum()
@@ -237,13 +419,12 @@ def test_results_among_the_slices_of_another_series(out, settings, array, tmp_pa
     assert caplog.text.count("It would lie among the slices") == 4 and not list(tmp_path.glob("*/*.dcm"))
 
 
-def test_a_segmentation_object_among_slices_is_refused(array, tmp_path):
-    """MONAI's reader would take it for one of them."""
+def test_what_is_no_image_is_passed_over_among_slices(array, tmp_path):
     write_series(tmp_path / "series", array, matrix_of("oblique"))
     mask = dicom_segmentation(np.zeros(array.shape), matrix_of("oblique"), tmp_path / "series", NAMES, {})
-    mask.save_as(tmp_path / "series" / "series_seg.dcm")
-    with pytest.raises(ValueError, match="holds 2 DICOM series"):
-        image_datalist(tmp_path / "series")
+    mask.save_as(tmp_path / "series" / "from_elsewhere.dcm")
+    (case,) = image_datalist(tmp_path / "series", in_channels=1)
+    placed(load_image(case["image"])[0], array, matrix_of("oblique"))
 
 
 def test_a_series_that_cannot_have_a_segmentation_object(settings, array, tmp_path, caplog, monkeypatch):
@@ -308,21 +489,39 @@ def without_a_slice(folder, array):
     next(file for file in folder.iterdir() if pydicom.dcmread(file).InstanceNumber == 5).unlink()
 
 
-def shuffled(folder, array):
-    write_series(folder, array, matrix_of("oblique"), order=[*range(2, 17), 1])
+def with_two_at_one_place(folder, array, **tags):
+    write_series(folder, array, matrix_of("oblique"))
+    item = pydicom.dcmread(folder / "IM0003")
+    item.SOPInstanceUID = item.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    item.save_as(folder / "again")
+
+
+def of_two_echoes(folder, array):
+    for name, time in (("one", 4.6), ("two", 6.9)):
+        write_series(folder / name, array, matrix_of("oblique"), series="1.2.3")
+        for file in (folder / name).iterdir():
+            item = pydicom.dcmread(file)
+            item.EchoTime = time
+            item.save_as(folder / f"{name}{file.name}")
+        shutil.rmtree(folder / name)
 
 
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (two_series, "holds 2 DICOM series: put each into a folder of its own."),
+        (two_series, "holds 2 DICOM series, 'no description' of 16 slices, 'no description' of 16 slices: put each"),
         (two_of_one_name, "would both be written as 'scan': rename one."),
-        (without_a_slice, "has slices that are not at equal distances in the order of their InstanceNumber"),
-        (shuffled, "has slices that are not at equal distances in the order of their InstanceNumber"),
+        (without_a_slice, "not at equal distances: 3 mm between 'IM"),
+        (without_a_slice, ", 1.5 mm elsewhere, 1 missing there."),
+        (with_two_at_one_place, "has two slices at one place, 'IM0003' and 'again': keep one of them."),
+        (of_two_echoes, "holds several echoes (EchoTime 4.6 and 6.9): put each into a folder of its own."),
         (lambda folder, array: write_series(folder, array[..., :1], matrix_of("oblique")), "has one slice only"),
-        (lambda folder, array: edited(folder, array, Rows=7), "has slices of different Rows."),
+        (lambda folder, array: edited(folder, array, Rows=7), "has slices of different Rows: 24 in '"),
         (lambda folder, array: edited(folder, array, ImagePositionPatient=None), "has no ImagePositionPatient."),
-        (lambda folder, array: edited(folder, array, InstanceNumber=None), "has no InstanceNumber."),
+        (
+            lambda folder, array: edited(folder, array, ImageOrientationPatient=[0, 1, 0, 1, 0, 0]),
+            "slices of different",
+        ),
         (lambda folder, array: (folder / "empty").mkdir(parents=True), "no image file and no DICOM series."),
     ],
 )
@@ -335,7 +534,7 @@ def test_what_would_give_a_wrong_volume_is_refused(make, sentence, array, tmp_pa
 
 def test_one_slice_is_no_series(array, tmp_path):
     write_series(tmp_path / "series", array, matrix_of("oblique"))
-    with pytest.raises(ValueError, match="is a DICOM file: give the folder that holds its series."):
+    with pytest.raises(ValueError, match="is a DICOM file of one slice: give the folder that holds its series."):
         image_datalist(tmp_path / "series" / "IM0000")
 
 
@@ -351,18 +550,16 @@ def test_channels_of_a_series(array, tmp_path):
         image_datalist(tmp_path / "series", in_channels=3)
 
 
-@pytest.mark.parametrize("change", ["shifted", "cropped", "mirrored"])
+@pytest.mark.parametrize("change", ["shifted", "cropped"])
 def test_a_mask_that_does_not_lie_on_the_slices(change, array, tmp_path):
     affine = matrix_of("oblique")
     write_series(tmp_path / "series", array, affine)
     mask = np.zeros(array.shape)
     if change == "shifted":
         affine[:3, 3] += 1
-    elif change == "mirrored":
-        affine = affine @ np.array([[-1, 0, 0, 19], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
     else:
         mask = mask[..., :-1]
-    with pytest.raises(ValueError, match="The mask does not lie on the slices|The mask has 15 slices"):
+    with pytest.raises(ValueError, match="The mask does not lie on the slices"):
         dicom_segmentation(mask, affine, tmp_path / "series", NAMES, {})
 
 

@@ -9,6 +9,7 @@ import monai.bundle
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 import torch
 from monai.bundle import ConfigParser
 from monai.transforms import LoadImage
@@ -102,6 +103,44 @@ def test_an_array_is_its_file(kind, settings, crop, tmp_path, monkeypatch):
     np.testing.assert_allclose(found.affine, OBLIQUE, atol=1e-6)
     assert (found.name, found.mask_file, found.members) == ("image", None, None)
     assert [file.name for file in tmp_path.iterdir()] == ["crop.nii.gz"]
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".mhd", ".mgz"])
+def test_a_volume_of_another_format_gets_results_of_its_own(ending, settings, crop, tmp_path):
+    """The same mask as of the same volume in NIfTI, which ITK takes for one of the image."""
+    source = nibabel.load(crop)
+    rotation = np.linalg.qr(OBLIQUE[:3, :3])[0]
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = rotation * [0.9, 1.1, 1.5], OBLIQUE[:3, 3]
+    nibabel.save(nibabel.Nifti1Image(np.asarray(source.dataobj).astype(np.float32), affine), tmp_path / "as_nifti.nii")
+    image = SimpleITK.ReadImage(str(tmp_path / "as_nifti.nii"))
+    path = tmp_path / f"scan{ending}"
+    if ending == ".mgz":
+        nibabel.save(nibabel.MGHImage(np.asarray(source.dataobj).astype(np.float32), affine), path)
+    else:
+        SimpleITK.WriteImage(image, str(path))
+    small = {**settings["hippocampus"], "spacing": None}  # rounding in a header moves what is resampled
+    expected = medsegdiff_bundle.segment(tmp_path / "as_nifti.nii", **small)
+    found = medsegdiff_bundle.segment(path, output_dir=tmp_path / "out", **small)
+    assert found.name == "scan" and found.mask_file == tmp_path / "out" / f"scan_seg{ending}"
+    np.testing.assert_array_equal(found.mask, expected.mask)
+    np.testing.assert_allclose(found.affine, affine, atol=1e-4)
+    written = {file.name for file in (tmp_path / "out").iterdir()}
+    assert {
+        f"scan_{what}" for what in (f"seg{ending}", f"uncertainty{ending}", "overlay.png", "report.html")
+    } <= written
+    if ending == ".mgz":
+        mask = nibabel.load(found.mask_file)
+        np.testing.assert_array_equal(mask.dataobj, found.mask)
+        np.testing.assert_allclose(mask.affine, affine, atol=1e-4)
+    else:
+        mask = SimpleITK.ReadImage(str(found.mask_file))
+        SimpleITK.Mask(image, mask)  # refuses what lies elsewhere
+        np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(mask).T, found.mask)
+    again = medsegdiff_bundle.segment(
+        path, output_dir=tmp_path / "again", output_ext=".nii.gz", **settings["hippocampus"]
+    )
+    assert again.mask_file.name == "scan_seg.nii.gz" and again.mask_file.is_file()
 
 
 def test_members(settings, crop):
@@ -208,10 +247,8 @@ def test_a_photograph_of_a_turned_phone(settings, tmp_path):
     Image.fromarray(seen).save(tmp_path / "upright.png")
     phone, upright = medsegdiff_bundle.segment(tmp_path, "isic", output_dir=tmp_path / "out", **settings["isic"])
     assert phone.mask.shape == (40, 24) and phone.mask.any()
-    assert (phone.report["processing"], upright.report["processing"]) == (
-        ["Turned as the Exif orientation 6 says."],
-        [],
-    )
+    assert "Turned as the Exif orientation 6 says." in phone.report["processing"]
+    assert not any("Exif" in sentence for sentence in upright.report["processing"])
     np.testing.assert_array_equal(phone.mask, upright.mask)
     for end in ("seg", "uncertainty", "overlay"):
         written = [Image.open(tmp_path / "out" / f"{name}_{end}.png") for name in ("phone", "upright")]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 NIFTI = (".nii", ".nii.gz")
 PAIRS = (".img", ".hdr", ".img.gz")  # NIfTI or Analyze 7.5 in two files
@@ -20,6 +19,8 @@ FORMATS = (
 RESULTS = ("seg", "uncertainty", "mutual_information", "variance", "disagreement", "overlay")
 
 SEGMENTATION = "_seg.dcm"  # what SaveDICOMSegmentationd adds to the name of a series
+CONTOURS = "_rtstruct.dcm"  # likewise of contours
+DICOM_RESULTS = (SEGMENTATION, CONTOURS)
 
 
 def case_name(path: str | os.PathLike) -> str:
@@ -53,9 +54,20 @@ def check_names(paths: Iterable[Path]) -> None:
             )
 
 
-def output_name(metadata: Mapping[str, Any], saver: Any) -> dict[str, str]:
-    """What MONAI's `SaveImaged` takes for its `output_name_formatter`: files are named by `case_name`.
+def result_ending(path: str | os.PathLike, output_ext: str | None = None) -> str:
+    """Ending of the results of an image: that of its file, so that whatever read the image reads them.
 
-    `SaveImaged` cuts the name before its last dot, which would take the end off the name of a DICOM series' folder.
+    Args:
+        path: of the image's file or folder.
+        output_ext: another one, such as ".nii.gz"; None and "same" take the image's own.
+
+    Returns:
+        Such as ".nrrd"; ".png" for a picture, whose own format may blur what it holds; ".nii.gz" for a DICOM series.
     """
-    return {"subject": case_name(metadata["filename_or_obj"]) + ".nii"}
+    if output_ext not in (None, "same"):
+        return f".{str(output_ext).lower().lstrip('.')}"
+    name = Path(path).name.lower()
+    if name.endswith(PICTURES):
+        return ".png"
+    own = [ending for ending in VOLUMES if name.endswith(ending) and ending != ".img.gz"]
+    return max(own, key=len) if own else ".nii.gz"

@@ -9,7 +9,8 @@ from typing import Any
 
 from .headers import file_axes_and_channels, is_part, kind_of
 from .naming import RESULTS, case_name, check_names, without_results
-from .series import dicom_files, is_dicom, series_datalist
+from .series import check_series, dicom_files, series_datalist
+from .slices import is_series, is_zip
 
 SECTIONS = {"training": "train", "validation": "val", "test": "test"}  # and what splits.json calls them
 
@@ -114,9 +115,9 @@ def image_datalist(
     """Images to segment; whether they have labels makes no difference.
 
     Args:
-        source: an image file (a volume or a picture), a folder of such files, a folder for `series_datalist`, or a
-            folder in a form that `segmentation_datalist` reads, of which the validation cases are taken (all of a
-            folder `images` that has neither `masks` nor `splits.json` beside it).
+        source: an image file (a volume, a picture, the zip of a DICOM series), a folder of such files, a folder for
+            `series_datalist`, or a folder in a form that `segmentation_datalist` reads, of which the validation cases
+            are taken (all of a folder `images` that has neither `masks` nor `splits.json` beside it).
         in_channels: see `segmentation_datalist`.
         spatial_dims: likewise.
 
@@ -129,8 +130,6 @@ def image_datalist(
     """
     path = Path(source)
     if path.is_file():
-        if is_dicom(path):
-            raise ValueError(f"{str(path)!r} is a DICOM file: give the folder that holds its series.")
         files = [path]
     elif (path / "dataset.json").is_file():
         files = [Path(case["image"]) for case in _decathlon_section(path, "validation")]
@@ -142,7 +141,7 @@ def image_datalist(
     elif path.is_dir():
         # A segmentation of 3D Slicer is no image.
         visible = (file for file in path.iterdir() if not file.name.startswith(".") and ".seg." not in file.name)
-        images = sorted(file for file in visible if kind_of(file) and not is_part(file))
+        images = sorted(file for file in visible if (kind_of(file) or is_zip(file)) and not is_part(file))
         files = without_results(images, _series_written(path, images))
     else:
         raise ValueError(f"There is no image file or folder {str(path)!r}.")
@@ -261,8 +260,11 @@ def _named(root: Path, entries: list[dict[str, str]], subset: str, listing: str)
 
 def _check_image(image: Path, in_channels: int | None, spatial_dims: int | None) -> None:
     """One sentence for what the network could not take; reads no more than the header of a volume."""
-    if not image.is_file():
+    if not image.exists():
         raise ValueError(f"The image {str(image)!r} does not exist.")
+    if not kind_of(image) and is_series(image):
+        check_series(image, in_channels, spatial_dims)
+        return
     if kind_of(image) != "volume":
         if spatial_dims == 3 and kind_of(image) == "picture":
             raise ValueError(f"The image {str(image)!r} is a picture, the network takes volumes.")

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
+from .naming import DICOM_RESULTS, check_names
+from .slices import Series, is_dicom, opened, read_series
 
-from .naming import SEGMENTATION, check_names
+logger = logging.getLogger(__name__)
 
 
 def series_datalist(
     folder: str | os.PathLike, in_channels: int | None = None, spatial_dims: int | None = None
 ) -> list[dict[str, str]]:
     """DICOM series to segment: this folder, if it holds slices, otherwise each folder below it that does.
-
-    MONAI's `PydicomReader` stacks whatever a folder holds, in the order of InstanceNumber. So what would give a wrong
-    volume is refused here, from the headers alone.
 
     Args:
         folder: of one series, or of folders of one series each, at any depth.
@@ -31,66 +31,64 @@ def series_datalist(
             or two series would be written to files of one name.
     """
     root = Path(os.path.abspath(folder))  # whose name the files get, also for "."
-    here = dicom_files(root)
-    found = {root: here} if here else {}
-    for below in sorted(path for path in root.rglob("*") if not found and path.is_dir()):
-        if files := dicom_files(below):
-            found[below] = files
+    found = series_below(root)
     if not found:
         raise ValueError(f"The folder {str(folder)!r} holds no image file and no DICOM series.")
-    if spatial_dims not in (None, 3):
-        raise ValueError(f"{str(folder)!r} holds a DICOM series, which has 3 axes, the network takes {spatial_dims}.")
-    for series, files in found.items():
-        _check_series(series, files, in_channels)
+    if root in found:
+        say_left_out(root, (below for below in found if below != root))
+        found = [root]
+    for series in found:
+        check_series(series, in_channels, spatial_dims)
     check_names(found)
     return [{"image": str(series)} for series in found]
+
+
+def series_below(root: Path) -> list[Path]:
+    """Folders that hold DICOM files, this one and those below it, in the order of their names."""
+    folders = [root, *sorted(path for path in root.rglob("*") if path.is_dir() and ".." not in path.parts)]
+    return [folder for folder in folders if dicom_files(folder)]
+
+
+def say_left_out(root: Path, left_out: Iterable[Path]) -> None:
+    """List what of a folder is not segmented."""
+    names = [repr(os.path.relpath(path, root)) for path in left_out]
+    if names:
+        shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+        logger.warning("Left out of %r: %s.", str(root), shown)
 
 
 def dicom_files(folder: Path) -> list[Path]:
     """DICOM files of a folder but its DICOMDIR, an index of them; none where all are results of earlier runs."""
     files = [file for file in folder.iterdir() if file.is_file() and file.name != "DICOMDIR" and is_dicom(file)]
-    return [] if all(file.name.endswith(SEGMENTATION) for file in files) else sorted(files)
+    return [] if all(file.name.endswith(DICOM_RESULTS) for file in files) else sorted(files)
 
 
-def is_dicom(file: Path) -> bool:
-    """Whether a file begins as DICOM files do; needs no pydicom."""
-    with file.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
+def find_series(path: Path) -> Series:
+    """The slices of what stands for one series: its folder, a zip of it, or a file of many frames.
+
+    Those of a zip are there for their headers only: its files are gone when this returns.
+    """
+    with opened(path) as place:
+        return read_series(path, series_files(place, path))
 
 
-def _check_series(folder: Path, files: list[Path], in_channels: int | None) -> None:
-    """Refuse slices that do not make one volume with parallel slices at equal distances."""
-    try:
-        import pydicom
-    except ImportError as error:
+def series_files(place: Path, path: Path) -> list[Path]:
+    """DICOM files of the one series in a folder, or below it in that of a zip; a file is one."""
+    if place.is_file():
+        return [place]
+    folders = [place] if place == path else series_below(place)
+    files = [file for folder in folders for file in dicom_files(folder)]
+    if not files:
+        raise ValueError(f"{str(path)!r} holds no DICOM series.")
+    return files
+
+
+def check_series(path: Path, in_channels: int | None, spatial_dims: int | None = None) -> None:
+    """One sentence for what the network could not take."""
+    if spatial_dims not in (None, 3):
+        raise ValueError(f"{str(path)!r} holds a DICOM series, which has 3 axes, the network takes {spatial_dims}.")
+    channels = int(find_series(path).frames[0].get("SamplesPerPixel") or 1)
+    if in_channels not in (None, channels):
         raise ValueError(
-            f"{str(folder)!r} holds DICOM files, which need: pip install 'medsegdiff-bundle[dicom]'."
-        ) from error
-    tags = ["SeriesInstanceUID", "InstanceNumber", "Rows", "Columns", "PixelSpacing", "SamplesPerPixel"]
-    tags += ["ImagePositionPatient", "ImageOrientationPatient"]
-    slices = [pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags) for file in files]
-    what = f"The DICOM series in {str(folder)!r}"
-    number = len({item.get("SeriesInstanceUID") for item in slices})
-    if number > 1:
-        raise ValueError(f"{str(folder)!r} holds {number} DICOM series: put each into a folder of its own.")
-    for file, item in zip(files, slices, strict=True):
-        for tag in tags:
-            if item.get(tag) in (None, ""):
-                raise ValueError(f"{what} cannot be placed in space: {file.name!r} has no {tag}.")
-    first = slices[0]
-    if in_channels not in (None, first.SamplesPerPixel):
-        raise ValueError(f"{what} has {first.SamplesPerPixel} channel(s), the network takes {in_channels}.")
-    if len(slices) < 2:
-        raise ValueError(f"{what} has one slice only, which is no volume.")
-    for tag in ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient"):
-        if not all(np.allclose(item[tag].value, first[tag].value, atol=1e-3) for item in slices):
-            raise ValueError(f"{what} has slices of different {tag}.")
-    ordered = sorted(slices, key=lambda item: item.InstanceNumber)
-    positions = np.array([item.ImagePositionPatient for item in ordered], dtype=float)
-    steps = np.diff(positions, axis=0)
-    length = np.linalg.norm(steps.mean(axis=0))
-    if length < 1e-3 or np.linalg.norm(steps - steps.mean(axis=0), axis=1).max() > 0.05 * length:
-        raise ValueError(
-            f"{what} has slices that are not at equal distances in the order of their InstanceNumber: "
-            "one is missing, or they are numbered out of order."
+            f"The DICOM series in {str(path)!r} has {channels} channel(s), the network takes {in_channels}."
         )

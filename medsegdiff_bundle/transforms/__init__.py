@@ -10,6 +10,7 @@ from .invert import InvertLabelsd
 from .labels import CheckGridd, CheckLabelsd, PictureLabelsd, RandRaterd, UnpackRatersd
 from .load import LoadImaged, OriginalImaged, load_image
 from .members import MemberLabelsd, SplitAnchord
+from .results import SaveImaged
 from .save import PlaceByITKd, VolumeWriter
 from .spacing import Spacingd
 from .uncertainty import EnsembleStatisticsd, EnsembleUncertaintyd
@@ -29,6 +30,7 @@ __all__ = [
     "PlaceByITKd",
     "RandRaterd",
     "STAPLEEnsembled",
+    "SaveImaged",
     "Spacingd",
     "SplitAnchord",
     "UnpackRatersd",

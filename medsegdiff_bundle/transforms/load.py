@@ -12,13 +12,13 @@ from typing import Any
 import monai.transforms
 import torch
 from monai.config import KeysCollection
-from monai.data import MetaTensor
+from monai.data import MetaTensor, NumpyReader
 from monai.transforms import MapTransform
 from monai.utils import convert_to_tensor, ensure_tuple
 
 from medsegdiff_bundle.datalist.headers import kind_of, unknown_format
-from medsegdiff_bundle.datalist.series import is_dicom
-from medsegdiff_bundle.readers import NiftiReader, PictureReader, VolumeReader
+from medsegdiff_bundle.datalist.slices import is_dicom
+from medsegdiff_bundle.readers import NiftiReader, PictureReader, SeriesReader, VolumeReader
 from medsegdiff_bundle.remarks import KINDS
 
 
@@ -37,8 +37,8 @@ class LoadImaged(monai.transforms.LoadImaged):
 
     def __init__(self, keys: KeysCollection, channels: int | None = None, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys=allow_missing_keys)
-        for reader in (VolumeReader(), NiftiReader(), PictureReader(channels)):
-            self.register(reader)
+        # The last that takes a file reads it, and no other after it.
+        self._loader.readers = [NumpyReader(), SeriesReader(), VolumeReader(), NiftiReader(), PictureReader(channels)]
 
     def __call__(self, data: Mapping[Hashable, Any], reader: Any = None) -> dict[Hashable, Any]:
         """Read the file of each key."""
@@ -62,7 +62,12 @@ class LoadImaged(monai.transforms.LoadImaged):
 
 def _check_format(file: Path) -> None:
     """Refuse a file that no reader takes, in the place of the excuse of the last reader that is tried."""
-    if file.is_file() and not kind_of(file) and file.suffix.lower() not in (".npy", ".npz") and not is_dicom(file):
+    if (
+        file.is_file()
+        and not kind_of(file)
+        and file.suffix.lower() not in (".npy", ".npz", ".zip")
+        and not is_dicom(file)
+    ):
         raise unknown_format(file)
 
 
@@ -80,7 +85,6 @@ def _check_compression(file: Path) -> None:
 
 @functools.cache
 def _loader(channels: int | None) -> LoadImaged:
-    # Each one that is made sets up all of MONAI's readers, some of which log what they lack.
     return LoadImaged("image", channels)
 
 

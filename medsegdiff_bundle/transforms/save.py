@@ -11,7 +11,9 @@ import nibabel
 import numpy as np
 import torch
 from monai.data import NibabelWriter
+from monai.data.utils import orientation_ras_lps, to_affine_nd
 from monai.transforms import MapTransform
+from monai.utils import convert_data_type
 
 from medsegdiff_bundle.datalist.naming import NIFTI
 from medsegdiff_bundle.readers import itk_place
@@ -43,7 +45,10 @@ class VolumeWriter(NibabelWriter):
 
     def set_metadata(self, meta_dict: Mapping | None, resample: bool = True, **options: Any) -> None:
         """Take the metadata of the values, and with them the name of the image's file."""
-        super().set_metadata(meta_dict, resample, **options)
+        if resample:
+            super().set_metadata(meta_dict, resample, **options)
+        else:
+            self.affine = (meta_dict or {}).get("affine")
         self.source = str((meta_dict or {}).get("filename_or_obj", ""))
 
     def write(self, filename: str | os.PathLike, verbose: bool = False, **obj_kwargs: Any) -> None:
@@ -59,6 +64,47 @@ class VolumeWriter(NibabelWriter):
             image.header[name] = found[name]
         image.header["pixdim"][:4] = found["pixdim"][:4]
         nibabel.save(image, filename)  # type: ignore[attr-defined]
+
+
+class ITKWriter(VolumeWriter):
+    """NRRD and MetaImage, as ITK writes them.
+
+    Shapes:
+        (1, X, Y, Z) -> a file (X, Y, Z); (C, X, Y, Z) -> one of vectors; also without Z
+    """
+
+    def set_data_array(self, data_array: Any, channel_dim: int | None = 0, *arguments: Any, **options: Any) -> None:
+        """Take the values; see `VolumeWriter`."""
+        super().set_data_array(data_array, channel_dim, *arguments, **options)
+        self.vector = channel_dim is not None and data_array.shape[channel_dim] > 1
+
+    def write(self, filename: str | os.PathLike, verbose: bool = False, **options: Any) -> None:
+        """Write the file, compressed; of .nhdr and .mhd the values lie in a second one."""
+        import SimpleITK
+
+        values = np.asarray(convert_data_type(self.data_obj, np.ndarray)[0]).astype(self.output_dtype)
+        axes = values.ndim - self.vector
+        image = SimpleITK.GetImageFromArray(
+            np.ascontiguousarray(values.transpose(*reversed(range(axes)), *range(axes, values.ndim))),
+            isVector=self.vector,
+        )
+        affine = np.eye(4) if self.affine is None else convert_data_type(self.affine, np.ndarray)[0]
+        lps = np.asarray(orientation_ras_lps(to_affine_nd(3, affine)))[:axes]
+        spacing = np.linalg.norm(lps[:, :axes], axis=0)
+        image.SetSpacing(spacing.tolist())
+        image.SetOrigin(lps[:, 3].tolist())
+        image.SetDirection((lps[:, :axes] / spacing).ravel().tolist())
+        SimpleITK.WriteImage(image, str(filename), useCompression=True)
+
+
+class MGHWriter(VolumeWriter):
+    """FreeSurfer's MGH and MGZ."""
+
+    def write(self, filename: str | os.PathLike, verbose: bool = False, **options: Any) -> None:
+        """Write the file."""
+        values = np.asarray(convert_data_type(self.data_obj, np.ndarray)[0]).astype(self.output_dtype)
+        affine = np.eye(4) if self.affine is None else convert_data_type(self.affine, np.ndarray)[0]
+        nibabel.save(nibabel.MGHImage(values, to_affine_nd(3, affine)), filename)  # type: ignore[attr-defined]
 
 
 class PlaceByITKd(MapTransform):

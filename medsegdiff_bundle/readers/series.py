@@ -1,0 +1,95 @@
+"""DICOM series, each slice at its place and with its own scale of values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.utils import ensure_tuple
+
+from medsegdiff_bundle.datalist.headers import itk_reason
+from medsegdiff_bundle.datalist.series import series_files
+from medsegdiff_bundle.datalist.slices import Frame, Series, is_series, opened, read_series
+
+from .volumes import Names, OneFileReader, Volume
+
+
+class SeriesReader(OneFileReader):
+    """A folder of slices, a zip of such a folder, or a file of many frames, in the order of the places of the slices.
+
+    Pixels are decoded by GDCM, which SimpleITK brings, whatever their compression. MONAI's `PydicomReader` stacks the
+    slices by InstanceNumber, which is no place and may be missing; its `ITKReader` drops the tilt of a gantry.
+
+    Raises:
+        ValueError: see `medsegdiff_bundle.datalist.slices.read_series`; or a slice cannot be decoded.
+    """
+
+    def verify_suffix(self, filename: Names) -> bool:
+        """Whether these are series."""
+        return all(is_series(Path(name)) for name in ensure_tuple(filename))
+
+    def volume(self, path: Path) -> Volume:
+        """Read one series."""
+        with opened(path) as place:
+            series = read_series(path, series_files(place, path))
+            values = _upright(np.stack(_pixels(series), axis=2), series)
+        return Volume(values, 3, series.affine, series.warnings, series.processing)
+
+
+def _pixels(series: Series) -> list[np.ndarray]:
+    """Values of each slice, (X, Y) or (X, Y, C) float32."""
+    files: dict[Path, np.ndarray] = {}  # (frames, rows, columns), or with channels behind
+    for frame in series.frames:
+        if frame.file not in files:
+            files[frame.file] = _rescaled_frames(series, frame) if frame.groups else _decoded(frame.file)
+    return [files[frame.file][frame.number].swapaxes(0, 1) for frame in series.frames]
+
+
+def _decoded(file: Path) -> np.ndarray:
+    """Rescaled values of all frames of a file."""
+    import SimpleITK
+
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        image = SimpleITK.ReadImage(str(file), imageIO="GDCMImageIO")
+    except RuntimeError as error:
+        raise ValueError(f"{file.name!r}: {itk_reason(error)}") from error
+    values = SimpleITK.GetArrayFromImage(image).astype(np.float32)
+    return values[None] if image.GetDimension() == 2 else values
+
+
+def _rescaled_frames(series: Series, frame: Frame) -> np.ndarray:
+    """Values of a file of many frames, each of which may have a scale of its own, which GDCM does not know."""
+    import pydicom
+
+    numbered = [each for each in series.frames if each.file == frame.file]
+    scales = {
+        each.number: [float(each.get(f"Rescale{what}") or (what == "Slope")) for what in ("Slope", "Intercept")]
+        for each in numbered
+    }
+    try:
+        stored = pydicom.dcmread(frame.file).pixel_array
+    except Exception as error:  # whatever is missing for its compression
+        if len(set(map(tuple, scales.values()))) > 1:
+            raise ValueError(f"{frame.file.name!r} needs another decoder: {error}") from error
+        return _decoded(frame.file)
+    values = np.asarray(stored[None] if len(numbered) == 1 and stored.ndim == 2 else stored, dtype=np.float32)
+    for number, (slope, intercept) in scales.items():
+        values[number] = values[number] * slope + intercept
+    return values
+
+
+def _upright(values: np.ndarray, series: Series) -> np.ndarray:
+    """Slices (X, Y, Z) in the grid of the series, which is larger where their planes are shifted."""
+    if not series.shifts.any():
+        return values
+    from scipy import ndimage  # takes a while, and few series need it
+
+    lowest = values.min()
+    upright = np.full((*series.shape, *values.shape[3:]), lowest, dtype=np.float32)
+    upright[: values.shape[0], : values.shape[1]] = values
+    for index, shift in enumerate(series.shifts):
+        step: Any = (*shift, *[0] * (values.ndim - 3))
+        upright[:, :, index] = ndimage.shift(upright[:, :, index], step, order=1, mode="constant", cval=lowest)
+    return upright
