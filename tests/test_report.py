@@ -169,4 +169,6 @@ def test_transforms_alone_give_the_numbers_and_write_nothing(small_run, tmp_path
     anterior = result["structures"]["anterior"]
     low, high = anterior["volume_interval"]
     assert 0 < low < anterior["volume_mean"] < high and 0 < result["mean_uncertainty"] <= 1
+    assert anterior["mean_intensity"] > 1 and anterior["components"] > 1  # of the file's values, not of normalised ones
+    assert any(sentence.startswith("anterior reaches the border") for sentence in result["warnings"])
     assert not (tmp_path / "nothing").exists()

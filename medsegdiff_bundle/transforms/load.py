@@ -99,7 +99,7 @@ class OriginalImaged(MapTransform):
 
     Args:
         keys: of the image.
-        output_key: of the image as in its file.
+        output_key: of the image as in its file; an image that is of none gets none.
         allow_missing_keys: whether a missing key is passed over.
 
     Shapes:
@@ -114,5 +114,6 @@ class OriginalImaged(MapTransform):
         """Read."""
         d = dict(data)
         for key in self.key_iterator(d):
-            d[self.output_key] = load_image(d[key].meta["filename_or_obj"], len(d[key]))
+            if file := getattr(d[key], "meta", {}).get("filename_or_obj"):
+                d[self.output_key] = load_image(file, len(d[key]))
         return d
