@@ -10,6 +10,8 @@ from monai.data import MetaTensor
 
 from medsegdiff_bundle.datalist.naming import PICTURES
 
+MODALITY = "Modality"  # key of the metadata
+
 
 class Grid(NamedTuple):
     """Grid of an image.
@@ -55,7 +57,7 @@ def image_grid(image: MetaTensor) -> Grid:
 
 def image_modality(image: MetaTensor) -> str | None:
     """What a DICOM file calls the kind of its image, such as "CT" or "MR"; None of other files."""
-    for key in ("00080060", "0008|0060", "Modality"):  # of MONAI's PydicomReader, of ITK, in words
+    for key in (MODALITY, "00080060", "0008|0060"):  # of our readers, of MONAI's PydicomReader, of ITK
         value = image.meta.get(key)
         value = value.get("Value") if isinstance(value, dict) else value
         value = value[0] if isinstance(value, (list, tuple)) and value else value

@@ -18,7 +18,9 @@ from pydicom.uid import CTImageStorage, EnhancedMRImageStorage, ExplicitVRLittle
 import medsegdiff_bundle
 from medsegdiff_bundle.datalist import image_datalist
 from medsegdiff_bundle.dicom import SaveDICOMSegmentationd, dicom_segmentation
+from medsegdiff_bundle.grid import image_grid, image_modality
 from medsegdiff_bundle.transforms import load_image
+from medsegdiff_bundle.visualization import grey_window, overlay_picture
 
 ROOT = Path(__file__).parent.parent
 VOLUME = ROOT / "medsegdiff_bundle" / "sample_data" / "hippocampus" / "imagesTr" / "hippocampus_001.nii.gz"
@@ -571,3 +573,20 @@ def test_without_the_extra(array, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "highdicom", None)
     with pytest.raises(ValueError, match=r"pip install 'medsegdiff-bundle\[dicom\]'"):
         dicom_segmentation(np.zeros(array.shape), matrix_of("oblique"), tmp_path / "series", NAMES, {})
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_a_series_is_drawn_as_its_volume(orientation, array, tmp_path):
+    """The right way up whatever the order of its slices, and CT with a window of Hounsfield units."""
+    write_series(tmp_path / "series", 2 * array, matrix_of(orientation), modality="CT")
+    image = load_image(tmp_path / "series")
+    assert image_modality(image) == "CT"
+    window = grey_window(image, modality="CT")
+    assert window.name == "CT, soft tissue"
+    pictures = []
+    for values, affine in (
+        (image.as_tensor(), image_grid(image).affine),
+        (torch.from_numpy(2.0 * array)[None], matrix_of(orientation)),
+    ):
+        pictures.append(overlay_picture(values, values > values.quantile(0.9), affine=affine, window=window))
+    torch.testing.assert_close(*pictures, atol=0.01, rtol=0)

@@ -34,7 +34,8 @@ class SeriesReader(OneFileReader):
         with opened(path) as place:
             series = read_series(path, series_files(place, path))
             values = _upright(np.stack(_pixels(series), axis=2), series)
-        return Volume(values, 3, series.affine, series.warnings, series.processing)
+        modality = series.frames[0].get("Modality")
+        return Volume(values, 3, series.affine, series.warnings, series.processing, modality)
 
 
 def _pixels(series: Series) -> list[np.ndarray]:

@@ -17,6 +17,7 @@ from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
 from medsegdiff_bundle.datalist.headers import axes_and_channels, is_of_nibabel, itk_reader, itk_reason
 from medsegdiff_bundle.datalist.naming import VOLUMES
+from medsegdiff_bundle.grid import MODALITY
 from medsegdiff_bundle.remarks import add_processing, add_warning
 
 from .nifti import fill_outside
@@ -32,6 +33,7 @@ class Volume(NamedTuple):
     affine: np.ndarray  # (4, 4), voxel to RAS in mm
     warnings: tuple[str, ...] = ()  # for the reader of the report
     processing: tuple[str, ...] = ()  # likewise: what was done to the image
+    modality: str | None = None  # such as "CT", if the file says so
 
 
 class OneFileReader(ImageReader):
@@ -63,6 +65,8 @@ class OneFileReader(ImageReader):
                 MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan") if alone else -1,
             }
             _copy_compatible_dict(header, metadata)
+            if volume.modality is not None:
+                metadata[MODALITY] = volume.modality
             for sentence in volume.warnings:
                 add_warning(metadata, sentence)
             for sentence in volume.processing:
