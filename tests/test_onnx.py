@@ -13,6 +13,7 @@ import torch
 from medsegdiff_bundle.inferers import member_noise
 from medsegdiff_bundle.networks import MedSegDiff
 from medsegdiff_bundle.schedulers import DDIMScheduler
+from medsegdiff_bundle.transforms import NormalizeIntensityd
 
 ROOT = Path(__file__).parent.parent
 
@@ -93,6 +94,10 @@ def exported(request, tmp_path_factory):
     return folder, config, network, size
 
 
+def steps_of(config):
+    return config.get_parsed_content("preprocessing").transforms
+
+
 def test_members_are_those_of_the_inferer(exported):
     folder, config, network, size = exported
     image = torch.rand(network.in_channels, *size) * 3 + 1
@@ -104,8 +109,8 @@ def test_members_are_those_of_the_inferer(exported):
     ]
     noise = torch.stack(drawn).unflatten(0, (3, sampler.draws))
     normalized = sampler.prepare(image.numpy())
-    preprocessing = config.get_parsed_content("preprocessing").transforms[-1]
-    torch.testing.assert_close(torch.from_numpy(normalized), preprocessing({"image": image})["image"])
+    normalize = next(step for step in steps_of(config) if isinstance(step, NormalizeIntensityd))
+    torch.testing.assert_close(torch.from_numpy(normalized), normalize({"image": image})["image"])
 
     inferer = config.get_parsed_content("inferer")
     inferer.ensemble_size = inferer.members_per_batch = 3

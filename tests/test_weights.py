@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import monai.bundle
+import nibabel
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import affine_transform, gaussian_filter
 
 import medsegdiff_bundle
 
@@ -34,6 +35,53 @@ def test_shipped_weights_reach_their_score(tmp_path, capsys):
     lines = dict(line.split(" ", 1) for line in capsys.readouterr().out.splitlines() if " " in line)
     assert float(lines["anchor"].split()[0]) > 0.87
     assert float(lines["Dice:"]) > 0.87
+
+
+def resliced(values, affine, matrix, shape, order, fill=0.0):
+    """Values in another grid: `matrix` leads from its voxels to theirs."""
+    turned = affine_transform(values, matrix[:3, :3], matrix[:3, 3], tuple(shape), order=order, cval=fill)
+    return turned, affine @ matrix
+
+
+def about_the_middle(matrix, shape, new_shape):
+    whole = np.eye(4)
+    whole[:3, :3] = matrix
+    whole[:3, 3] = (np.array(shape) - 1) / 2 - matrix @ (np.array(new_shape) - 1) / 2
+    return whole
+
+
+def test_files_as_others_hand_them_over(tmp_path):
+    """Padding, another grid, a skull that was cut away, other voxel sizes: as good as the plain file."""
+    folder = ROOT / "medsegdiff_bundle" / "sample_data" / "hippocampus"
+    image, label = (nibabel.load(folder / part / "hippocampus_001.nii.gz") for part in ("imagesTr", "labelsTr"))
+    values, marked, affine = np.asarray(image.dataobj, np.float32), np.asarray(label.dataobj), image.affine
+    padded = affine.copy()
+    padded[:3, 3] -= 4 * affine[:3, :3].sum(axis=1)
+    away = np.zeros(values.shape, bool)
+    away[:, :, -3:] = away[:3, :12] = True
+    cases = {
+        "plain": (values, marked, affine),
+        "zeros": (np.pad(values, 4), np.pad(marked, 4), padded),
+        "air": (np.pad(values - 900, 4, constant_values=-1024), np.pad(marked, 4), padded),
+        "nan": (np.pad(values, 4, constant_values=np.nan), np.pad(marked, 4), padded),
+        "cut": (np.where(away, 0, values), marked, affine),
+    }
+    turn = np.deg2rad(10)
+    turn = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
+    for name, matrix in (("turned", turn), ("0.7 mm", 0.7 * np.eye(3)), ("1.4 mm", 1.4 * np.eye(3))):
+        shape = np.ceil(np.abs(np.linalg.inv(matrix)) @ values.shape).astype(int)
+        matrix = about_the_middle(matrix, values.shape, shape)
+        own = np.argmax([resliced((marked == c).astype(np.float32), affine, matrix, shape, 1)[0] for c in range(3)], 0)
+        cases[name] = (resliced(values, affine, matrix, shape, 1)[0], own, affine @ matrix)
+    for name, (content, _, place) in cases.items():
+        nibabel.save(nibabel.Nifti1Image(content.astype(np.float32), place), tmp_path / f"{name}.nii")
+    results = medsegdiff_bundle.segment(tmp_path, anchor_only=True, mirror_axes=[], device="cpu")
+    scores = {
+        result.name: np.mean([dice(result.mask == c, cases[result.name][1] == c) for c in (1, 2)]) for result in results
+    }
+    assert scores["plain"] > 0.9 and len(scores) == len(cases)
+    cost = dict.fromkeys(scores, 0.01) | {"turned": 0.04}  # a turn alone changes what a network sees
+    assert {name: score for name, score in scores.items() if score < scores["plain"] - cost[name]} == {}
 
 
 @pytest.mark.parametrize("light", [1.0, 0.6])
