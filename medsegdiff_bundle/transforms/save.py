@@ -67,7 +67,7 @@ class VolumeWriter(NibabelWriter):
 
 
 class ITKWriter(VolumeWriter):
-    """NRRD and MetaImage, as ITK writes them.
+    """NRRD and MetaImage, as ITK writes them, at the place where it shows the image; see `readers.itk_place`.
 
     Shapes:
         (1, X, Y, Z) -> a file (X, Y, Z); (C, X, Y, Z) -> one of vectors; also without Z
@@ -89,6 +89,9 @@ class ITKWriter(VolumeWriter):
             isVector=self.vector,
         )
         affine = np.eye(4) if self.affine is None else convert_data_type(self.affine, np.ndarray)[0]
+        if _header(self.source, values.shape, affine) is not None:
+            by_itk = itk_place(Path(self.source))
+            affine = affine if by_itk is None else by_itk
         lps = np.asarray(orientation_ras_lps(to_affine_nd(3, affine)))[:axes]
         spacing = np.linalg.norm(lps[:, :axes], axis=0)
         image.SetSpacing(spacing.tolist())

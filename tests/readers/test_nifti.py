@@ -41,7 +41,7 @@ def change(path, **fields):
     path.write_bytes(header.binaryblock + path.read_bytes()[348:])
 
 
-def masked(path, folder):
+def masked(path, folder, ending=".nii.gz", writer="VolumeWriter"):
     """File of the mask of what is bright, by way of the transforms that the configurations have."""
     preprocessing = Compose(
         [LoadImaged("image"), EnsureChannelFirstd("image"), Orientationd("image", axcodes="RAS", labels=None)]
@@ -53,12 +53,13 @@ def masked(path, folder):
         output_dir=folder,
         output_postfix="seg",
         output_dtype="uint8",
+        output_ext=ending,
         separate_folder=False,
         print_log=False,
-        writer="medsegdiff_bundle.transforms.VolumeWriter",
+        writer=f"medsegdiff_bundle.transforms.save.{writer}",
     )
     Compose([Invertd("pred", transform=preprocessing, orig_keys="image"), save])(case)
-    return folder / f"{path.name.split('.')[0]}_seg.nii.gz"
+    return folder / f"{path.name.split('.')[0]}_seg{ending}"
 
 
 SITUATIONS = [
@@ -94,6 +95,15 @@ def test_the_mask_lies_on_its_image_in_every_program(situation, tmp_path):
     if by_itk.GetDimension() == 3:
         cut = SimpleITK.GetArrayFromImage(SimpleITK.Mask(by_itk, SimpleITK.ReadImage(str(file))))
         np.testing.assert_array_equal(cut.T > 0, np.asarray(mask.dataobj) > 0)
+
+
+@pytest.mark.parametrize("codes", CODES)
+def test_a_mask_in_the_format_of_itk_lies_where_itk_shows_its_image(codes, tmp_path):
+    path = write(tmp_path / "case.nii", MOVED, AFFINE, codes)
+    image = SimpleITK.ReadImage(str(path))
+    mask = SimpleITK.ReadImage(str(masked(path, tmp_path, ".nrrd", "ITKWriter")))
+    np.testing.assert_allclose(mask.GetOrigin(), image.GetOrigin(), atol=1e-4)
+    np.testing.assert_allclose(mask.GetDirection(), image.GetDirection(), atol=1e-5)
 
 
 @pytest.mark.parametrize(("unit", "factor"), [("micron", 1e-3), ("meter", 1e3), ("mm", 1), ("unknown", 1)])
