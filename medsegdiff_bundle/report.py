@@ -18,6 +18,7 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 from medsegdiff_bundle.grid import Grid, image_grid, image_modality
+from medsegdiff_bundle.intervals import VolumeIntervals
 from medsegdiff_bundle.metrics.overlap import dice, shared_voxels
 from medsegdiff_bundle.pages import details, sentences
 from medsegdiff_bundle.visualization import INFERNO, PALETTE, GreyWindow, as_image, contour_pictures, grey_window
@@ -31,21 +32,28 @@ def ensemble_statistics(
     uncertainty: Tensor,
     class_names: Sequence[str],
     voxel_volume: float | None = None,
+    intervals: VolumeIntervals | None = None,
 ) -> dict[str, Any]:
     """Volumes and agreement of the members, as plain numbers for JSON; None stands for what is undefined.
 
     - `unit`: "ml", or "pixels" for pictures, whose areas stand in the place of the volumes.
     - `ensemble_size`: E.
-    - `coverage`: share of the members that the intervals hold, 0.9.
+    - `coverage`: what the intervals are to hold: of the true volumes, if they are calibrated, else of the members; 0.9.
+    - `interval`: which of the two the `volume_interval` of the structures is: `calibrated`, true or false, and if it is
+      not, `why`.
     - `mean_uncertainty`: of the voxels that the fused mask or any member gives to a structure.
     - `structures`: for each class name
         - `volume`: of the fused mask.
         - `member_volumes`: of each member, and their `volume_mean` and `volume_std` (divided by E - 1; None for one
           member).
-        - `volume_interval`: from the 5th to the 95th percentile of the members, between two of them by linear
+        - `members_interval`: from the 5th to the 95th percentile of the members, between two of them by linear
           interpolation, so with fewer than 20 members a little inside the smallest and the largest. It tells the spread
           of the members, not where the true volume lies. None for one member.
+        - `volume_interval`: the calibrated one, see `medsegdiff_bundle.intervals`, or where there is none the same as
+          `members_interval`.
         - `pairwise_dice`: mean over all pairs of two members; 1 for two that are both empty. None for one member.
+        - `expected_dice`: mean Dice of the fused mask with the members, what it has with the truth if that is like one
+          of them.
         - `mean_uncertainty`: of the voxels that the fused mask or any member gives to this structure.
 
     Args:
@@ -54,6 +62,7 @@ def ensemble_statistics(
         uncertainty: (S).
         class_names: of the classes from 1 on.
         voxel_volume: in mm^3; None counts pixels.
+        intervals: calibrated ones, if there are any.
 
     Raises:
         ValueError: the maps are not of the same voxels, or a label has no name.
@@ -66,20 +75,32 @@ def ensemble_statistics(
     shared = shared_voxels(members, fused.unsqueeze(0), len(class_names) + 1, include_background=False)
     scale = 1.0 if voxel_volume is None else voxel_volume / 1000  # to ml
     counts = shared.diagonal(dim1=1, dim2=2)  # (structures, E + 1), the fused mask last
-    overlaps = dice(shared)[:, :-1, :-1]
+    overlaps = dice(shared)
+    size = fused.numel() if voxel_volume is None else 1.0
+    why = "no calibrated intervals were asked for" if intervals is None else intervals.missing
+    calibrated = {}
     structures = {}
     for label, name in enumerate(class_names, start=1):
         *each, of_fused = (scale * counts[label - 1]).tolist()
         structures[name] = {
             "volume": of_fused,
             "member_volumes": each,
-            **_spread(counts[label - 1, :-1], scale, overlaps[label - 1]),
+            **_spread(counts[label - 1, :-1], scale, overlaps[label - 1, :-1, :-1]),
+            "expected_dice": overlaps[label - 1, -1, :-1].mean().item(),
             "mean_uncertainty": _mean(uncertainty, (labels == label for labels in (fused, *members))),
         }
+        calibrated[name] = None if intervals is None else intervals(name, each, size)
+    whole = all(ends is not None for ends in calibrated.values())
+    if whole:
+        for name, ends in calibrated.items():
+            structures[name]["volume_interval"] = ends
+    elif why is None:
+        why = "one member has no spread" if len(members) == 1 else "a structure has no calibrated interval"
     return {
         "unit": "pixels" if voxel_volume is None else "ml",
         "ensemble_size": len(members),
-        "coverage": COVERAGE,
+        "coverage": intervals.level if intervals is not None and whole else COVERAGE,
+        "interval": {"calibrated": True} if whole else {"calibrated": False, "why": why},
         "mean_uncertainty": _mean(uncertainty, (labels > 0 for labels in (fused, *members))),
         "structures": structures,
     }
@@ -89,13 +110,16 @@ def _spread(counts: Tensor, scale: float, overlaps: Tensor) -> dict[str, Any]:
     """Of one structure: voxels of each member (E,) float64, volume of a voxel, Dice of all pairs of members (E, E)."""
     mean = scale * counts.mean().item()
     if len(counts) == 1:
-        return {"volume_mean": mean, "volume_std": None, "volume_interval": None, "pairwise_dice": None}
+        undefined = ("volume_std", "members_interval", "volume_interval", "pairwise_dice")
+        return {"volume_mean": mean, **dict.fromkeys(undefined)}
     tail = (1 - COVERAGE) / 2
     rows, columns = torch.triu_indices(len(overlaps), len(overlaps), 1)
+    interval = (scale * counts.quantile(counts.new_tensor([tail, 1 - tail]))).tolist()
     return {
         "volume_mean": mean,
         "volume_std": scale * counts.std().item(),
-        "volume_interval": (scale * counts.quantile(counts.new_tensor([tail, 1 - tail]))).tolist(),
+        "members_interval": interval,
+        "volume_interval": interval,
         "pairwise_dice": overlaps[rows, columns].mean().item(),
     }
 
@@ -160,9 +184,26 @@ def html_report(
         heat=", ".join(f"#{colour}" for colour in INFERNO.split()),
         measure="Volumes" if statistics["unit"] == "ml" else "Areas",
         unit=statistics["unit"],
-        coverage=f"{statistics['coverage']:.0%}",
+        **_interval_words(statistics),
         rows="\n".join(rows),
     )
+
+
+def _interval_words(statistics: dict[str, Any]) -> dict[str, str]:
+    """What the column of the intervals is called, and what it means."""
+    share, said = f"{statistics['coverage']:.0%}", statistics["interval"]
+    if said["calibrated"]:
+        return {
+            "interval": f"{share} interval, calibrated",
+            "interval_meaning": f"{share} of the true sizes of cases that trained nothing lay in intervals made like "
+            "this one. For images like those it is where the true size lies.",
+        }
+    return {
+        "interval": f"{share} of the members",
+        "interval_meaning": "From the 5th to the 95th percentile of the members. It is only their spread "
+        f"({html.escape(str(said['why']))}): an error that all members share does not show in it, so the true size may "
+        "well lie outside.",
+    }
 
 
 def _legend(grid: Grid | None, window: GreyWindow) -> str:
@@ -262,7 +303,7 @@ mask.</p>
 <div class="table">
 <table>
 <thead><tr><th>structure</th><th>fused mask, $unit</th><th>mean of members</th><th>standard deviation</th>
-<th>$coverage of the members</th><th>Dice of two members</th><th>mean uncertainty</th>
+<th>$interval</th><th>Dice of two members</th><th>mean uncertainty</th>
 <th>mean intensity</th><th>parts</th></tr></thead>
 <tbody>
 $rows
@@ -293,9 +334,8 @@ apart, they disagree.</dd>
 <dt>uncertainty</dt><dd>0 where the members are sure of one answer, 1 where every answer is as likely as another. It
 marks where a look is worth most; it is not the probability of an error. The number in the table is the mean over all
 voxels that the fused mask or any member gives to the structure.</dd>
-<dt>mean, standard deviation, $coverage of the members</dt><dd>How much the size varies from drawing to drawing; the
-last is from the 5th to the 95th percentile. An error that all members share does not show in it, so the true size may
-well lie outside.</dd>
+<dt>mean, standard deviation</dt><dd>How much the size varies from drawing to drawing.</dd>
+<dt>$interval</dt><dd>$interval_meaning</dd>
 <dt>Dice of two members</dt><dd>How far two drawings cover each other, mean over all pairs: 1 the same, 0 nothing in
 common.</dd>
 <dt>mean intensity</dt><dd>Of the values of the image file within the fused mask; of a picture of each channel.</dd>

@@ -98,6 +98,9 @@ def stage(task: str, weights: Path, folder: Path) -> None:
     shutil.copy(ROOT / "configs" / "logging.conf", folder / "configs")
     shutil.copy(ROOT / "LICENSE", folder)
     shutil.copy(weights, folder / "models" / "model.pt")
+    intervals = weights.with_suffix(".intervals.json")
+    if intervals.is_file():
+        shutil.copy(intervals, folder / "models" / "model.intervals.json")
     documents = ROOT / "docs" if task == "hippocampus" else ROOT / "docs" / "tasks" / task
     for name in ("README.md", "data_license.txt"):
         shutil.copy(documents / name, folder / "docs")

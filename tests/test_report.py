@@ -45,7 +45,8 @@ def test_by_hand():
     assert (tumour["volume"], tumour["pairwise_dice"]) == pytest.approx((0.0, 1 / 3))
     assert tumour["mean_uncertainty"] == pytest.approx(0.4)
     nothing = {"volume": 0, "member_volumes": [0, 0, 0], "volume_mean": 0, "volume_std": 0, "volume_interval": [0, 0]}
-    assert cyst == {**nothing, "pairwise_dice": 1.0, "mean_uncertainty": None}
+    agreement = {"pairwise_dice": 1.0, "expected_dice": 1.0, "mean_uncertainty": None}
+    assert cyst == {**nothing, "members_interval": [0, 0], **agreement}
 
 
 def test_one_member_has_no_spread():

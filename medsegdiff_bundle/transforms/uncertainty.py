@@ -15,6 +15,7 @@ from torch import Tensor
 
 from medsegdiff_bundle.findings import implausible, structure_findings
 from medsegdiff_bundle.grid import image_grid
+from medsegdiff_bundle.intervals import VolumeIntervals
 from medsegdiff_bundle.remarks import operations, remarks
 from medsegdiff_bundle.report import ensemble_statistics
 from medsegdiff_bundle.uncertainty import CLASS_UNCERTAINTIES, UNCERTAINTIES
@@ -107,6 +108,7 @@ class EnsembleStatisticsd(MapTransform):
         original_key: of the image in the space of the mask, (C, S), for intensities; without it they are None.
         volume_ranges: by class name, smallest and largest volume of the training cases, in ml or pixels; may lack some.
         result_key: of the dictionary; what it holds already stays.
+        intervals: calibrated ones of the volumes; without them an interval is only the members' spread.
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class EnsembleStatisticsd(MapTransform):
         original_key: str = "original",
         volume_ranges: Mapping[str, Sequence[float]] | None = None,
         result_key: str = "result",
+        intervals: VolumeIntervals | None = None,
     ) -> None:
         super().__init__(keys)
         if len(self.keys) != 1:
@@ -130,6 +133,7 @@ class EnsembleStatisticsd(MapTransform):
         self.original_key = original_key
         self.volume_ranges = volume_ranges or {}
         self.result_key = result_key
+        self.intervals = intervals
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Count."""
@@ -141,7 +145,9 @@ class EnsembleStatisticsd(MapTransform):
         fused, members, uncertainty = (
             convert_to_tensor(d[key], track_meta=False) for key in (*self.keys, self.members_key, self.uncertainty_key)
         )
-        statistics = ensemble_statistics(members, fused[0], uncertainty[0], self.class_names, voxel_volume)
+        statistics = ensemble_statistics(
+            members, fused[0], uncertainty[0], self.class_names, voxel_volume, self.intervals
+        )
         original = d.get(self.original_key)
         orientation = image_grid(original).orientation if isinstance(original, MetaTensor) else None
         found = structure_findings(fused[0], self.class_names, original, orientation)
