@@ -33,7 +33,7 @@ def details(report: Mapping[str, Any]) -> str:
     given, weights = report.get("input") or {}, report.get("weights") or {}
     rows = {
         "image file": given.get("file"),
-        "voxels": _times(given.get("shape")),
+        "size": _times(given.get("shape")),
         "size of a voxel, mm": _times(given.get("spacing")),
         "directions of the axes": given.get("orientation"),
         "degrees off these directions": given.get("obliquity"),

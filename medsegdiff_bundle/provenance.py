@@ -26,21 +26,30 @@ LEFT_OUT = (
     *("dicom_seg", "use_click", "resume", "overwrite", "pretrained", "weights_sha256"),
 )
 UNTYPED = ("spacing",)  # settings that may be taken as they are
-STEPS = ("imports", "initialize", "run", "bundle_path", "begin", "settings")  # of a configuration, no settings
+STEPS = (
+    "imports",
+    "run_cases",
+    "initialize",
+    "run",
+    "bundle_path",
+    "begin",
+    "settings",
+)  # of a configuration, no settings
 
 
 def used_settings() -> dict[str, Any]:
     """Values of the settings of the configuration that calls this, by the names that its command line takes.
 
-    All that `inference.json` and its task have of `medsegdiff_bundle.settings.KINDS`, but paths and what has no
-    influence on the mask, and whatever else differs from these files, such as `network_def#channels`.
+    All that the evaluator depends on of `medsegdiff_bundle.settings.KINDS`, but paths and what has no influence on the
+    mask, and whatever else differs from these files, such as `network_def#channels`.
     """
     parser = _calling_parser()
     if parser is None:
         return {}
     config: Any = parser.get()
     shipped = _shipped(config.get("task"))
-    names = [name for name in (*settings.KINDS, *UNTYPED) if name in (*shipped, "patch_size") and name in config]
+    of_evaluator = _behind("evaluator", config)
+    names = [name for name in ("task", *settings.KINDS, *UNTYPED) if name in of_evaluator or name == "task"]
     found = {name: _plain(parser.ref_resolver.get_resolved_content(name)) for name in names if name not in LEFT_OUT}
     for name, value in _changes(config, shipped):
         if name not in found and settings.parts(name)[0] not in (*LEFT_OUT, *STEPS):
@@ -144,6 +153,17 @@ def _shipped(task: Any) -> dict[str, Any]:
     parser = ConfigParser()
     parser.read_config([str(file) for file in (configs / "inference.json", overlay) if file.is_file()])
     return dict(parser.get())
+
+
+def _behind(name: str, config: Any) -> set[str]:
+    """Entries of a configuration that one of them refers to, directly or by others."""
+    found: set[str] = set()
+    left = [name]
+    while left:
+        if (name := left.pop()) not in found and name in config:
+            found.add(name)
+            left += [settings.parts(each)[0] for each in settings.references(config[name])]
+    return found
 
 
 def _changes(config: Any, shipped: Any, before: str = "") -> Iterator[tuple[str, Any]]:

@@ -52,15 +52,17 @@ def operations(image: MetaTensor) -> list[str]:
     said = []
     before = image.meta.get("original_affine", image.affine)
     turned = [_axes(affine) for affine in (before, image.affine)]
-    for operation in image.applied_operations:
-        kind = str(operation.get("class"))
+    done = [each for each in image.applied_operations if "orig_size" in each]
+    after = [*(tuple(each["orig_size"]) for each in done[1:]), tuple(image.shape[1:])]
+    for operation, new in zip(done, after, strict=False):
+        kind, old = str(operation.get("class")), tuple(operation["orig_size"])
         if kind.startswith("Orientation") and turned[0] != turned[1]:
             said.append(f"Turned from {turned[0]} to {turned[1]}.")
-        elif kind.startswith(("Resize", "CenterSpatialCrop", "SpatialCrop", "Crop", "Pad", "SpatialPad")):
-            sizes = [_times(list(size)) for size in (operation["orig_size"], image.shape[1:])]
-            word = "Resized" if kind == "Resize" else "Padded" if "Pad" in kind else "Cropped"
-            if sizes[0] != sizes[1]:
-                said.append(f"{word} from {sizes[0]} to {sizes[1]} voxels.")
+        for part, word in (("Resize", "Resized"), ("Crop", "Cropped"), ("Pad", "Padded")):
+            if part in kind and old != new:
+                unit = "pixels" if image.ndim == 3 else "voxels"
+                said.append(f"{word} from {_times(old)} to {_times(new)} {unit}.")
+                break
     return said
 
 

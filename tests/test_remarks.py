@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
-from monai.transforms import Compose, Lambdad, Orientationd
+from monai.transforms import CenterSpatialCrop, Compose, Lambdad, Orientation, Orientationd, Resize, SpatialPad
 from PIL import Image
 
-from medsegdiff_bundle.remarks import add_processing, add_warning, remarks
+from medsegdiff_bundle.remarks import add_processing, add_warning, operations, remarks
 from medsegdiff_bundle.transforms import EnsembleStatisticsd, LoadImaged
 
 
@@ -44,3 +44,20 @@ def test_a_reader_has_the_metadata_alone():
     image = MetaTensor(torch.zeros(1, 4, 4, 4), meta=metadata)
     turned = Orientationd("image", "LPS", labels=None)({"image": image})["image"]
     assert remarks(turned.meta) == {"warnings": [], "processing": ["Turned."]}
+
+
+def test_what_was_done_to_the_grid():
+    affine = torch.diag(torch.tensor([-1.0, -1.0, 1.0, 1.0]))
+    image = MetaTensor(torch.zeros(1, 6, 4, 4), affine=affine, meta={"original_affine": affine})
+    prepared = Compose(
+        [Orientation("RAS", labels=None), Resize((8, 4, 4)), CenterSpatialCrop((4, 4, 4)), SpatialPad((4, 4, 6))]
+    )(image)
+    assert operations(prepared) == [
+        "Turned from LPS to RAS.",
+        "Resized from 6 x 4 x 4 to 8 x 4 x 4 voxels.",
+        "Cropped from 8 x 4 x 4 to 4 x 4 x 4 voxels.",
+        "Padded from 4 x 4 x 4 to 4 x 4 x 6 voxels.",
+    ]
+    picture = MetaTensor(torch.zeros(3, 6, 4))
+    assert operations(Resize((4, 4))(picture)) == ["Resized from 6 x 4 to 4 x 4 pixels."]
+    assert operations(Resize((6, 4))(picture)) == []

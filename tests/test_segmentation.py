@@ -168,7 +168,9 @@ def test_a_mask_is_made_again_from_its_report(settings, crop, tmp_path):
     for name in ("crop_seg.nii.gz", "crop_uncertainty.nii.gz", "crop_overlay.png"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "first" / name).read_bytes()
     assert {**again.report, "date": 0} == {**first.report, "date": 0}
-    assert again.report["settings"]["network_def#channels"] == [4, 8, 8]
+    used = again.report["settings"]
+    assert (used["network_def#channels"], used["seed"], used["spacing"]) == ([4, 8, 8], 7, [1, 1, 1])
+    assert not {"epochs", "output_dir", "checkpoint", "progress"} & used.keys()
     words = ["segment", str(crop), "-o", str(tmp_path / "shell"), "--like", str(report)]
     assert main([*words, "--checkpoint", small["checkpoint"]]) == 0
     mask = (tmp_path / "first" / "crop_seg.nii.gz").read_bytes()
