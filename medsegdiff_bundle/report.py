@@ -184,8 +184,27 @@ def html_report(
         heat=", ".join(f"#{colour}" for colour in INFERNO.split()),
         measure="Volumes" if statistics["unit"] == "ml" else "Areas",
         unit=statistics["unit"],
+        drawn=_drawn(statistics.get("views", [])),
         **_interval_words(statistics),
         rows="\n".join(rows),
+    )
+
+
+def _drawn(views: list[int]) -> str:
+    """What was drawn and what was mirrored, by the number of members of each view."""
+    if sum(views) < 2:
+        return ""
+    if len(views) == 1:
+        return " Each is drawn from noise of its own, and all see the image as it is."
+    each = f"{min(views)}" if min(views) == max(views) else f"{min(views)} or {max(views)}"
+    told = (
+        "what differs between members of one view is due to the noise, the rest to mirroring"
+        if max(views) > 1
+        else "what is due to the noise and what to mirroring cannot be told apart"
+    )
+    return (
+        f" Each is drawn from noise of its own. They take turns with {len(views)} views, the image and its mirror images, "
+        f"and each view has {each}: {told}."
     )
 
 
@@ -297,7 +316,7 @@ dd { margin: 0; }
 about a person.</p>
 $said
 <p>The model drew the structures $size time(s). Each drawing is a <em>member</em>; together they give the fused
-mask.</p>
+mask.$drawn</p>
 
 <h2>$measure</h2>
 <div class="table">

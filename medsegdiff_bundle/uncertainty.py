@@ -46,6 +46,31 @@ def mutual_information(members: Tensor) -> Tensor:
     return (_entropy(members.mean(0)) - expected).clamp(0, 1)
 
 
+def mutual_information_of_views(members: Tensor, views: int) -> tuple[Tensor, Tensor]:
+    """Mutual information, and its part that comes from the noise: that of members who see the same mirror image.
+
+    Of views of equally many members the rest is the disagreement of their means, so what mirroring adds. With n members
+    of a view the part is a little too small, as n draws know less of a distribution than all of them.
+
+    Args:
+        members: class probabilities, (E, K, ...); member m belongs to view m mod `views`. Those at the end that do not
+            fill all views are left out.
+        views: the image and its mirror images.
+
+    Returns:
+        All of it and the part, both (...) as from `mutual_information`.
+
+    Raises:
+        ValueError: a view has less than two members.
+    """
+    each = len(members) // views
+    if each < 2:
+        raise ValueError(f"Each of {views} views needs two members, got {len(members)}.")
+    members = members[: each * views]
+    within = torch.stack([mutual_information(members[view::views]) for view in range(views)]).mean(0)
+    return mutual_information(members), within
+
+
 def variance(members: Tensor) -> Tensor:
     """Variance over the members (divided by E, so one member gives 0), mean over the classes.
 

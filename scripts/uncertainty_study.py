@@ -42,7 +42,7 @@ from medsegdiff_bundle.metrics import (
     risk_coverage_curve,
 )
 from medsegdiff_bundle.report import ensemble_statistics
-from medsegdiff_bundle.uncertainty import UNCERTAINTIES, predictive_entropy
+from medsegdiff_bundle.uncertainty import UNCERTAINTIES, mutual_information_of_views, predictive_entropy
 from medsegdiff_bundle.visualization import contour_pictures
 
 matplotlib.use("agg")
@@ -89,8 +89,9 @@ def segmented_cases(options: argparse.Namespace, baseline: str | None, checkpoin
         config.update({"mirror_axes": [], "anchor_only": True, "validate#inferer#return_anchor": False})
     network, inferer = trained(config, checkpoint), config.get_parsed_content("validate#inferer")
     names = config.get_parsed_content("class_names")
+    views = 2 ** len(inferer.mirror_axes)
     for batch in batches(config, options.cases):
-        yield {**segmented(config, batch, network, inferer), "class_names": names}
+        yield {**segmented(config, batch, network, inferer), "class_names": names, "views": views}
 
 
 def answers(case: dict[str, Any], baseline: str | None) -> list[Answer]:
@@ -193,6 +194,26 @@ def print_volumes(found: list[dict[str, tuple[float, dict[str, Any]]]], unit: st
         )
 
 
+def print_share_of_noise(informations: list[tuple[float, float]], members: int, views: int) -> None:
+    """Which part of the mutual information, of all cases together, members of one mirror image have already.
+
+    Args:
+        informations: sums over the voxels of a case, of all members and of those of one view; none if a view has less
+            than two members.
+        members: E.
+        views: the image and its mirror images.
+    """
+    seen = f"{members} members take turns with {views} view{'s' if views > 1 else ''}, the image and its mirror images"
+    if not informations:
+        print(f"\n{seen}: of less than two for each nobody can tell noise from mirroring")
+        return
+    whole, noise = (sum(values) for values in zip(*informations, strict=True))
+    share = f"{noise / whole:.1%}" if whole > 0 else "nothing"
+    print(
+        f"\n{seen}, {members // views} each: {share} of the mutual information comes from the noise, not from mirroring"
+    )
+
+
 def draw_reliability(scores: dict[tuple[str, str], list[Score]], path: Path) -> None:
     """Reliability diagram, and how many voxels each bin holds."""
     figure, (above, below) = plt.subplots(2, 1, figsize=(5, 6), sharex=True, height_ratios=(3, 1), layout="constrained")
@@ -268,6 +289,8 @@ def main() -> None:
     regions = {"image": "The whole image", "near": f"Within {options.margin} voxels of the label"}
     scores: dict[str, dict[tuple[str, str], list[Score]]] = {region: {} for region in regions}
     found, cases = [], []
+    informations: list[tuple[float, float]] = []
+    drawn = views = 0
     for baseline, checkpoint in networks:
         for case in segmented_cases(options, baseline, checkpoint):
             label = case["label"].as_tensor()
@@ -279,6 +302,11 @@ def main() -> None:
                         scores[region].setdefault((given.mask, given.map), []).append(score)
             if baseline is None:
                 found.append(volumes(case))
+                members, views = case["pred"].as_tensor()[1:], case["views"]
+                drawn = len(members)
+                if drawn >= 2 * views:
+                    whole, noise = mutual_information_of_views(members, views)
+                    informations.append((whole.double().sum().item(), noise.double().sum().item()))
                 unit = "ml" if label.ndim == 4 else "pixels"
                 if places["near"].any():
                     cases.append(case)
@@ -290,6 +318,7 @@ def main() -> None:
             continue
         print_scores(scores[region], title, options.fraction)
     print_volumes(found, unit)
+    print_share_of_noise(informations, drawn, views)
     if options.figures is not None and cases:
         folder = Path(options.figures)
         folder.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from PIL import Image
 
 from medsegdiff_bundle.handlers import ReportHandler
 from medsegdiff_bundle.report import ensemble_statistics, html_report
+from medsegdiff_bundle.transforms import EnsembleStatisticsd
 
 ROOT = Path(__file__).parent.parent
 
@@ -173,3 +174,38 @@ def test_transforms_alone_give_the_numbers_and_write_nothing(small_run, tmp_path
     assert anterior["mean_intensity"] > 1 and anterior["components"] > 1  # of the file's values, not of normalised ones
     assert any(sentence.startswith("anterior reaches the border") for sentence in result["warnings"])
     assert not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.parametrize(
+    ("members", "views", "expected", "sentence"),
+    [
+        (
+            5,
+            2,
+            [3, 2],
+            "take turns with 2 views, the image and its mirror images, and each view has 2 or 3: what differs",
+        ),
+        (
+            4,
+            4,
+            [1, 1, 1, 1],
+            "and each view has 1: what is due to the noise and what to mirroring cannot be told apart",
+        ),
+        (3, 1, [3], "Each is drawn from noise of its own, and all see the image as it is."),
+        (1, 4, [1], None),
+    ],
+)
+def test_page_says_what_was_drawn_and_what_was_mirrored(members, views, expected, sentence):
+    labels_of_members = disc((20, 20), 4)[:1].repeat(members, 1, 1)
+    data = {
+        "pred": MetaTensor(labels_of_members[:1].float()),
+        "member_labels": labels_of_members,
+        "uncertainty": torch.zeros(1, 20, 20),
+    }
+    result = EnsembleStatisticsd("pred", ["lesion"], views=views)(data)["result"]
+    assert result["views"] == expected
+    page = Page(
+        html_report("a", torch.rand(1, 20, 20), labels_of_members[0], labels_of_members, torch.rand(20, 20), result)
+    )
+    text = " ".join(page.text.split())
+    assert sentence in text if sentence else "Each is drawn" not in text

@@ -5,7 +5,13 @@ import math
 import pytest
 import torch
 
-from medsegdiff_bundle.uncertainty import disagreement, mutual_information, predictive_entropy, variance
+from medsegdiff_bundle.uncertainty import (
+    disagreement,
+    mutual_information,
+    mutual_information_of_views,
+    predictive_entropy,
+    variance,
+)
 
 METHODS = [predictive_entropy, mutual_information, variance]
 
@@ -102,3 +108,25 @@ def test_order_of_members_and_classes_does_not_matter(method):
 def test_bad_values_are_named(method, members, message):
     with pytest.raises(ValueError, match=message):
         method(members)
+
+
+def test_the_part_of_the_noise_in_the_mutual_information():
+    """Two views: in the first pixel members of a view agree, in the second both views are alike, the third is sure."""
+    sure = torch.eye(2)
+    first, second = [0, 1, 0, 1], [0, 0, 1, 1]  # member m is of view m mod 2
+    members = torch.stack([torch.stack([sure[a], sure[b], sure[0]], dim=1) for a, b in zip(first, second, strict=True)])
+    whole, noise = mutual_information_of_views(members, 2)
+    assert whole.tolist() == pytest.approx([1, 1, 0]) and noise.tolist() == pytest.approx([0, 1, 0])
+    again, alone = mutual_information_of_views(members, 1)
+    assert torch.equal(again, alone)
+    more = torch.cat([members, members[:1]])  # the fifth fills no second view
+    torch.testing.assert_close(mutual_information_of_views(more, 2), (whole, noise))
+    with pytest.raises(ValueError, match="Each of 4 views needs two members, got 5."):
+        mutual_information_of_views(more, 4)
+
+
+def test_noise_and_mirroring_add_up():
+    members = torch.rand(6, 3, 50).softmax(1)
+    whole, noise = mutual_information_of_views(members, 2)
+    means = torch.stack([members[view::2].mean(0) for view in range(2)])
+    torch.testing.assert_close(whole, noise + mutual_information(means), atol=1e-6, rtol=0)

@@ -109,6 +109,8 @@ class EnsembleStatisticsd(MapTransform):
         volume_ranges: by class name, smallest and largest volume of the training cases, in ml or pixels; may lack some.
         result_key: of the dictionary; what it holds already stays.
         intervals: calibrated ones of the volumes; without them an interval is only the members' spread.
+        views: the image and its mirror images, with which the members take turns. How many members each has goes into
+            the dictionary as `views`.
     """
 
     def __init__(
@@ -122,6 +124,7 @@ class EnsembleStatisticsd(MapTransform):
         volume_ranges: Mapping[str, Sequence[float]] | None = None,
         result_key: str = "result",
         intervals: VolumeIntervals | None = None,
+        views: int = 1,
     ) -> None:
         super().__init__(keys)
         if len(self.keys) != 1:
@@ -134,6 +137,7 @@ class EnsembleStatisticsd(MapTransform):
         self.volume_ranges = volume_ranges or {}
         self.result_key = result_key
         self.intervals = intervals
+        self.views = views
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Count."""
@@ -150,6 +154,7 @@ class EnsembleStatisticsd(MapTransform):
         )
         original = d.get(self.original_key)
         orientation = image_grid(original).orientation if isinstance(original, MetaTensor) else None
+        statistics["views"] = [len(members[view :: self.views]) for view in range(min(self.views, len(members)))]
         found = structure_findings(fused[0], self.class_names, original, orientation)
         for name, values in statistics["structures"].items():
             values |= found[name]
