@@ -203,8 +203,8 @@ def _drawn(views: list[int]) -> str:
         else "what is due to the noise and what to mirroring cannot be told apart"
     )
     return (
-        f" Each is drawn from noise of its own. They take turns with {len(views)} views, the image and its mirror images, "
-        f"and each view has {each}: {told}."
+        f" Each is drawn from noise of its own. They take turns with {len(views)} views, the image and its mirror "
+        f"images, and each view has {each}: {told}."
     )
 
 
