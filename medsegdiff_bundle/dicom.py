@@ -15,6 +15,7 @@ import medsegdiff_bundle
 from medsegdiff_bundle.datalist import SEGMENTATION, case_name, dicom_files
 from medsegdiff_bundle.datalist.series import series_files
 from medsegdiff_bundle.datalist.slices import Series, is_series, opened, read_series
+from medsegdiff_bundle.labels import colour
 from medsegdiff_bundle.remarks import add_warning
 
 # For classes without codes: that it is some structure of the body, by its name, in a coding scheme of our own.
@@ -136,6 +137,56 @@ def dicom_segmentation(
         raise UnwritableError(
             f"The DICOM series in {str(series)!r} lacks what a segmentation repeats: {error}."
         ) from error
+
+
+def contours(mask: np.ndarray, affine: np.ndarray, series: Path, class_names: Sequence[str]) -> Any:
+    """Mask of a series as a DICOM dataset of the class RT Structure Set, by rt-utils: contours on the slices.
+
+    Args:
+        mask: see `dicom_segmentation`.
+        affine: likewise.
+        series: likewise.
+        class_names: likewise.
+
+    Returns:
+        pydicom's dataset. A hole in a structure is a contour of its own in it.
+
+    Raises:
+        UnwritableError: the series is one file of many frames, or its gantry was tilted.
+        ValueError: the mask does not lie on the slices.
+    """
+    from rt_utils import RTStruct
+    from rt_utils.ds_helper import create_rtstruct_dataset
+
+    with opened(series) as place:
+        found = read_series(series, series_files(place, series))
+        if found.frames[0].groups:
+            raise UnwritableError("Contours refer to slices that are files of their own.")
+        sources, _ = _sources(found)
+    if found.shifts.any():
+        raise UnwritableError("Contours of a tilted gantry are not written.")
+    _check_spacing(sources, found)
+    planes = np.stack([plane.T for plane in on_slices(mask, affine, found)], axis=2)  # (rows, columns, slices)
+    structures = RTStruct(sources, create_rtstruct_dataset(sources))
+    for number, name in enumerate(class_names, start=1):
+        shown = [round(255 * value) for value in colour(number)]
+        if (planes == number).any():
+            structures.add_roi(planes == number, color=shown, name=name, approximate_contours=False)
+    structures.ds.StructureSetLabel = "MedSegDiff-V2"
+    return structures.ds
+
+
+def _check_spacing(sources: list[Any], series: Series) -> None:
+    """Let rt-utils place pixels where they are: its version 1.2.7 takes the distance of rows for that of columns."""
+    from rt_utils.image_helper import get_pixel_to_patient_transformation_matrix
+
+    lps = np.diag([-1.0, -1, 1, 1]) @ series.affine
+    for _ in range(2):
+        if np.allclose(get_pixel_to_patient_transformation_matrix(sources), lps, atol=1e-3):
+            return
+        for header in sources:
+            header.PixelSpacing = header.PixelSpacing[::-1]
+    raise UnwritableError("The library of contours places the pixels of the series elsewhere.")
 
 
 def on_slices(mask: np.ndarray, affine: np.ndarray, series: Series) -> list[np.ndarray]:

@@ -151,6 +151,7 @@ KINDS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("seed", "num_workers"), whole(0)),
     **dict.fromkeys(("beta", "dice_weight"), NOT_NEGATIVE),
     "output_ext": optional(text),
+    "also_write": several(text, "names"),
     "alpha": optional(NOT_NEGATIVE),
     **dict.fromkeys(("learning_rate", "signal_scale", "process_group_timeout"), POSITIVE),
     **dict.fromkeys(("ema_decay", "overlap"), BELOW_ONE),

@@ -12,6 +12,7 @@ from .load import LoadImaged, OriginalImaged, load_image
 from .members import MemberLabelsd, SplitAnchord
 from .results import SaveImaged
 from .save import PlaceByITKd, VolumeWriter
+from .segments import SaveSegmentsd
 from .spacing import Spacingd
 from .uncertainty import EnsembleStatisticsd, EnsembleUncertaintyd
 
@@ -31,6 +32,7 @@ __all__ = [
     "RandRaterd",
     "STAPLEEnsembled",
     "SaveImaged",
+    "SaveSegmentsd",
     "Spacingd",
     "SplitAnchord",
     "UnpackRatersd",

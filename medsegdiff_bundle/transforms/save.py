@@ -83,21 +83,42 @@ class ITKWriter(VolumeWriter):
         import SimpleITK
 
         values = np.asarray(convert_data_type(self.data_obj, np.ndarray)[0]).astype(self.output_dtype)
-        axes = values.ndim - self.vector
-        image = SimpleITK.GetImageFromArray(
-            np.ascontiguousarray(values.transpose(*reversed(range(axes)), *range(axes, values.ndim))),
-            isVector=self.vector,
-        )
         affine = np.eye(4) if self.affine is None else convert_data_type(self.affine, np.ndarray)[0]
-        if _header(self.source, values.shape, affine) is not None:
-            by_itk = itk_place(Path(self.source))
-            affine = affine if by_itk is None else by_itk
-        lps = np.asarray(orientation_ras_lps(to_affine_nd(3, affine)))[:axes]
-        spacing = np.linalg.norm(lps[:, :axes], axis=0)
-        image.SetSpacing(spacing.tolist())
-        image.SetOrigin(lps[:, 3].tolist())
-        image.SetDirection((lps[:, :axes] / spacing).ravel().tolist())
-        SimpleITK.WriteImage(image, str(filename), useCompression=True)
+        affine = shown_by_itk(self.source, values.shape, affine)
+        SimpleITK.WriteImage(itk_image(values, affine, self.vector), str(filename), useCompression=True)
+
+
+def shown_by_itk(source: str, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+    """Voxel to RAS of values on the grid of an image, where programs built on ITK show the image if it is a NIfTI file.
+
+    Args:
+        source: file of the image.
+        shape: of the values.
+        affine: of the values, which is kept if they lie on another grid, or the image is no NIfTI file.
+    """
+    by_itk = itk_place(Path(source)) if _header(source, shape, affine) is not None else None
+    return affine if by_itk is None else by_itk
+
+
+def itk_image(values: np.ndarray, affine: np.ndarray, vector: bool = False) -> Any:
+    """An image of SimpleITK.
+
+    Args:
+        values: (X, Y, Z) or (X, Y), with channels behind if `vector`.
+        affine: voxel to RAS in mm.
+        vector: whether the last axis is one of channels.
+    """
+    import SimpleITK
+
+    axes = values.ndim - vector
+    order = (*reversed(range(axes)), *range(axes, values.ndim))
+    image = SimpleITK.GetImageFromArray(np.ascontiguousarray(values.transpose(order)), isVector=vector)
+    lps = np.asarray(orientation_ras_lps(to_affine_nd(3, affine)))[:axes]
+    spacing = np.linalg.norm(lps[:, :axes], axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(lps[:, 3].tolist())
+    image.SetDirection((lps[:, :axes] / spacing).ravel().tolist())
+    return image
 
 
 class MGHWriter(VolumeWriter):
