@@ -85,17 +85,17 @@ class SaveSegmentsd(MapTransform):
         source = Path(str(mask.meta["filename_or_obj"]))
         labels = mask[0].detach().cpu().numpy().astype(np.uint8)
         affine = mask.affine.cpu().numpy()
+        shown = shown_by_itk(str(source), labels.shape, affine)
         self.output_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".", dir=self.output_dir) as unfinished:
             folder, name = Path(unfinished), case_name(source)
             if kind == "seg.nrrd":
-                shown = shown_by_itk(str(source), labels.shape, affine)
                 write_segments(labels, shown, self.class_names, folder / f"{name}.seg.nrrd")
             elif kind == "stl":
                 for number, class_name in enumerate(self.class_names, start=1):
                     if (labels == number).any():
                         called = class_name.replace(os.sep, "_").replace(" ", "_")
-                        write_surface(labels == number, affine, folder / f"{name}_{called}.stl")
+                        write_surface(labels == number, shown, folder / f"{name}_{called}.stl")
             elif is_series(source):
                 contours(labels, affine, source, self.class_names).save_as(folder / f"{name}{CONTOURS}")
             else:
