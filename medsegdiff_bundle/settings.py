@@ -167,6 +167,7 @@ KINDS: dict[str, Callable[[Any], Any]] = {
     "roi_size": optional(sizes),
     "spacing": optional(spacing),
     "members_per_batch": optional(whole(1)),
+    "drawn_members": optional(whole(2)),
     "start_from_anchor": optional(whole(0)),
     "fusion": choice(*FUSIONS),
     "output": choice(*OUTPUTS),
