@@ -16,10 +16,13 @@ from urllib.parse import quote
 REPORT = "_report.json"
 # Numbers of a structure that the table of all cases has; lists and what is missing there stay empty.
 COLUMNS = (
-    *("volume", "volume_mean", "volume_std", "pairwise_dice", "mean_uncertainty", "mean_intensity", "components"),
-    "border",
+    *("volume", "volume_mean", "volume_std", "pairwise_dice", "expected_dice", "mean_uncertainty", "mean_intensity"),
+    *("components", "border"),
 )
-ENDS = {"volume_interval": ("volume_low", "volume_high")}
+ENDS = {
+    "volume_interval": ("volume_low", "volume_high"),
+    "members_interval": ("members_low", "members_high"),
+}
 SHORT = 12  # digits of a checksum on a page
 
 
@@ -75,7 +78,7 @@ def write_index(folder: str | os.PathLike) -> None:
 def table(reports: Sequence[Mapping[str, Any]]) -> str:
     """CSV with a row for each structure of each case; `border` and `warnings` are joined by semicolons."""
     text = io.StringIO()
-    names = [*COLUMNS, *(end for ends in ENDS.values() for end in ends)]
+    names = [*COLUMNS, "calibrated", *(end for ends in ENDS.values() for end in ends)]
     writer = csv.DictWriter(text, ["case", "file", "structure", "unit", *names, "warnings"], lineterminator="\n")
     writer.writeheader()
     for report in reports:
@@ -83,6 +86,7 @@ def table(reports: Sequence[Mapping[str, Any]]) -> str:
             row = {name: _joined(values.get(name)) for name in COLUMNS}
             for name, ends in ENDS.items():
                 row |= dict(zip(ends, values.get(name) or (), strict=False))
+            row["calibrated"] = (report.get("interval") or {}).get("calibrated")
             row |= {"case": report["case"], "file": (report.get("input") or {}).get("file"), "structure": structure}
             writer.writerow({**row, "unit": report["unit"], "warnings": _joined(report.get("warnings"))})
     return text.getvalue()

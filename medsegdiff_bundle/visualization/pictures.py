@@ -201,7 +201,8 @@ def _median(marked: Tensor, plane: Plane) -> int | None:
 
 
 def _counts(marked: Tensor, axis: int) -> Tensor:
-    return marked.sum(dim=[other for other in range(marked.ndim) if other != axis])
+    # As torch would count with eight bytes for each voxel.
+    return torch.from_numpy(np.count_nonzero(marked.numpy(), axis=tuple({*range(marked.ndim)} - {axis})))
 
 
 def _around(marked: Tensor, found: Iterable[Plane]) -> list[slice]:
