@@ -3,8 +3,8 @@ r"""What a change of contrast, colour, sharpness or scale costs this model, its 
 Each row is a network as in `baseline_table.py`: its mean Dice on the images as they are, and the change of that on the
 same images with every shift below, or those that `--shifts` names. A shift is made before the preprocessing, on values
 from the darkest to the brightest of the image, and rounded to 256 levels as a file of 8 bits would be. At half the
-size an image shrinks to its middle, what is around it repeats its border, and the mask is enlarged again. Prints a
-Markdown table. Example:
+size an image shrinks to its middle, what is around it repeats its border, and the mask is enlarged again; a volume has
+voxels of twice the size then, which the setting `spacing` undoes. Prints a Markdown table. Example:
 
     python scripts/robustness_table.py --task isic --dataset_dir FOLDER --section test \
         --networks ours=models/isic.pt output/isic/dynunet/model.pt

@@ -81,7 +81,7 @@ def test_the_robustness_table_of_named_shifts():
     head, _, *rows = run("robustness_table.py", *options).splitlines()
     assert head == "| network | as it is | half the size | noise |"
     usual, half, noise = (float(cell) for cell in rows[0].split("|")[2:5])
-    assert usual > 0.8 and half < -0.1 and abs(noise) < 0.1  # voxels of 2 mm are new to these weights
+    assert usual > 0.8 and -0.15 < half < -0.03 and abs(noise) < 0.1  # voxels of 2 mm are resampled to 1 mm
 
 
 def test_the_robustness_table():
