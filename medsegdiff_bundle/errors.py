@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -44,12 +46,40 @@ def sentence(error: BaseException) -> str:
     return f"{type(cause).__name__}: {said}" if said else type(cause).__name__
 
 
+def about(error: BaseException, what: str) -> str:
+    """What an error says, in one line that names what it is about: errors of this package do so by themselves."""
+    cause = root_cause(error)
+    line = reason(cause)
+    named = what in line or isinstance(cause, ValueError) and is_own(cause)
+    return line if named else f"{what!r} cannot be segmented: {line}"
+
+
+class UnsegmentedError(ValueError):
+    """Images could not be segmented; others may be.
+
+    Attributes:
+        failures: a sentence for each by the image's file.
+    """
+
+    def __init__(self, failures: Mapping[str, str], number: int) -> None:
+        self.failures = dict(failures)
+        listed = "".join(f"\n  {sentence}" for sentence in failures.values())
+        several = f"{len(failures)} of {number} images could not be segmented:{listed}"
+        super().__init__(several if number > 1 else next(iter(failures.values())))
+
+
 class WithoutTraceback(logging.Filter):
     """Pass over what ignite's engines log of an error that ends them, with its traceback: it is said once, and last."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is no such one."""
         return "run is terminating due to exception" not in record.getMessage() and record.exc_info is None
+
+
+def pass_over_missing_decoders() -> None:
+    """Silence MONAI's other reader of DICOM, which regrets at each start that it has no decoder of a GPU."""
+    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
 
 
 def say_errors_in_a_sentence() -> None:

@@ -13,6 +13,8 @@ from string import Template
 from typing import Any
 from urllib.parse import quote
 
+from medsegdiff_bundle.files import whole_file
+
 REPORT = "_report.json"
 # Numbers of a structure that the table of all cases has; lists and what is missing there stay empty.
 COLUMNS = (
@@ -93,13 +95,9 @@ def table(reports: Sequence[Mapping[str, Any]]) -> str:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file that is there as a whole or not at all."""
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        temporary.write_text(text, encoding="utf-8", errors="replace")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a text to a file that is there as a whole or not at all."""
+    with whole_file(path) as file:
+        file.write_text(text, encoding="utf-8", errors="replace")
 
 
 def _read(file: Path) -> dict[str, Any] | None:

@@ -143,9 +143,9 @@ BELOW_ONE = number(0, math.nextafter(1, 0), "from 0 to below 1")
 
 # How each setting is read. A setting that is missing here is taken as it is.
 KINDS: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "checkpoint"), path),
+    **dict.fromkeys(("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "checkpoint", "shipped_weights"), path),
     **dict.fromkeys(("amp", "anchor_only", "channels_last", "compile", "progress", "resume"), boolean),
-    **dict.fromkeys(("report", "dicom_seg", "debug", "mirror_members"), boolean),
+    **dict.fromkeys(("report", "dicom_seg", "overwrite", "force", "debug", "mirror_members"), boolean),
     **dict.fromkeys(("epochs", "val_interval", "val_stride", "batch_size", "image_channels"), whole(1)),
     **dict.fromkeys(("num_inference_steps", "ensemble_size", "num_train_timesteps", "passes_per_epoch"), whole(1)),
     **dict.fromkeys(("seed", "num_workers"), whole(0)),
@@ -173,6 +173,8 @@ KINDS: dict[str, Callable[[Any], Any]] = {
     "output": choice(*OUTPUTS),
     "use_click": optional(boolean),
     "weights_sha256": optional(text),
+    "modality": optional(text),
+    "uncertainty_limit": optional(SHARE),
 }
 
 
@@ -327,6 +329,19 @@ def bundle_root() -> Path:
         if (root / "configs" / "inference.json").is_file():
             return root
     raise ValueError(f"There is no configs/inference.json in {str(package / 'bundle')!r} or {str(package.parent)!r}.")
+
+
+def read_files(files: Iterable[Path]) -> dict[str, Any]:
+    """Contents of configuration files, later ones over earlier ones, as MONAI's parser merges them but for "+"."""
+    content: dict[str, Any] = {}
+    for file in files:
+        for name, value in json.loads(file.read_text(encoding="utf-8")).items():
+            *way, last = parts(name)
+            where: Any = content
+            for step in way:
+                where = where[int(step) if isinstance(where, list) else step]
+            where[int(last) if isinstance(where, list) else last] = value
+    return content
 
 
 def bundle_files(root: Path) -> list[dict[str, Any]]:

@@ -39,22 +39,24 @@ def begin(debug: Any = False) -> None:
         ValueError: the configuration has no such setting, or the setting no such value.
         SystemExit: `--help` was given: the settings were printed.
     """
-    if _from_shell() and not settings.typed("debug", debug):
-        errors.say_errors_in_a_sentence()
-    caller = _caller()
-    if caller is None:
+    if _from_shell():
+        errors.pass_over_missing_decoders()
+        if not settings.typed("debug", debug):
+            errors.say_errors_in_a_sentence()
+    found = caller()
+    if found is None:
         return  # others than a workflow evaluate a part of a configuration
-    config = caller.parser.config
+    config = found.parser.config
     assert isinstance(config, Mapping)
-    if caller.files:
-        content = ConfigParser.load_config_files(caller.files)
-        if caller.given.keys() & {"help", "h"} - content.keys():
+    if found.files:
+        content = ConfigParser.load_config_files(found.files)
+        if found.given.keys() & {"help", "h"} - content.keys():
             print(_listed(content))
             raise SystemExit(0)
-        settings.check_names(caller.given, content, config, " with ".join(caller.files))
-    run_ids = [str(getattr(caller.workflow, name)) for name in ("init_id", "run_id", "final_id")]
+        settings.check_names(found.given, content, config, " with ".join(found.files))
+    run_ids = [str(getattr(found.workflow, name)) for name in ("init_id", "run_id", "final_id")]
     settings.check_spelling(config, settings.bundle_files(settings.bundle_root()), run_ids)
-    _put_in_typed(caller)
+    _put_in_typed(found)
 
 
 def _from_shell() -> bool:
@@ -62,7 +64,7 @@ def _from_shell() -> bool:
     return spec is not None and spec.name == "monai.bundle.__main__"
 
 
-def _caller() -> Caller | None:
+def caller() -> Caller | None:
     """The workflow that evaluates an expression, its parser, and what `create_workflow` put into it.
 
     MONAI merges what is given into the configuration and hands neither to an expression, so they are looked up in the
@@ -71,11 +73,11 @@ def _caller() -> Caller | None:
     frame: FrameType | None = sys._getframe(1)
     parser = workflow = None
     while frame is not None:
-        caller = frame.f_locals.get("self")
-        if parser is None and isinstance(caller, ConfigParser):
-            parser = caller
-        elif workflow is None and isinstance(caller, ConfigWorkflow):
-            workflow = caller
+        owner = frame.f_locals.get("self")
+        if parser is None and isinstance(owner, ConfigParser):
+            parser = owner
+        elif workflow is None and isinstance(owner, ConfigWorkflow):
+            workflow = owner
         elif workflow is not None and frame.f_code.co_name == "create_workflow":
             break
         frame = frame.f_back
@@ -91,14 +93,14 @@ def _caller() -> Caller | None:
     return Caller(parser, workflow, named, given)
 
 
-def _put_in_typed(caller: Caller) -> None:
+def _put_in_typed(run: Caller) -> None:
     """Replace the values of the configuration, given ones and those of files, by what they mean."""
-    parser = caller.parser
+    parser = run.parser
     changed = False
-    for name in dict.fromkeys([*settings.KINDS, *caller.given]):
+    for name in dict.fromkeys([*settings.KINDS, *run.given]):
         if name not in parser:
             continue
-        value = caller.given.get(name, parser[name])
+        value = run.given.get(name, parser[name])
         if value is None and parser[name] is not None and settings.kind(name) is None:
             raise ValueError(f"{name} cannot be None.")
         typed = settings.typed(name, value)

@@ -62,7 +62,7 @@ def configurations(task: str) -> dict[str, dict[str, Any]]:
     read = {path.name: json.loads(path.read_text()) for path in (ROOT / "configs").glob("*.json")}
     if task != "hippocampus":
         overlay = json.loads((ROOT / "configs" / "tasks" / f"{task}.json").read_text())
-        overlay.pop("checkpoint", None)  # a package has weights of one task, in models/model.pt
+        overlay.pop("shipped_weights")  # a package has weights of one task, in models/model.pt
         for name in ("train.json", "inference.json"):
             read[name] = merge(read[name], overlay)
         read["metadata.json"] |= json.loads((ROOT / "docs" / "tasks" / task / "metadata.json").read_text())

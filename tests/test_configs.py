@@ -59,7 +59,7 @@ def test_train_and_inference_agree(key):
 def test_validation_preprocessing_is_that_of_inference():
     expected = read("inference.json")["preprocessing"]["transforms"]
     transforms = [each for each in read("train.json")["val_transforms"] if each["keys"] != "label"]
-    for ours, theirs in zip(transforms, expected, strict=True):
+    for ours, theirs in zip(transforms, [each for each in expected if "force" not in each], strict=True):
         assert {**ours, "keys": "image"} == theirs
 
 

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from ignite.engine import Engine, Events
@@ -7,8 +9,10 @@ from monai.transforms import Compose, RandFlip
 from torch import nn
 
 from medsegdiff_bundle.handlers import (
+    DiceReport,
     EMAHandler,
     EpochSeed,
+    MissingClasses,
     OverlayHandler,
     ProgressHandler,
     TrainingCheckpoint,
@@ -17,6 +21,20 @@ from medsegdiff_bundle.handlers import (
 from medsegdiff_bundle.losses import MedSegDiffLoss
 from medsegdiff_bundle.transforms import load_image
 from medsegdiff_bundle.visualization.marks import MARGIN
+
+
+class Evaluating(Engine):
+    """An evaluator after a validation, with its metrics: {name: (mean, values of cases and classes)}."""
+
+    def __init__(self, metrics):
+        super().__init__(lambda engine, batch: None)
+        self.state.key_metric_name = "fused"
+        self.state.metrics = {name: mean for name, (mean, _) in metrics.items()}
+        self.state.metric_details = {name: torch.tensor(values) for name, (_, values) in metrics.items()}
+
+
+def fixed_rate(network):
+    return torch.optim.lr_scheduler.ConstantLR(torch.optim.SGD(network.parameters(), lr=0.1))
 
 
 def sgd_run(folder, epochs, resume=False, evaluator=None, start=1.0):
@@ -106,6 +124,47 @@ def test_model_file_is_flat_and_only_the_best(tmp_path):
         evaluator.fire_event(Events.COMPLETED)
     assert torch.load(tmp_path / "model.pt", weights_only=True) == {"weight": torch.tensor([[2.0]])}
     assert {path.name for path in tmp_path.iterdir()} == {"model.pt"}
+
+
+def test_a_class_that_no_validation_case_holds(tmp_path, caplog, capsys):
+    """MONAI makes 0 of it. It is undefined: said before the training, the latest weights stay, and no 0 is printed."""
+    evaluator = Evaluating({"fused": (0.0, [[math.nan, math.nan]] * 2), "anchor": (0.0, [[math.nan, math.nan]] * 2)})
+    network = nn.Linear(1, 1, bias=False)
+    trainer = Engine(lambda engine, batch: None)
+    cases = [{"label": torch.zeros(1, 4, 4, 4)}, {"label": torch.zeros(1, 5, 4, 4)}]
+    MissingClasses(cases, ["liver", "tumour"]).attach(trainer)
+    TrainingCheckpoint(str(tmp_path), network, {}, fixed_rate(network), evaluator).attach(trainer)
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def validate(engine):
+        nn.init.constant_(network.weight, float(engine.state.epoch))
+        evaluator.fire_event(Events.COMPLETED)
+
+    trainer.run([0], max_epochs=3)
+    assert "No validation case holds liver, tumour: " in caplog.text
+    assert torch.load(tmp_path / "model.pt", weights_only=True) == {"weight": torch.tensor([[3.0]])}
+    assert capsys.readouterr().out == (
+        "Dice: undefined, as no validation case holds a class; model.pt has the last weights\n"
+    )
+    DiceReport(["liver", "tumour"])(evaluator)
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "fused undefined (liver undefined, tumour undefined)",
+        "Dice: undefined",
+    ]
+
+
+def test_one_class_of_two_that_no_validation_case_holds(caplog, capsys):
+    evaluator = Evaluating({"fused": (0.5, [[0.5, math.nan]]), "anchor": (0.0, [[0.0, math.nan]])})
+    trainer = Engine(lambda engine, batch: None)
+    MissingClasses([{"label": torch.tensor([[[0, 1]]])}], ["liver", "tumour"]).attach(trainer)
+    trainer.run([0], max_epochs=1)
+    assert "No validation case holds tumour: the Dice of it is undefined" in caplog.text
+    DiceReport(["liver", "tumour"])(evaluator)
+    assert capsys.readouterr().out.splitlines() == [
+        "anchor 0.0000 (liver 0.0000, tumour undefined)",  # a liver that was missed is 0
+        "fused 0.5000 (liver 0.5000, tumour undefined)",
+        "Dice: 0.5000",
+    ]
 
 
 def test_overlays_are_drawn_from_the_file(small_dataset, tmp_path):

@@ -55,8 +55,9 @@ def test_names_that_are_right(given):
 
 
 def test_an_entry_of_a_list_that_is_none():
-    with pytest.raises(ValueError, match="train#handlers has 8 entries"):
-        settings.check_names({"train#handlers#8#strict": True}, TRAIN)
+    number = len(TRAIN["train"]["handlers"])
+    with pytest.raises(ValueError, match=f"train#handlers has {number} entries, from 0"):
+        settings.check_names({f"train#handlers#{number}#strict": True}, TRAIN)
 
 
 def test_a_dictionary_is_checked_inside():

@@ -10,6 +10,7 @@ from typing import Any
 from .headers import file_axes_and_channels, is_part, kind_of
 from .naming import RESULTS, case_name, check_names, without_results
 from .series import check_series, dicom_files, series_datalist
+from .several import OtherKindError, say_channels, say_what_is_left_out, usable_cases
 from .slices import is_series, is_zip
 
 SECTIONS = {"training": "train", "validation": "val", "test": "test"}  # and what splits.json calls them
@@ -122,11 +123,13 @@ def image_datalist(
         spatial_dims: likewise.
 
     Returns:
-        [{"image": path}], in the order of the file names. In a folder of files results of earlier runs do not count.
+        [{"image": path}], in the order of the file names. Of several images, one that is unreadable or has other
+        channels has the entry `refused` too, a sentence. In a folder of files, results of earlier runs, other files and
+        images of other axes do not count; a log names the last two.
 
     Raises:
-        ValueError: there is no such file or folder, it holds no image, an image is unreadable, its channels or axes
-            differ, or the results of two would be written to files of one name.
+        ValueError: there is no such file or folder, it holds no image, each image is unreadable or has other channels
+            or axes, or the results of two would be written to files of one name.
     """
     path = Path(source)
     if path.is_file():
@@ -147,10 +150,13 @@ def image_datalist(
         raise ValueError(f"There is no image file or folder {str(path)!r}.")
     if not files:
         return series_datalist(path, in_channels, spatial_dims)
-    for file in files:
-        _check_image(file, in_channels, spatial_dims)
-    check_names(files)
-    return [{"image": str(file)} for file in files]
+    cases = usable_cases(files, lambda file: _check_image(file, in_channels, spatial_dims))
+    check_names(Path(case["image"]) for case in cases)
+    if files != [path] and not (path / "dataset.json").is_file() and not (path / "images").is_dir():
+        parts = (file for file in path.iterdir() if is_part(file))
+        say_what_is_left_out(path, [case["image"] for case in cases], parts)
+        say_channels(path, files)
+    return cases
 
 
 def _series_written(folder: Path, images: list[Path]) -> list[str]:
@@ -267,7 +273,7 @@ def _check_image(image: Path, in_channels: int | None, spatial_dims: int | None)
         return
     if kind_of(image) != "volume":
         if spatial_dims == 3 and kind_of(image) == "picture":
-            raise ValueError(f"The image {str(image)!r} is a picture, the network takes volumes.")
+            raise OtherKindError(f"The image {str(image)!r} is a picture, the network takes volumes.")
         if in_channels not in (None, 1, 3, 4):
             raise ValueError(f"The image {str(image)!r} is a picture, of 1, 3 or 4 channels, not {in_channels}.")
         return
@@ -275,8 +281,8 @@ def _check_image(image: Path, in_channels: int | None, spatial_dims: int | None)
         axes, channels = file_axes_and_channels(image)
     except ValueError as error:
         raise ValueError(f"The image {str(image)!r} cannot be read: {str(error).rstrip('.')}.") from error
-    if in_channels is not None and channels != in_channels:
-        raise ValueError(f"The image {str(image)!r} has {channels} channel(s), the network takes {in_channels}.")
     axes = max(axes, 2)
     if spatial_dims is not None and axes != spatial_dims:
-        raise ValueError(f"The image {str(image)!r} has {axes} axes, the network takes {spatial_dims}.")
+        raise OtherKindError(f"The image {str(image)!r} has {axes} axes, the network takes {spatial_dims}.")
+    if in_channels is not None and channels != in_channels:
+        raise ValueError(f"The image {str(image)!r} has {channels} channel(s), the network takes {in_channels}.")

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .naming import DICOM_RESULTS, check_names
+from .several import usable_cases
 from .slices import Series, is_dicom, opened, read_series
 
 logger = logging.getLogger(__name__)
@@ -24,11 +25,12 @@ def series_datalist(
         spatial_dims: axes that the network takes, of which a series has 3; None skips that check.
 
     Returns:
-        [{"image": folder of a series}], in the order of their names.
+        [{"image": folder of a series}], in the order of their names; of several, one with slices that make no volume
+        has the entry `refused` too, a sentence.
 
     Raises:
-        ValueError: there is no image, pydicom is missing, a folder holds several series or slices that make no volume,
-            or two series would be written to files of one name.
+        ValueError: there is no image, pydicom is missing, each folder holds several series or slices that make no
+            volume, or two series would be written to files of one name.
     """
     root = Path(os.path.abspath(folder))  # whose name the files get, also for "."
     found = series_below(root)
@@ -37,10 +39,9 @@ def series_datalist(
     if root in found:
         say_left_out(root, (below for below in found if below != root))
         found = [root]
-    for series in found:
-        check_series(series, in_channels, spatial_dims)
-    check_names(found)
-    return [{"image": str(series)} for series in found]
+    cases = usable_cases(found, lambda series: check_series(series, in_channels, spatial_dims))
+    check_names(Path(case["image"]) for case in cases)
+    return cases
 
 
 def series_below(root: Path) -> list[Path]:

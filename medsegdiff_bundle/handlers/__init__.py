@@ -4,7 +4,7 @@ from .ema import EMAHandler
 from .epoch_seed import EpochSeed
 from .overlay import OverlayHandler
 from .pretrained import WeightsLoader
-from .progress import DiceReport, ProgressHandler
+from .progress import DiceReport, MissingClasses, ProgressHandler
 from .report import ReportHandler
 from .training_checkpoint import TrainingCheckpoint
 from .validation import FinalValidationHandler
@@ -14,6 +14,7 @@ __all__ = [
     "EMAHandler",
     "EpochSeed",
     "FinalValidationHandler",
+    "MissingClasses",
     "OverlayHandler",
     "ProgressHandler",
     "ReportHandler",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ignite.engine import Engine, Events
 
 from medsegdiff_bundle.datalist import case_name
+from medsegdiff_bundle.files import whole_file
 from medsegdiff_bundle.grid import image_grid, image_modality
 from medsegdiff_bundle.transforms import load_image
 from medsegdiff_bundle.visualization import as_image, grey_window, overlay_picture
@@ -66,7 +67,7 @@ class OverlayHandler:
                 window=grey_window(image, case["pred"][0] > 0, image_modality(image)),
             )
             name = self.filename.format(case=case_name(path), epoch=engine.state.epoch)
-            self.output_dir.mkdir(parents=True, exist_ok=True)
-            as_image(picture).save(self.output_dir / name)
+            with whole_file(self.output_dir / name) as file:
+                as_image(picture).save(file)
             if self.summary_writer is not None:
                 self.summary_writer.add_image("validation", picture, engine.state.epoch)

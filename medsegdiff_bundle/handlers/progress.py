@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from medsegdiff_bundle.losses import MedSegDiffLoss
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 logger = logging.getLogger(__name__)
 
@@ -30,16 +34,57 @@ def dice_per_class(evaluator: Engine, name: str, class_names: list[str]) -> dict
     return dict(zip(class_names, dice.tolist(), strict=True))
 
 
+def metric_mean(evaluator: Engine, name: str) -> float:
+    """The evaluator's metric of a name; NaN where MONAI has 0 because no case defines it, as none holds a class."""
+    state: Any = evaluator.state
+    details = getattr(state, "metric_details", {}).get(name)
+    undefined = isinstance(details, Tensor) and details.numel() > 0 and bool(details.isnan().all())
+    return math.nan if undefined else float(state.metrics[name])
+
+
+def _number(value: float) -> str:
+    return "undefined" if math.isnan(value) else f"{value:.4f}"
+
+
 def _sentence(evaluator: Engine, name: str, class_names: list[str]) -> str:
     """The metric of the name, a mean over cases and classes, and its mean for each class."""
     dice = dice_per_class(evaluator, name, class_names)
-    each = ", ".join(f"{label} {value:.4f}" for label, value in dice.items())
-    return f"{name} {evaluator.state.metrics[name]:.4f} ({each})"
+    each = ", ".join(f"{label} {_number(value)}" for label, value in dice.items())
+    return f"{name} {_number(metric_mean(evaluator, name))} ({each})"
 
 
 def other_metrics(evaluator: Engine) -> dict[str, float]:
     """The evaluator's metrics beside `fused` and `anchor`, means over the cases."""
     return {name: value for name, value in evaluator.state.metrics.items() if name not in ("fused", "anchor")}
+
+
+class MissingClasses:
+    """Say before a training which classes no validation case holds: their Dice is undefined, and counts for nothing.
+
+    Args:
+        dataset: of the validation, whose items have a label.
+        class_names: without the background.
+    """
+
+    def __init__(self, dataset: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> None:
+        self.dataset = dataset
+        self.class_names = class_names
+
+    def attach(self, engine: Engine) -> None:
+        """Register at a trainer."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Look for each class, in no more cases than it takes to find all."""
+        if idist.get_rank() > 0:
+            return
+        missing = set(range(1, len(self.class_names) + 1))
+        for index in range(len(self.dataset)):
+            missing -= {int(label) for label in torch.unique(torch.as_tensor(self.dataset[index]["label"]))}
+            if not missing:
+                return
+        names = ", ".join(self.class_names[label - 1] for label in sorted(missing))
+        logger.warning("No validation case holds %s: the Dice of it is undefined and counts for nothing.", names)
 
 
 class DiceReport:
@@ -65,8 +110,8 @@ class DiceReport:
         for name in ("anchor", "fused"):
             print(_sentence(engine, name, self.class_names))
         for name, value in other_metrics(engine).items():
-            print(f"{name} {value:.4f}")
-        print(f"Dice: {engine.state.metrics['fused']:.4f}", flush=True)
+            print(f"{name} {_number(value)}")
+        print(f"Dice: {_number(metric_mean(engine, 'fused'))}", flush=True)
 
 
 class ProgressHandler:
@@ -128,12 +173,13 @@ class ProgressHandler:
         texts = []
         for name in ("fused", "anchor"):
             for label, value in dice_per_class(evaluator, name, self.class_names).items():
-                self.summary_writer.add_scalar(f"val_dice_{name}/{label}", value, trainer.state.epoch)
+                if not math.isnan(value):
+                    self.summary_writer.add_scalar(f"val_dice_{name}/{label}", value, trainer.state.epoch)
             texts.append(_sentence(evaluator, name, self.class_names))
         self.validation = " | val Dice " + ", ".join(texts)
         for name, value in other_metrics(evaluator).items():
             self.summary_writer.add_scalar(f"val/{name}", value, trainer.state.epoch)
-            self.validation += f", {name} {value:.4f}"
+            self.validation += f", {name} {_number(value)}"
 
     def report(self, trainer: Engine) -> None:
         """Print the epoch's line."""

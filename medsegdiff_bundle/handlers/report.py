@@ -69,7 +69,8 @@ class ReportHandler:
     def __call__(self, engine: Engine) -> None:
         """Report this iteration's cases."""
         output: Any = engine.state.output
-        for case in output:
+        batch: Any = engine.state.batch  # whose cases `run_cases` gave a fingerprint
+        for index, case in enumerate(output):
             path = Path(case["image"].meta["filename_or_obj"])
             name = case_name(path)
             # From the file: the image at hand may have been turned, resampled and normalised.
@@ -82,11 +83,13 @@ class ReportHandler:
                 result[kind] = [_without_folders(each, path, self.output_dir) for each in result.get(kind, [])]
             for sentence in result["warnings"]:
                 logger.warning("%s: %s", name, sentence)
-            self.output_dir.mkdir(parents=True, exist_ok=True)
             if self.html:
                 labels, uncertainty = case["pred"][0], case["uncertainty"][0]
                 page = html_report(name, image, labels, case["member_labels"], uncertainty, result)
                 write_whole(self.output_dir / f"{name}_report.html", page)
+            if isinstance(batch, list) and "fingerprint" in batch[index]:
+                result["fingerprint"] = batch[index]["fingerprint"]
+            # Last of all files: for `run_cases` a case with a report is done.
             numbers = json.dumps(result, indent=2, allow_nan=False)
             write_whole(self.output_dir / f"{name}{REPORT}", numbers + "\n")
 

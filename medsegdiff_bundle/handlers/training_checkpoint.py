@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,23 @@ from ignite.engine import Engine, Events
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
+from medsegdiff_bundle.files import whole_file
+
+from .progress import metric_mean
+
 logger = logging.getLogger(__name__)
 
 
 class TrainingCheckpoint:
     """Write `last.ckpt` after each epoch, `model.pt` after each validation that beats all before.
 
+    Where the metric is undefined, as no validation case holds a class, `model.pt` is that of the last validation.
+
     `model.pt` is the flat state dict of the averaged weights, as `monai.bundle.load` and MONAI Label read it.
     `last.ckpt` holds everything that a resume needs, and the processor time of all runs so far in seconds; were it a
     `.pt` file too, MONAI Label would take it for the model. What is random in an epoch follows from its number, see
-    `EpochSeed`. Files are written beside their place and then moved there, so a killed run leaves no torn file. Of
-    several processes only the first writes.
+    `EpochSeed`. A killed run leaves no torn file. Of several
+    processes only the first writes.
 
     Args:
         output_dir: folder of both files; made if need be.
@@ -56,6 +61,7 @@ class TrainingCheckpoint:
         self.best_metric = -math.inf
         self.seconds_before = 0.0
         self.metric_name = "fused"
+        self.undefined = False  # whether the last validation was
         if resume and not (self.output_dir / "last.ckpt").is_file():
             raise ValueError(f"There is nothing to resume from: {str(self.output_dir / 'last.ckpt')!r} does not exist.")
         self.resume = resume
@@ -99,25 +105,29 @@ class TrainingCheckpoint:
         self._write(state, "last.ckpt")
 
     def save_best(self, evaluator: Engine) -> None:
-        """Write `model.pt` if the validation was the best so far."""
+        """Write `model.pt` if the validation was the best so far, or if nothing can be said of it nor of any before."""
         state: Any = evaluator.state  # to which MONAI's evaluator adds the name
         self.metric_name = state.key_metric_name
-        metric = float(state.metrics[self.metric_name])
-        if metric > self.best_metric:
-            self.best_metric = metric
+        metric = metric_mean(evaluator, self.metric_name)
+        self.undefined = math.isnan(metric)
+        if metric > self.best_metric or self.undefined and self.best_metric == -math.inf:
+            if not self.undefined:
+                self.best_metric = metric
             # On the CPU, so that every reader can load them on any machine.
             self._write({name: weight.cpu() for name, weight in self.ema_network.state_dict().items()}, "model.pt")
 
     def report_best(self, engine: Engine) -> None:
         """Print the validation metric of `model.pt`; that of the fused mask is called Dice."""
-        if idist.get_rank() == 0 and self.best_metric > -math.inf:
-            name = "Dice" if self.metric_name == "fused" else self.metric_name
+        if idist.get_rank() > 0:
+            return
+        name = "Dice" if self.metric_name == "fused" else self.metric_name
+        if self.best_metric > -math.inf:
             print(f"{name}: {self.best_metric:.4f}", flush=True)
+        elif self.undefined:
+            print(f"{name}: undefined, as no validation case holds a class; model.pt has the last weights", flush=True)
 
     def _write(self, state: Any, name: str) -> None:
         if idist.get_rank() > 0:
             return
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        temporary = self.output_dir / (name + ".tmp")
-        torch.save(state, temporary)
-        os.replace(temporary, self.output_dir / name)
+        with whole_file(self.output_dir / name) as file:
+            torch.save(state, file)

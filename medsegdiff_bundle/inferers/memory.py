@@ -101,6 +101,11 @@ class PeakMemory(TorchDispatchMode):
         peak: largest number of bytes so far.
     """
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Whether PyTorch keeps its compiler from this class: only by importing it, which takes as long as a case."""
+        return False
+
     def __init__(self) -> None:
         super().__init__()
         self.peak = 0

@@ -10,6 +10,7 @@ from .invert import InvertLabelsd
 from .labels import CheckGridd, CheckLabelsd, PictureLabelsd, RandRaterd, UnpackRatersd
 from .load import LoadImaged, OriginalImaged, load_image
 from .members import MemberLabelsd, SplitAnchord
+from .plausible import CheckImaged, WarnUncertaind
 from .results import SaveImaged
 from .save import PlaceByITKd, VolumeWriter
 from .segments import SaveSegmentsd
@@ -18,6 +19,7 @@ from .uncertainty import EnsembleStatisticsd, EnsembleUncertaintyd
 
 __all__ = [
     "CheckGridd",
+    "CheckImaged",
     "CheckLabelsd",
     "EnsembleStatisticsd",
     "EnsembleUncertaintyd",
@@ -37,5 +39,6 @@ __all__ = [
     "SplitAnchord",
     "UnpackRatersd",
     "VolumeWriter",
+    "WarnUncertaind",
     "load_image",
 ]

@@ -1,0 +1,192 @@
+"""Run of an evaluator over many images, of which a bad one does not end it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from ignite.engine import Engine, Events
+from monai.data import DataLoader
+from monai.engines import Evaluator
+from monai.utils import ensure_tuple
+
+import medsegdiff_bundle
+from medsegdiff_bundle import errors
+from medsegdiff_bundle.datalist import case_name, dicom_files
+from medsegdiff_bundle.workflow import caller
+
+logger = logging.getLogger(__name__)
+
+# Settings that say where, how fast and how loudly, not what comes out.
+BESIDES = ("bundle_root", "dataset_dir", "output_dir", "overwrite", "debug", "progress", "members_per_batch", "_meta_")
+
+
+def run_cases(
+    evaluator: Evaluator,
+    output_dir: str | os.PathLike | None = None,
+    settings: Mapping[str, Any] | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    overwrite: bool = True,
+    on_failure: Callable[[str, str], None] | None = None,
+) -> None:
+    """Run an evaluator, case by case, to the end of its data, whatever becomes of single ones.
+
+    Args:
+        evaluator: with a `DataLoader` of cases {"image": path}; a case may hold `refused`, why it is none.
+        output_dir: folder of the results of `inference.json`; None looks for none.
+        settings: of the run, as they are written; None takes those of the workflow that calls this. Results are made
+            anew unless they are of the same settings, weights, version and image file, which a `fingerprint` in their
+            report tells.
+        checkpoint: file of weights.
+        overwrite: make all results anew.
+        on_failure: called with an image's file and a sentence for each that fails, instead of the error at the end.
+
+    Raises:
+        medsegdiff_bundle.errors.UnsegmentedError: about the images that failed, after the others were done.
+    """
+    loader: Any = evaluator.data_loader
+    cases: list[dict[str, Any]] = loader.dataset.data
+    left = list(loader.sampler)
+    number = len(left)
+    if settings is None and (workflow := caller()) is not None:
+        settings = dict(workflow.parser.get())
+    if output_dir is not None and settings is not None and checkpoint is not None:
+        run = run_fingerprint(settings, checkpoint)
+        for case in cases:
+            case["fingerprint"] = _fingerprint(run, case["image"])
+        if not overwrite:
+            left = [index for index in left if not is_done(cases[index], Path(output_dir))]
+            if len(left) < number:
+                logger.warning(
+                    "%d of %d images have results of these settings in %r already: --overwrite makes them anew.",
+                    number - len(left),
+                    number,
+                    str(output_dir),
+                )
+    failures: dict[str, str] = {}
+
+    def fail(index: int, sentence: str) -> None:
+        file = str(ensure_tuple(cases[index]["image"])[0])
+        failures[file] = sentence
+        if on_failure is not None:
+            on_failure(file, sentence)
+        elif number > 1:
+            logger.error("%s", sentence)
+
+    for index in [index for index in left if "refused" in cases[index]]:
+        fail(index, cases[index]["refused"])
+        left.remove(index)
+    watch = _Watch(evaluator)
+    size = loader.batch_size
+    while left:
+        if len(left) < number:
+            evaluator.data_loader = DataLoader(
+                loader.dataset,
+                loader.num_workers,
+                batch_size=size,
+                sampler=left,
+                collate_fn=loader.collate_fn,
+            )
+            evaluator.state.epoch_length = len(evaluator.data_loader)
+        watch.start()
+        evaluator.run()
+        left = left[watch.done * size :]
+        if watch.error is None:
+            break
+        if size > 1:
+            size = 1  # to tell whose error it is
+            continue
+        index = left.pop(0)
+        fail(index, case_sentence(watch.error, str(ensure_tuple(cases[index]["image"])[0])))
+    _wait_for_the_others()
+    if failures and on_failure is None:
+        raise errors.UnsegmentedError(failures, number) from watch.error
+
+
+def _wait_for_the_others() -> None:
+    """Until all processes that torchrun started are here: it ends all of them once one ends with an error."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
+        return
+    alone = not dist.is_initialized()
+    if alone:
+        dist.init_process_group("gloo", timeout=timedelta(days=7))
+    dist.barrier()
+    if alone:
+        dist.destroy_process_group()
+
+
+class _Watch:
+    """How many batches of a run are done, and the error that ended it while one was in work."""
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self.begun = False
+        self.done = 0
+        self.error: BaseException | None = None
+        evaluator.add_event_handler(Events.STARTED, self._begin, False)
+        evaluator.add_event_handler(Events.EPOCH_STARTED, self._begin, True)
+        evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._count)
+        evaluator.add_event_handler(Events.EXCEPTION_RAISED, self._keep)
+
+    def start(self) -> None:
+        """Forget the last run."""
+        self.done, self.error = 0, None
+
+    def _begin(self, begun: bool) -> None:
+        self.begun = begun
+
+    def _count(self) -> None:
+        self.done += 1
+
+    def _keep(self, engine: Engine, error: BaseException) -> None:
+        # Not of one case: weights that do not fit; or nothing that the next case could mend.
+        if not self.begun or not isinstance(error, Exception) or isinstance(error, CallersError):
+            raise error
+        self.error = error  # and the engine ends as after its last case
+
+
+class CallersError(Exception):
+    """An error of the caller's own function, which ends the run."""
+
+
+def case_sentence(error: BaseException, file: str) -> str:
+    """What an error says, in one line that names the image."""
+    line = errors.reason(errors.root_cause(error))
+    return line if file in line else f"{file!r} cannot be segmented: {line}"
+
+
+def run_fingerprint(settings: Mapping[str, Any], checkpoint: str | os.PathLike) -> str:
+    """What results depend on besides the image, in 64 letters: settings, weights and version."""
+    words = {name: value for name, value in settings.items() if name not in BESIDES}
+    found = hashlib.sha256(json.dumps(words, sort_keys=True, default=repr).encode())
+    found.update(medsegdiff_bundle.__version__.encode())
+    if checkpoint:  # an empty path stands for weights that nothing loads
+        found.update(Path(checkpoint).read_bytes())
+    return found.hexdigest()
+
+
+def _fingerprint(run: str, image: Any) -> str:
+    found = hashlib.sha256(run.encode())
+    for file in ensure_tuple(image):
+        path = Path(os.path.abspath(file))
+        for each in dicom_files(path) if path.is_dir() else [path]:
+            if each.exists():
+                found.update(f"{each}\n{each.stat().st_size}\n{each.stat().st_mtime_ns}\n".encode())
+    return found.hexdigest()
+
+
+def is_done(case: Mapping[str, Any], output_dir: Path) -> bool:
+    """Whether a folder holds the mask of a case and a report, which is written last, with its fingerprint."""
+    name = case_name(ensure_tuple(case["image"])[0])
+    try:
+        report = json.loads((output_dir / f"{name}_report.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    same = isinstance(report, dict) and report.get("fingerprint") == case["fingerprint"]
+    return same and any(file.name.startswith(f"{name}_seg.") for file in output_dir.iterdir())

@@ -1,0 +1,87 @@
+"""Images of a folder, of which some are bad or of another kind."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from .naming import DICOM_RESULTS, RESULTS, case_name
+
+logger = logging.getLogger(__name__)
+
+LISTED = 10  # names in a sentence
+
+
+class OtherKindError(ValueError):
+    """An image has other axes than the network takes: a picture among volumes, say."""
+
+
+def usable_cases(images: Sequence[Path], check: Callable[[Path], None]) -> list[dict[str, str]]:
+    """Cases of some images, once each was checked.
+
+    Args:
+        images: files, or folders of a series each.
+        check: raises a `ValueError` about a bad image, an `OtherKindError` about one of another kind.
+
+    Returns:
+        [{"image": path}] in the order given, a bad one with `refused`, the sentence, and none of another kind.
+
+    Raises:
+        ValueError: that of the first image, if none is good.
+    """
+    cases: list[dict[str, str]] = []
+    first: ValueError | None = None
+    for image in images:
+        case = {"image": str(image)}
+        try:
+            check(image)
+        except ValueError as error:
+            first = first or error
+            if isinstance(error, OtherKindError):
+                continue
+            case["refused"] = str(error)
+        cases.append(case)
+    if first is not None and all("refused" in case for case in cases):
+        raise first
+    return cases
+
+
+def say_what_is_left_out(folder: Path, cases: Iterable[str], parts: Iterable[Path] = ()) -> None:
+    """Log which files and folders in a folder of images are none of the cases, nor results or parts of one."""
+    taken = {Path(case) for case in cases}
+    results = tuple(f"{case_name(case)}_{kind}." for case in taken for kind in (*RESULTS, "report"))
+    results += tuple(f"{case_name(case)}{ending}" for case in taken for ending in DICOM_RESULTS)
+    own = taken | set(parts)
+    left_out = sorted(
+        entry.name + "/" * entry.is_dir()
+        for entry in folder.iterdir()
+        if not entry.name.startswith(".")
+        and entry not in own
+        and not entry.name.startswith(results)
+        and entry.name not in ("index.html", "index.csv")
+        and not any(case.is_relative_to(entry) for case in taken)
+    )
+    if left_out:
+        logger.warning("Left out of %r: %s.", str(folder), _listed(left_out))
+
+
+def say_channels(folder: Path, images: Iterable[Path]) -> None:
+    """Log which images of a folder are, by nnU-Net's names, channels of one: `case_0000`, `case_0001`."""
+    channels: dict[str, list[str]] = {}
+    for image in images:
+        if found := re.fullmatch(r"(.+)_\d{4}", case_name(image)):
+            channels.setdefault(found[1], []).append(image.name)
+    several = [name for name, files in channels.items() if len(files) > 1 and f"{name}_0000" in map(case_name, files)]
+    if several:
+        logger.warning(
+            "In %r files are named as channels of one image, as nnU-Net does, and each is taken for an image: %s.",
+            str(folder),
+            _listed(several),
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more
