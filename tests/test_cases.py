@@ -63,7 +63,7 @@ def test_a_bad_file_does_not_end_the_others(folder, settings, tmp_path):
     assert sorted(Path(file).name for file in caught.value.failures) == ["a.nii.gz", "c.nii.gz", "e.nii.gz"]
     text = str(caught.value)
     assert text.startswith("3 of 6 images could not be segmented:\n") and "e.nii.gz' has 2 channel(s)" in text
-    assert sorted({file.name[0] for file in out.iterdir()}) == ["b", "d", "f"]
+    assert sorted({file.name[0] for file in out.iterdir() if file.stem != "index"}) == ["b", "d", "f"]
     failed = {}
     results = medsegdiff_bundle.segment(folder, on_failure=failed.__setitem__, **settings)
     assert [result.name for result in results] == ["b", "d", "f"] and len(failed) == 3
