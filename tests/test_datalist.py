@@ -123,6 +123,19 @@ def test_channels_of_four_dimensional_images(tmp_path):
         decathlon_datalist(folder(tmp_path), "validation", 4)
 
 
+def test_a_folder_of_nnunet(tmp_path):
+    """Its dataset.json lists no case; the channels of an image are files of their own."""
+    (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": {"0": "MR"}, "file_ending": ".nii"}))
+    for name in "abcdef":
+        volume(tmp_path / "imagesTr" / f"{name}_0000.nii")
+        volume(tmp_path / "labelsTr" / f"{name}.nii")
+    assert both(tmp_path, in_channels=1) == ("b_0000c_0000d_0000e_0000", "a_0000f_0000")
+    assert decathlon_datalist(tmp_path, "training")[0]["label"] == str(tmp_path / "labelsTr" / "b.nii")
+    volume(tmp_path / "imagesTr" / "c_0001.nii")
+    with pytest.raises(ValueError, match="'c' .* has 2 channels in files of their own, 'c_0000.nii' to 'c_0001.nii'"):
+        decathlon_datalist(tmp_path, "training")
+
+
 # Refusals, each with the name of what is wrong
 
 

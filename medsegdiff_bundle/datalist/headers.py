@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .naming import FORMATS, NIFTI, PAIRS, PICTURES, VOLUMES
+from .slices import is_series
 
 IMAGE_IO = {".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
 
@@ -109,6 +110,11 @@ def is_part(file: Path) -> bool:
     return False
 
 
-def unknown_format(file: Path) -> ValueError:
-    """The error for a file that no reader takes."""
-    return ValueError(f"{file.name!r} is none of the files that are read: {FORMATS}")
+def check_format(path: Path) -> None:
+    """Refuse a file that no reader takes, in the place of the excuse of the last reader that is tried.
+
+    Raises:
+        ValueError: listing what is read.
+    """
+    if path.is_file() and not kind_of(path) and path.suffix.lower() not in (".npy", ".npz") and not is_series(path):
+        raise ValueError(f"{path.name!r} is none of the files that are read: {FORMATS}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-from .headers import file_axes_and_channels, is_part, kind_of
+from .headers import check_format, file_axes_and_channels, is_part, kind_of
 from .naming import RESULTS, case_name, check_names, without_results
 from .series import check_series, dicom_files, series_datalist
 from .several import OtherKindError, say_channels, say_what_is_left_out, usable_cases
@@ -54,6 +55,7 @@ def decathlon_datalist(
 
     The validation cases are those named `val` in the folder's `splits.json`; without that file, those that
     `dataset.json` lists as `validation`; without those, every fifth training case. Only `splits.json` names test cases.
+    A `dataset.json` of nnU-Net 2, which lists no case, stands for those of `labelsTr` with their images of one channel.
 
     Args:
         dataset_dir: folder with `dataset.json`, whose entries are {"image": path, "label": path}.
@@ -221,9 +223,27 @@ def _decathlon_section(root: Path, section: str) -> list[dict[str, str]]:
     if not (root / "dataset.json").is_file():
         raise ValueError(f"dataset_dir {str(root)!r} holds no dataset.json and no folder images.")
     dataset = _read_json(root / "dataset.json")
+    if "training" not in dataset and "channel_names" in dataset:
+        dataset = {"training": _nnunet_entries(root, str(dataset.get("file_ending", ".nii.gz")))}
     training, validation = (_entries(root, dataset.get(key, [])) for key in ("training", "validation"))
     chosen = _section(root, section, training, validation, "dataset.json")
     return [{key: str(root / entry[key]) for key in ("image", "label") if entry.get(key)} for entry in chosen]
+
+
+def _nnunet_entries(root: Path, ending: str) -> list[dict[str, str]]:
+    """Cases of a folder in the form of nnU-Net 2, whose dataset.json does not list them."""
+    entries = []
+    for label in sorted((root / "labelsTr").glob(f"*{ending}")):
+        name = label.name[: -len(ending)]
+        channels = sorted((root / "imagesTr").glob(f"{glob.escape(name)}_[0-9][0-9][0-9][0-9]{ending}"))
+        if len(channels) > 1:
+            raise ValueError(
+                f"The case {name!r} in {str(root)!r} has {len(channels)} channels in files of their own, "
+                f"{channels[0].name!r} to {channels[-1].name!r}: put them into one file of {len(channels)} channels."
+            )
+        image = channels[0].name if channels else f"{name}_0000{ending}"  # whose absence is said by its name
+        entries.append({"image": f"imagesTr/{image}", "label": f"labelsTr/{label.name}"})
+    return entries
 
 
 def _section(
@@ -271,6 +291,10 @@ def _check_image(image: Path, in_channels: int | None, spatial_dims: int | None)
     if not kind_of(image) and is_series(image):
         check_series(image, in_channels, spatial_dims)
         return
+    try:
+        check_format(image)
+    except ValueError as error:
+        raise ValueError(f"The image {str(image)!r} cannot be read: {error}.") from error
     if kind_of(image) != "volume":
         if spatial_dims == 3 and kind_of(image) == "picture":
             raise OtherKindError(f"The image {str(image)!r} is a picture, the network takes volumes.")

@@ -16,8 +16,7 @@ from monai.data import MetaTensor, NumpyReader
 from monai.transforms import MapTransform
 from monai.utils import convert_to_tensor, ensure_tuple
 
-from medsegdiff_bundle.datalist.headers import kind_of, unknown_format
-from medsegdiff_bundle.datalist.slices import is_dicom
+from medsegdiff_bundle.datalist.headers import check_format
 from medsegdiff_bundle.readers import NiftiReader, PictureReader, SeriesReader, VolumeReader
 from medsegdiff_bundle.remarks import KINDS
 
@@ -45,7 +44,7 @@ class LoadImaged(monai.transforms.LoadImaged):
         try:
             for key in self.key_iterator(dict(data)):
                 for file in map(Path, ensure_tuple(data[key])):
-                    _check_format(file)
+                    check_format(file)
                     _check_compression(file)
             result: dict[Hashable, Any] = super().__call__(data, reader)
         except Exception as error:  # each reader has its own kinds
@@ -58,17 +57,6 @@ class LoadImaged(monai.transforms.LoadImaged):
             if not torch.isfinite(convert_to_tensor(result[key], track_meta=False)).all():
                 raise ValueError(f"{str(data[key])!r} holds NaN or infinite values.")
         return result
-
-
-def _check_format(file: Path) -> None:
-    """Refuse a file that no reader takes, in the place of the excuse of the last reader that is tried."""
-    if (
-        file.is_file()
-        and not kind_of(file)
-        and file.suffix.lower() not in (".npy", ".npz", ".zip")
-        and not is_dicom(file)
-    ):
-        raise unknown_format(file)
 
 
 def _check_compression(file: Path) -> None:

@@ -188,8 +188,9 @@ def test_files_of_something_else(name, tmp_path):
 @pytest.mark.parametrize("name", ["a.heic", "a.txt", "a.vtk", "a"])
 def test_formats_that_are_not_read_are_answered_with_those_that_are(name, tmp_path):
     (tmp_path / name).write_bytes(gzip.compress(b"nothing"))
-    with pytest.raises(ValueError, match=f"'{name}' is none of the files that are read: NIfTI .*NRRD.*MGH.*DICOM"):
-        load_image(tmp_path / name)
+    for ask in (image_datalist, load_image):
+        with pytest.raises(ValueError, match=f"'{name}' is none of the files that are read: NIfTI .*NRRD.*MGH.*DICOM"):
+            ask(tmp_path / name)
 
 
 def test_complex_numbers_are_refused(values, tmp_path):
