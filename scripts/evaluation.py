@@ -28,9 +28,13 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from medsegdiff_bundle.inferers import EnsembleInferer  # noqa: E402 - found by the line above
-from medsegdiff_bundle.metrics import rater_consensus  # noqa: E402
+from medsegdiff_bundle.metrics import overlap, rater_consensus  # noqa: E402
 from medsegdiff_bundle.networks import BaselineNetwork  # noqa: E402
 from medsegdiff_bundle.transforms import InvertLabelsd  # noqa: E402
+
+# Dice with each reader (the mean) or with what at least half of them mark; of all cases, two empty masks having Dice 1,
+# or of those in which they mark something together.
+CONVENTIONS = ["readers, all cases", "readers, not empty", "consensus, all cases", "consensus, not empty"]
 
 
 def case_options(description: str | None) -> argparse.ArgumentParser:
@@ -184,3 +188,16 @@ def dice(prediction: Tensor, label: Tensor, num_classes: int) -> Tensor:
     """Dice per class (K - 1,) of classes (1, S) and a label, see `rater_consensus`; NaN where the class is absent."""
     values: Tensor = compute_dice(*one_hot_pair(prediction, label, num_classes), include_background=False)[0]
     return values
+
+
+def scores(masks: Tensor, label: Tensor, num_classes: int) -> Tensor:
+    """Values of `CONVENTIONS` (M, 4) of masks (M, S), mean over the classes, for a label (R, S); NaN: left out."""
+    consensus = rater_consensus(label)
+    references = torch.cat([label, consensus]).to(torch.uint8)
+    dices = overlap.dice(overlap.shared_voxels(masks.to(torch.uint8), references, num_classes, False))  # (K - 1, ., .)
+    pairs = dices[:, : len(masks), len(masks) :]
+    there = torch.tensor([bool((consensus == k).any()) for k in range(1, num_classes)])[:, None]
+    columns = []
+    for each in (pairs[..., :-1].mean(dim=2), pairs[..., -1]):
+        columns += [each.mean(dim=0), torch.where(there, each, torch.nan).nanmean(dim=0)]
+    return torch.stack(columns, dim=1)

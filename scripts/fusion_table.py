@@ -14,11 +14,13 @@ from typing import Any
 
 import torch
 from evaluation import (
+    CONVENTIONS,
     batches,
     chosen_weights,
     fused_labels,
     inverted,
     load,
+    scores,
     segmented,
     spread,
     trained,
@@ -27,14 +29,10 @@ from evaluation import (
 from monai.utils import set_determinism
 from torch import Tensor
 
-from medsegdiff_bundle.metrics import rater_consensus
-from medsegdiff_bundle.metrics.overlap import dice as dice_of_pairs
-from medsegdiff_bundle.metrics.overlap import shared_voxels
 from medsegdiff_bundle.settings import FUSIONS
 from medsegdiff_bundle.transforms import FuseEnsembled
 
 THRESHOLDS = [step / 20 for step in range(1, 20)]
-COLUMNS = ["readers, all cases", "readers, not empty", "consensus, all cases", "consensus, not empty"]
 
 
 def thresholded(probabilities: Tensor, threshold: float) -> Tensor:
@@ -43,21 +41,8 @@ def thresholded(probabilities: Tensor, threshold: float) -> Tensor:
     return torch.where(structures.sum(dim=0) >= threshold, structures.max(dim=0).indices + 1, 0)
 
 
-def scores(masks: Tensor, label: Tensor, num_classes: int) -> Tensor:
-    """Values of `COLUMNS` (M, 4) of masks (M, S), mean over the classes, for a label (R, S); NaN: left out."""
-    consensus = rater_consensus(label)
-    references = torch.cat([label, consensus]).to(torch.uint8)
-    dices = dice_of_pairs(shared_voxels(masks.to(torch.uint8), references, num_classes, False))  # (K - 1, ., .)
-    pairs = dices[:, : len(masks), len(masks) :]
-    there = torch.tensor([bool((consensus == k).any()) for k in range(1, num_classes)])[:, None]
-    columns = []
-    for each in (pairs[..., :-1].mean(dim=2), pairs[..., -1]):
-        columns += [each.mean(dim=0), torch.where(there, each, torch.nan).nanmean(dim=0)]
-    return torch.stack(columns, dim=1)
-
-
 def decisions(case: dict[str, Any], num_classes: int) -> tuple[Tensor, Tensor]:
-    """Values of `COLUMNS` of the anchor at each of `THRESHOLDS` and at 0.5, and of each of `FUSIONS`."""
+    """Values of `CONVENTIONS` of the anchor at each of `THRESHOLDS` and at 0.5, and of each of `FUSIONS`."""
     stacked, label = case["pred"].as_tensor(), case["label"].as_tensor()
     anchor = inverted(case, stacked[0])
     masks = [thresholded(anchor, threshold) for threshold in THRESHOLDS]
@@ -96,7 +81,7 @@ def main() -> None:
     rows |= {f"members, {name}": fused[:, index] for index, name in enumerate(FUSIONS)}
     empty = int(anchor[:, -1, 1].isnan().sum())
     print(f"{len(anchor)} cases, in {empty} of them the readers agree on nothing\n")
-    print(f"| mask | {' | '.join(COLUMNS)} |\n{'|---' * (len(COLUMNS) + 1)}|")
+    print(f"| mask | {' | '.join(CONVENTIONS)} |\n{'|---' * (len(CONVENTIONS) + 1)}|")
     for name, values in rows.items():
         print(f"| {name} | {' | '.join(spread(column, 4) for column in values.T)} |")
 

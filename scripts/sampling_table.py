@@ -3,7 +3,8 @@
 Prints a Markdown table with the anchor's own Dice beside it. Dice is that of the fused mask, with several raters
 against what at least half of them mark, and without the cases in which nobody does; GED^2 and matched IoU are those of
 the members against all raters, and "marked" is how much a member marks on average, as a multiple of what a rater does.
-Seconds are the median of the cases. Example:
+"With a reader" is the mean Dice of the fused mask with each rater, of all cases: two empty masks have 1; beside it the
+anchor's, which `fusion_table.py` also judges at a threshold. Seconds are the median of the cases. Example:
 
     python scripts/sampling_table.py --dataset_dir FOLDER --steps 1 3 10 --members 1 5
 """
@@ -24,6 +25,7 @@ from evaluation import (
     load,
     member_labels,
     print_left_out,
+    scores,
     segmented,
     trained,
     weights_options,
@@ -67,15 +69,16 @@ def main() -> None:
         for name in options.fusions
     }
     columns = ["start", "steps", "members", "fusion", "Dice per class", "fused", "anchor", "GED^2", "matched IoU"]
-    columns += ["marked", "seconds per case"]
+    columns += ["marked", "with a reader", "anchor's", "seconds per case"]
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     lines: list[list[Any]] = []
     for start, steps, members in itertools.product(options.starts, options.steps, options.members):
         template.start_from_anchor, begun = (None, "noise") if start < 0 else (start, str(start))
         template.num_inference_steps = steps
         template.ensemble_size = members
-        scores: dict[str, list[Tensor]] = {fusion: [] for fusion in options.fusions}
+        dices: dict[str, list[Tensor]] = {fusion: [] for fusion in options.fusions}
         anchor: list[Tensor] = []
+        with_reader: dict[str, list[Tensor]] = {name: [] for name in (*options.fusions, "anchor")}
         agreement: list[Tensor] = []
         seconds: list[float] = []
         for batch in batches(config, options.cases):
@@ -89,19 +92,22 @@ def main() -> None:
             name = case_name(case["image"].meta["filename_or_obj"])
             for fusion in options.fusions:
                 fused = postprocessing[fusion](case)
-                scores[fusion].append(dice(fused["pred"], label, classes))
-                values = [*agreement[-1][:2].tolist(), scores[fusion][-1].nanmean().item()]
+                dices[fusion].append(dice(fused["pred"], label, classes))
+                with_reader[fusion].append(scores(fused["pred"], label, classes)[0, 0])
+                values = [*agreement[-1][:2].tolist(), dices[fusion][-1].nanmean().item()]
                 lines.append([begun, steps, members, fusion, name, *(f"{value:.4f}" for value in values)])
             anchor.append(dice(fused["anchor"], label, classes))
+            with_reader["anchor"].append(scores(fused["anchor"], label, classes)[0, 0])
         # Tensors: where no rater marks anything, the ratio is nan or inf and no error.
         distance, matched, ours, raters = torch.stack(agreement).mean(dim=0)
         of_anchor = torch.stack(anchor).nanmean(dim=0).mean()
-        for fusion, each_case in scores.items():
+        for fusion, each_case in dices.items():
             mean = torch.stack(each_case).nanmean(dim=0)
             each = " / ".join(f"{value:.4f}" for value in mean)
             print(
                 f"| {begun} | {steps} | {members} | {fusion} | {each} | {mean.mean():.4f} "
                 f"| {of_anchor:.4f} | {distance:.3f} | {matched:.3f} | {ours / raters:.2f} "
+                f"| {torch.stack(with_reader[fusion]).mean():.4f} | {torch.stack(with_reader['anchor']).mean():.4f} "
                 f"| {statistics.median(seconds):.2f} |",
                 flush=True,
             )

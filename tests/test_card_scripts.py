@@ -162,6 +162,7 @@ def test_members_in_the_space_of_the_file(tmp_path):
     table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
     assert [(row[1], row[2], row[3]) for row in table] == [("1", m, f) for m in "12" for f in ("mean", "staple")]
     assert all(float(row[4]) > 0.5 and float(row[8]) > 0.5 and 0.5 < float(row[9]) < 2 for row in table)
+    assert all(0.5 < float(cell) <= 1 for row in table for cell in row[10:12])  # all readers alike
     cases = [line.split(",") for line in (tmp_path / "cases.csv").read_text().splitlines()[1:]]
     assert [case[4] for case in cases] == ["b_n1_s1"] * 4
     for case, row in zip(cases, table, strict=True):
