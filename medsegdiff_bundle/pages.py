@@ -95,7 +95,7 @@ def table(reports: Sequence[Mapping[str, Any]]) -> str:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text to a file that is there as a whole or not at all."""
+    """Write a file of text that is there as a whole or not at all."""
     with whole_file(path) as file:
         file.write_text(text, encoding="utf-8", errors="replace")
 
