@@ -151,9 +151,10 @@ def test_members(settings, crop):
     np.testing.assert_array_equal(found.members.mean(axis=0).argmax(axis=0), found.mask)
     alone = medsegdiff_bundle.segment(crop, return_members=True, anchor_only=True, **settings["hippocampus"])
     assert alone.members.shape == (1, 3, 16, 20, 18)
-    kept = {**settings["hippocampus"], "ensemble_size": 3}
+    kept = {**settings["hippocampus"], "ensemble_size": 3, "spacing": None}  # which would interpolate probabilities
     labels = medsegdiff_bundle.segment(crop, return_members=True, output="labels", **kept)
     assert labels.members.shape == (3, 16, 20, 18) and labels.members.dtype == np.uint8
+    found = medsegdiff_bundle.segment(crop, return_members=True, **kept)
     np.testing.assert_array_equal(labels.members, found.members.argmax(axis=1))
 
 
@@ -198,7 +199,7 @@ def test_a_bar_where_it_is_asked_for(settings, crop, capsys):
 
 def test_labels_of_members_window_by_window(settings, crop, tmp_path):
     """The settings for large volumes: the same members, fused by votes."""
-    large = {"roi_size": [16, 16, 16], "members_per_batch": 1, "ensemble_size": 3}
+    large = {"roi_size": [16, 16, 16], "members_per_batch": 1, "ensemble_size": 3, "spacing": None}
     small = {**settings["hippocampus"], **large}
     expected = medsegdiff_bundle.segment(crop, return_members=True, **small).members.argmax(axis=1)  # (E, X, Y, Z)
     found = medsegdiff_bundle.segment(crop, output_dir=tmp_path / "out", output="labels", **small)
