@@ -102,11 +102,12 @@ def kind_of(file: Path) -> str:
 
 
 def is_part(file: Path) -> bool:
-    """Whether a file holds the values of another that stands for both: the .img of an .hdr, say."""
-    name = file.name.lower()
-    if name.endswith((".img", ".img.gz")):
-        stem = file.name[: -len(".img.gz" if name.endswith(".gz") else ".img")]
-        return any((file.parent / f"{stem}{ending}").is_file() for ending in (".hdr", ".HDR", ".mhd", ".nhdr"))
+    """Whether a file holds the values of another that stands for both: the .img of an .hdr, the .raw of an .mhd."""
+    for ending in (".img.gz", ".raw.gz", ".img", ".raw", ".zraw", ".hdr.gz"):
+        if file.name.lower().endswith(ending):
+            stem = file.name[: -len(ending)]
+            headers = (".img.gz",) if ending == ".hdr.gz" else (".hdr", ".HDR", ".mhd", ".nhdr")
+            return any((file.parent / f"{stem}{header}").is_file() for header in headers)
     return False
 
 

@@ -52,7 +52,8 @@ def say_what_is_left_out(folder: Path, cases: Iterable[str], parts: Iterable[Pat
     """Log which files and folders in a folder of images are none of the cases, nor results or parts of one."""
     taken = {Path(case) for case in cases}
     results = tuple(f"{case_name(case)}_{kind}." for case in taken for kind in (*RESULTS, "report"))
-    results += tuple(f"{case_name(case)}{ending}" for case in taken for ending in DICOM_RESULTS)
+    results += tuple(f"{case_name(case)}{ending}" for case in taken for ending in (*DICOM_RESULTS, ".seg.nrrd"))
+    surfaces = tuple(f"{case_name(case)}_" for case in taken)
     own = taken | set(parts)
     left_out = sorted(
         entry.name + "/" * entry.is_dir()
@@ -60,6 +61,7 @@ def say_what_is_left_out(folder: Path, cases: Iterable[str], parts: Iterable[Pat
         if not entry.name.startswith(".")
         and entry not in own
         and not entry.name.startswith(results)
+        and not (entry.name.startswith(surfaces) and entry.name.endswith(".stl"))
         and entry.name not in ("index.html", "index.csv")
         and not any(case.is_relative_to(entry) for case in taken)
     )

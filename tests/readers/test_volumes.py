@@ -69,6 +69,16 @@ def test_voxels_and_their_places(ending, values, tmp_path):
         image_datalist(path, 2)
 
 
+def test_files_that_belong_to_an_image_are_not_left_out(values, tmp_path, caplog):
+    for name in ("a.mhd", "b.nhdr", "c.hdr"):
+        save(values, tmp_path / name)
+    for name in ("a_left.stl", "a.seg.nrrd", "a_rtstruct.dcm", "b_report.html", "b_seg.nhdr", "b_seg.raw.gz"):
+        (tmp_path / name).write_bytes(b"")
+    found = [case["image"] for case in image_datalist(tmp_path, 1, 3)]
+    assert found == [str(tmp_path / name) for name in ("a.mhd", "b.nhdr", "c.hdr")]
+    assert "Left out" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("space", "signs"),
     [
