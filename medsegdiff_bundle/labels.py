@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-# Matplotlib's colours of that name; it takes long to import.
-TAB10 = "1f77b4 ff7f0e 2ca02c d62728 9467bd 8c564b e377c2 7f7f7f bcbd22 17becf".split()
+from medsegdiff_bundle.visualization import PALETTE
 
 
 def most_probable(probabilities: Tensor, dim: int) -> Tensor:
@@ -29,5 +28,5 @@ def most_probable(probabilities: Tensor, dim: int) -> Tensor:
 
 def colour(label: int) -> tuple[float, float, float]:
     """Red, green and blue, 0 to 1, of a label from 1 on: the colours of all pictures and files, over and over."""
-    red, green, blue = bytes.fromhex(TAB10[(label - 1) % len(TAB10)])
-    return red / 255, green / 255, blue / 255
+    red, green, blue = PALETTE[(label - 1) % len(PALETTE)].tolist()
+    return red, green, blue

@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medsegdiff_bundle.labels import colour
-
 from .greys import GreyWindow, grey_window
 from .marks import with_marks
 from .planes import Plane, planes
 
 SMALLEST = 256  # pixels that a small picture is enlarged to
 LARGEST = 1024  # most pixels along an edge
-PALETTE = torch.tensor([colour(label) for label in range(1, 11)])  # of the classes from 1 on, over and over
+# Of the classes from 1 on, over and over: matplotlib's "tab10", which takes long to import.
+TAB10 = "1f77b4 ff7f0e 2ca02c d62728 9467bd 8c564b e377c2 7f7f7f bcbd22 17becf"
+PALETTE = torch.tensor([list(bytes.fromhex(colour)) for colour in TAB10.split()]) / 255
 # From 0 to 1 in equal steps: matplotlib's "inferno", between which the colours are mixed.
 INFERNO = "000004 160b39 420a68 6a176e 932667 bc3754 dd513a f37819 fca50a f6d746 fcffa4"
 HEAT = np.array([list(bytes.fromhex(colour)) for colour in INFERNO.split()]) / 255
