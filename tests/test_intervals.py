@@ -2,10 +2,12 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 
 from medsegdiff_bundle.intervals import (
@@ -19,6 +21,7 @@ from medsegdiff_bundle.intervals import (
 from medsegdiff_bundle.report import ensemble_statistics, html_report
 from medsegdiff_bundle.transforms import EnsembleStatisticsd
 
+ROOT = Path(__file__).parent.parent
 SETTINGS = {"num_inference_steps": 3, "ensemble_size": 4, "mirror_axes": [0], "eta": 0.25}
 
 
@@ -168,3 +171,14 @@ def test_one_member_has_no_interval(weights):
     )
     assert result["structures"]["lesion"]["volume_interval"] is None
     assert result["interval"] == {"calibrated": False, "why": "one member has no spread"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "models").glob("*.intervals.json")), ids=lambda path: path.name)
+def test_what_ships_holds_for_its_weights_and_the_defaults(path):
+    task = path.name.split(".")[0]
+    files = ["inference.json", *([] if task == "model" else [f"tasks/{task}.json"])]
+    parser = ConfigParser()
+    parser.read_config([str(ROOT / "configs" / file) for file in files])
+    parser.update({"bundle_root": str(ROOT), "device": "cpu"})
+    shipped = parser.get_parsed_content("volume_intervals")
+    assert shipped.missing is None and set(shipped.structures) == set(parser.get_parsed_content("class_names"))
