@@ -373,6 +373,8 @@ def test_numbers_that_are_nearly_whole():
     label = MetaTensor(torch.tensor([[0.0, 0.9995, 2.0008, -0.0004]]), meta={"filename_or_obj": "a.nii"})
     found = CheckLabelsd("label", 3)({"label": label})["label"]
     assert found.tolist() == [[0, 1, 2, 0]] and found.meta["filename_or_obj"] == "a.nii"
+    scaled = CheckLabelsd("label", 3)({"label": label.round() * torch.tensor(0.9995)})["label"]  # 2 becomes 1.999
+    assert scaled.tolist() == [[0, 1, 2, 0]]
     label[0, 1] = 0.99
     with pytest.raises(ValueError, match="'a.nii' holds 0.99, which is none of the 3 classes"):
         CheckLabelsd("label", 3)({"label": label})

@@ -22,7 +22,7 @@ from medsegdiff_bundle.readers.nifti import forms, in_millimetres
 
 from .members import check_num_classes
 
-WHOLE = 1e-3  # how far a number of a class may be from a whole one
+WHOLE = 1e-3 + 1e-5  # how far a number of a class may be from a whole one: 1e-3, and room for rounding to float32
 MISPLACED = 0.25  # voxels
 
 
