@@ -11,7 +11,7 @@ from monai.bundle import ConfigParser
 from monai.transforms import RandFlipd
 from PIL import Image
 
-from medsegdiff_bundle.schedulers import DDIMScheduler, DDPMScheduler
+from medsegdiff_bundle.schedulers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
@@ -47,7 +47,8 @@ def test_what_it_sets_in_training_and_in_inference(task, paper_last):
     for kind, prefix in (("train", "validate#"), ("inference", "")):
         config = parser(kind, *files)
         scheduler = config.get_parsed_content("scheduler")
-        assert type(scheduler) is DDPMScheduler and scheduler.prediction_type == "epsilon"
+        own = DDPMScheduler if paper_last or task != "lidc" else DDIMScheduler
+        assert type(scheduler) is own and scheduler.prediction_type == "epsilon"
         assert scheduler.signal_scale == 1 and scheduler.num_train_timesteps == 1000
         assert scheduler.betas[-1] == pytest.approx(0.02)  # linear
         network = config.get_parsed_content("network_def")
@@ -80,7 +81,9 @@ def test_flips_of_the_training_are_no_mirror_images_of_the_sampler(task):
 def test_eta_is_a_setting_of_ddim_alone():
     scheduler = parser("inference", "tasks/lidc.json").get_parsed_content("scheduler")
     assert type(scheduler) is DDIMScheduler and scheduler.eta == 0.25
-    assert parser("inference", eta=0.5).get_parsed_content("scheduler").eta == 0.5
+    assert parser("inference", "tasks/lidc.json", eta=0.5).get_parsed_content("scheduler").eta == 0.5
+    other = {"scheduler#_target_": "medsegdiff_bundle.schedulers.DPMSolverMultistepScheduler"}
+    assert type(parser("inference", **other).get_parsed_content("scheduler")) is DPMSolverMultistepScheduler
 
 
 @pytest.fixture(scope="module")
