@@ -111,7 +111,8 @@ def leave_one_out(
     inside, widths = [], []
     for case in range(len(columns[0])):
         others = [np.delete(values, case) for values in columns]
-        low, high = fit(*others, level=level).ends(*(values[case] for values in columns[1:]))
+        interval = fit(others[0], others[1], others[2], others[3], level)
+        low, high = interval.ends(*(values[case] for values in columns[1:]))
         inside.append(low <= columns[0][case] <= high)
         widths.append(high - low)
     return float(np.mean(inside)), float(np.mean(widths))
