@@ -214,7 +214,7 @@ def test_a_case_that_cannot_be_read_ends_the_run(untrained, dataset, tmp_path):
     options = {**untrained, "dataset_dir": tmp_path / "data", "output_dir": tmp_path / "output"}
     process = two_processes(*EVALUATE, folder=tmp_path, **options)
     assert process.returncode != 0
-    assert re.search(rf"\[rank1\]: ValueError: .*{broken.name}' cannot be read: Compressed file ended", process.stderr)
+    assert re.search(rf"error: .*{broken.name}' cannot be read: Compressed file ended", process.stderr)
 
 
 def test_a_process_that_stalls_ends_the_run(untrained, tmp_path):
