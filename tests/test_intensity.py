@@ -106,6 +106,17 @@ def test_a_picture_in_a_frame():
     np.testing.assert_allclose(found[:, 5:-5].numpy(), by_monai(inside[None])[0].numpy(), atol=1e-5)
 
 
+def test_values_of_few_grey_levels_are_measured():
+    """As after a conversion to 8 bits by the brightest voxel: each level fills large parts that reach the border."""
+    image = np.asarray(nibabel.load(IMAGES[1]).dataobj).astype(np.float32)
+    few = np.floor((image - image.min()) / (image.max() - image.min()) * 47.999) + 1
+    found = normalized(few[None])[0].numpy()
+    expected = by_monai(few[None])[0].numpy()
+    assert np.abs(found - expected).max() < 0.2
+    padded = normalized(np.pad(few, 3)[None])[0, 3:-3, 3:-3, 3:-3].numpy()
+    assert np.abs(padded - expected).max() < 0.2
+
+
 def test_the_callers_array_and_the_metadata_stay():
     image = MetaTensor(torch.as_tensor(np.pad(tissue(1, 9, 9, 9), 2)), affine=torch.diag(torch.tensor([2.0, 3, 4, 1])))
     before = image.clone()

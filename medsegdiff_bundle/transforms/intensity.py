@@ -17,6 +17,7 @@ from medsegdiff_bundle.remarks import add_processing
 
 SHARE = 0.0025  # of the voxels: a smaller part changes no mean or deviation, and chance makes none that large
 TOLERANCE = 1e-5  # relative: what an interpolation in float32 makes of one value
+PEAK = 3  # times as frequent as the next values of its image is one that a program put there
 
 
 class NormalizeIntensityd(MapTransform):
@@ -70,8 +71,9 @@ def unmeasured(channel: np.ndarray) -> np.ndarray:
     """Where an image holds no measurement, but the one value that a program put at its border.
 
     Whatever that value is, such as 0, -1024 or a mean: in a volume it fills connected parts of at least 0.25 % of the
-    voxels, one of which reaches the border. In a picture, where black and white are also what left the range of its 8
-    bits, it must fill two edges.
+    voxels, one of which reaches the border, and is far more frequent than the next higher and lower values, as where
+    an image has few grey levels each fills large parts. In a picture, where black and white are also what left the
+    range of its 8 bits, it must fill two edges.
 
     Args:
         channel: (S), of two or three axes.
@@ -126,7 +128,8 @@ def _fillings(edges: list[np.ndarray], ndim: int) -> list[float]:
 def _filled(channel: np.ndarray, value: float, axes: list[int], smallest: float) -> np.ndarray:
     """The large connected parts of one value, if one of them reaches the border."""
     holding = np.abs(channel - channel.dtype.type(value)) <= TOLERANCE * abs(value)  # isclose takes more memory
-    if holding.sum() < smallest:
+    count = int(holding.sum())
+    if count < smallest or (channel.ndim > 2 and count <= PEAK * _beside(channel, value)):
         return np.zeros(channel.shape, dtype=bool)
     from scipy import ndimage  # takes a while, and few images need it
 
@@ -136,3 +139,12 @@ def _filled(channel: np.ndarray, value: float, axes: list[int], smallest: float)
     at_border = np.concatenate([labels.take(place, axis).ravel() for axis in axes for place in (0, -1)])
     filled: np.ndarray = large[labels] if large[at_border].any() else np.zeros(channel.shape, dtype=bool)
     return filled
+
+
+def _beside(channel: np.ndarray, value: float) -> int:
+    """How often the next higher or lower value occurs, whichever occurs more; 0 for the highest and the lowest one."""
+    margin = TOLERANCE * abs(value)
+    above, below = channel[channel > value + margin], channel[channel < value - margin]
+    if not above.size or not below.size:
+        return 0
+    return max(int((above == above.min()).sum()), int((below == below.max()).sum()))
