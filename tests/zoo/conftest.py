@@ -52,7 +52,8 @@ def stranger():
 
     Without site initialisation the hooks of an editable install do nothing, and no path of this repository is known.
     """
-    packages = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    # The standard library first: rt-utils installs a package `dataclasses` of Python 3.6, which would hide that of today.
+    packages = dict.fromkeys(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
 
     def run(folder, *arguments, path=()):
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
