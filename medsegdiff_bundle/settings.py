@@ -116,11 +116,22 @@ def sizes(value: Any) -> int | list[int]:
 
 
 def spacing(value: Any) -> list[float]:
-    """Voxel sizes in mm, one for each axis; one number stands for all."""
+    """Voxel sizes of a volume in mm, one for each of its three axes; one number stands for all."""
+    wrong = "must be a voxel size in mm, or three, one for each axis"
     try:
-        found = [POSITIVE(value)] * 3 if isinstance(value, (Real, str)) else several(POSITIVE, "")(value)
+        found = several(POSITIVE, "")(value)
     except ValueError as error:
-        raise ValueError("must be a voxel size in mm, or one for each axis") from error
+        raise ValueError(wrong) from error
+    if len(found) not in (1, 3):
+        raise ValueError(wrong)
+    return found * 3 if len(found) == 1 else found
+
+
+def classes(value: Any) -> list[str]:
+    """Names of classes without the background: at least one, each once, as reports and files go by them."""
+    found = several(text, "names")(value)
+    if not found or len(set(found)) < len(found):
+        raise ValueError("must be a list of names, each of them once")
     return found
 
 
@@ -160,7 +171,7 @@ KINDS: dict[str, Callable[[Any], Any]] = {
     "spatial_dims": choice(2, 3),
     "num_classes": whole(2),
     **dict.fromkeys(("recycling", "eta"), SHARE),
-    "class_names": several(text, "names"),
+    "class_names": classes,
     "uncertainty_maps": several(text, "names"),
     **dict.fromkeys(("patch_size", "picture_size"), several(whole(1), "positive whole numbers")),
     "mirror_axes": several(whole(0), "axes, from 0"),

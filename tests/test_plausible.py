@@ -36,6 +36,16 @@ def test_an_image_of_one_value(value):
     assert checked(values) == []
 
 
+def test_a_picture_of_one_colour():
+    values = torch.tensor([200.0, 120, 90])[:, None, None].repeat(1, 8, 8)
+    with pytest.raises(ValueError, match="'a.nii.gz' has the values 200, 120, 90 everywhere: there is nothing to find"):
+        checked(values, modality="dermoscopy")
+    (said,) = checked(values, modality="dermoscopy", force=True)
+    assert said.startswith("The image has the values 200, 120, 90 everywhere")
+    values[1, 0, 0] += 1
+    assert not any("everywhere" in sentence for sentence in checked(values, modality="dermoscopy"))
+
+
 @pytest.mark.parametrize(
     ("lowest", "highest", "modality", "warned"),
     [

@@ -16,11 +16,17 @@ from monai.data.utils import orientation_ras_lps
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
 from medsegdiff_bundle.datalist.headers import axes_and_channels, is_of_nibabel, itk_reader, itk_reason
-from medsegdiff_bundle.datalist.naming import VOLUMES
+from medsegdiff_bundle.datalist.naming import PAIRS, VOLUMES
 from medsegdiff_bundle.grid import MODALITY
 from medsegdiff_bundle.remarks import add_processing, add_warning
 
 from .nifti import fill_outside
+
+# Of Analyze 7.5, whose field of orientation ITK passes over, as most programs that write it do.
+WITHOUT_DIRECTIONS = (
+    "The header gives the axes of the volume no directions: here they are taken to point left, to the back and up, as "
+    "in programs built on ITK, such as 3D Slicer; nibabel and others take other ones."
+)
 
 Names = Sequence[str | os.PathLike] | str | os.PathLike
 
@@ -104,7 +110,10 @@ class VolumeReader(OneFileReader):
         if "complex" in read.GetPixelIDTypeAsString():
             raise ValueError("it holds complex numbers: save their magnitude")
         values = fill_outside(_labels_of_layers(read, *itk_arrays(read)))
-        return _squeezed(values, itk_affine(read), read.GetDimension())
+        volume = _squeezed(values, itk_affine(read), read.GetDimension())
+        if path.name.lower().endswith(PAIRS) and volume.axes > 2:
+            volume = volume._replace(warnings=(WITHOUT_DIRECTIONS,))
+        return volume
 
 
 def itk_arrays(image: Any) -> tuple[np.ndarray, int]:

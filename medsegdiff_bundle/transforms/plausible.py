@@ -17,17 +17,17 @@ LEAST_COLOUR = 0.01  # mean difference of two channels of a picture in colour, a
 
 
 class CheckImaged(MapTransform):
-    """Refuse an image of one value, and warn about one of another modality than the weights know.
+    """Refuse an image of one value or colour, and warn about one of another modality than the weights know.
 
     Args:
         keys: of the images.
         modality: what the weights know: "MR" warns about values as of CT, "dermoscopy" about pictures without colours.
             None, and any other, warns about nothing.
-        force: warn about an image of one value, too, instead of an error.
+        force: warn about an image of one value or colour, too, instead of an error.
         allow_missing_keys: whether a missing key is passed over.
 
     Raises:
-        ValueError: an image has the same value everywhere, so that nothing can be found in it.
+        ValueError: each channel of an image has the same value everywhere, so that nothing can be found in it.
 
     Shapes:
         (C, S), returned as it is
@@ -46,8 +46,12 @@ class CheckImaged(MapTransform):
         for key in self.key_iterator(d):
             values = convert_to_tensor(d[key], track_meta=False)
             lowest, highest = (value.item() for value in values.aminmax()) if values.numel() else (0, 0)
-            if lowest == highest:
-                said = f"has the value {lowest:g} everywhere: there is nothing to find in it"
+            colours = values.flatten(1)
+            if lowest == highest or colours.numel() and bool((colours == colours[:, :1]).all()):
+                each = [f"{value:g}" for value in (colours[:, 0].tolist() if lowest < highest else [lowest])]
+                said = (
+                    f"has the value{'s' * (len(each) > 1)} {', '.join(each)} everywhere: there is nothing to find in it"
+                )
                 if not self.force:
                     name = getattr(d[key], "meta", {}).get("filename_or_obj", key)
                     raise ValueError(f"{str(name)!r} {said} (force takes it all the same).")

@@ -10,6 +10,7 @@ import SimpleITK
 import torch
 
 from medsegdiff_bundle.datalist import decathlon_datalist, image_datalist, segmentation_datalist
+from medsegdiff_bundle.remarks import remarks
 from medsegdiff_bundle.transforms import CheckGridd, CheckLabelsd, LoadImaged, load_image
 
 OBLIQUE = np.array([[0.9, -0.3, 0.1, -20], [0.2, 1.1, 0.0, 13], [-0.1, 0.1, 1.5, 7], [0, 0, 0, 1]])
@@ -110,6 +111,10 @@ def test_analyze_as_itk_reads_it(values, tmp_path):
         read = load_image(tmp_path / f"a.{ending}")
         np.testing.assert_array_equal(read[0], values)
         np.testing.assert_allclose(read.affine, np.diag([-1.0, -2, 3, 1]))
+        assert remarks(read.meta)["warnings"] == [
+            "The header gives the axes of the volume no directions: here they are taken to point left, to the back "
+            "and up, as in programs built on ITK, such as 3D Slicer; nibabel and others take other ones."
+        ]
 
 
 def test_channels_of_one_file(tmp_path):
