@@ -90,6 +90,14 @@ def place(header: Any) -> np.ndarray:
     return in_millimetres(chosen, header)
 
 
+def signed_sizes(path: str | os.PathLike) -> np.ndarray:
+    """The first numbers of the field pixdim of a NIfTI file, with their signs, which ITK takes and nibabel drops."""
+    image: Any = nibabel.load(path)  # type: ignore[attr-defined]
+    with image.file_map.get("header", image.file_map["image"]).get_prepare_fileobj("rb") as file:
+        sizes: np.ndarray = type(image.header).from_fileobj(file, check=False)["pixdim"][:4]
+    return sizes
+
+
 def forms(header: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
     """The sform and the qform of a NIfTI header, (4, 4) in its own unit, of those that are set and can be inverted."""
     axes = int(header["dim"][0])

@@ -18,6 +18,7 @@ from monai.utils import ensure_tuple
 
 from medsegdiff_bundle.datalist import case_name, result_ending
 from medsegdiff_bundle.labels import colour
+from medsegdiff_bundle.readers.nifti import signed_sizes
 
 from .save import ITKWriter, MGHWriter, VolumeWriter
 
@@ -132,4 +133,6 @@ def name_labels(file: Path, class_names: Sequence[str]) -> None:
     content = f'<?xml version="1.0" encoding="UTF-8"?>{text}'.encode()
     image.header.extensions.insert(0, nibabel.nifti1.Nifti1Extension(0, content))
     # Without an affine both matrices of the header stay. Values are copied, as their file is about to be replaced.
-    nibabel.save(image.__class__(np.asanyarray(image.dataobj).copy(), None, image.header), file)  # type: ignore[attr-defined]
+    named = image.__class__(np.asanyarray(image.dataobj).copy(), None, image.header)
+    named.header["pixdim"][:4] = signed_sizes(file)
+    nibabel.save(named, file)  # type: ignore[attr-defined]

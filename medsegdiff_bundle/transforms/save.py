@@ -15,9 +15,9 @@ from monai.data.utils import orientation_ras_lps, to_affine_nd
 from monai.transforms import MapTransform
 from monai.utils import convert_data_type
 
-from medsegdiff_bundle.datalist.naming import NIFTI
+from medsegdiff_bundle.datalist.naming import NIFTI, PAIRS
 from medsegdiff_bundle.readers import itk_place
-from medsegdiff_bundle.readers.nifti import NiftiReader, place
+from medsegdiff_bundle.readers.nifti import NiftiReader, place, signed_sizes
 
 # What a NIfTI header says of the place of its voxels; nothing of the person or the values.
 GEOMETRY = ["xyzt_units", "dim_info", "sform_code", "srow_x", "srow_y", "srow_z", "qform_code"]
@@ -58,11 +58,12 @@ class VolumeWriter(NibabelWriter):
         if found is None:
             super().write(filename, verbose, **obj_kwargs)
             return
-        nifti2 = isinstance(found, nibabel.Nifti2Header)
-        image = (nibabel.Nifti2Image if nifti2 else nibabel.Nifti1Image)(values, None)
+        pair = str(filename).lower().endswith(PAIRS)  # nibabel would turn one kind into the other, and refuses to
+        kind = f"Nifti{2 if found['sizeof_hdr'] == 540 else 1}{'Pair' if pair else 'Image'}"
+        image = getattr(nibabel, kind)(values, None)
         for name in GEOMETRY:
             image.header[name] = found[name]
-        image.header["pixdim"][:4] = found["pixdim"][:4]
+        image.header["pixdim"][:4] = signed_sizes(self.source)
         nibabel.save(image, filename)  # type: ignore[attr-defined]
 
 

@@ -7,6 +7,7 @@ import SimpleITK
 import torch
 from monai.transforms import Compose, EnsureChannelFirstd, Invertd, Orientationd, SaveImaged
 
+from medsegdiff_bundle import transforms as bundle
 from medsegdiff_bundle.remarks import remarks
 from medsegdiff_bundle.transforms import CheckGridd, LoadImaged, PlaceByITKd, load_image
 
@@ -95,6 +96,22 @@ def test_the_mask_lies_on_its_image_in_every_program(situation, tmp_path):
     if by_itk.GetDimension() == 3:
         cut = SimpleITK.GetArrayFromImage(SimpleITK.Mask(by_itk, SimpleITK.ReadImage(str(file))))
         np.testing.assert_array_equal(cut.T > 0, np.asarray(mask.dataobj) > 0)
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".hdr", ".nrrd"])
+@pytest.mark.parametrize("codes", [(1, 0), (0, 1), (0, 0)])
+def test_a_voxel_size_below_zero(codes, ending, tmp_path):
+    """As older programs say that the first axis points left; ITK takes its sign, nibabel does not."""
+    path = write(tmp_path / "case.nii", codes=codes)
+    change(path, pixdim=[-1, -1, 1.5, 2, 1, 1, 1, 1])
+    pred = (load_image(path) > 100).float()
+    bundle.SaveImaged("pred", tmp_path, "seg", ending, "uint8", class_names=["bright"])({"pred": pred})
+    file = tmp_path / f"case_seg{ending}"
+    image, mask = SimpleITK.ReadImage(str(path)), SimpleITK.ReadImage(str(file))
+    cut = SimpleITK.GetArrayFromImage(SimpleITK.Mask(image, mask)).T
+    np.testing.assert_array_equal(cut > 0, np.asarray(nibabel.load(path).dataobj) > 100)
+    if ending != ".nrrd":
+        np.testing.assert_allclose(nibabel.load(file).affine, nibabel.load(path).affine)
 
 
 @pytest.mark.parametrize("codes", CODES)
