@@ -72,8 +72,8 @@ class OnnxSampler:
         while steps and steps[0]["transform"] != "NormalizeIntensityd":
             steps = steps[1:]
         for step in steps[1:]:
-            if step["transform"] == "Spacingd":
-                continue  # the image has voxels of that size
+            if step["transform"] in ("CropMeasuredd", "Spacingd"):
+                continue  # the image has no padding, and voxels of that size
             if step["transform"] != "CenterSpatialCropd":
                 raise ValueError(
                     f"After the normalisation only a CenterSpatialCropd is known, got {step['transform']}."

@@ -1,5 +1,6 @@
 """Normalisation: what was never measured enters no statistic, and everything else stays as MONAI has it."""
 
+import pickle
 from pathlib import Path
 
 import monai.transforms
@@ -9,10 +10,12 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
+from monai.transforms import Compose, Invertd
+from monai.utils import convert_to_dst_type, convert_to_tensor
 from scipy import ndimage
 
 from medsegdiff_bundle.remarks import remarks
-from medsegdiff_bundle.transforms import NormalizeIntensityd
+from medsegdiff_bundle.transforms import CropMeasuredd, NormalizeIntensityd
 
 ROOT = Path(__file__).parent.parent
 IMAGES = sorted((ROOT / "medsegdiff_bundle" / "sample_data" / "hippocampus" / "imagesTr").glob("*.nii.gz"))
@@ -140,3 +143,32 @@ def test_every_configuration_has_the_rule(task):
             assert [step["_target_"] for step in steps if "NormalizeIntensity" in str(step)] == [
                 "medsegdiff_bundle.transforms.NormalizeIntensityd"
             ]
+
+
+@pytest.mark.parametrize("filling", [0.0, -1024.0, 5000.0])
+@pytest.mark.parametrize("rim", [1, 12])
+def test_wide_padding_is_cut_off_and_comes_back_as_background(filling, rim):
+    """A network finds structures in a wide field of one value, which no training image had."""
+    generator = torch.Generator().manual_seed(0)
+    inner = 100 + 20 * torch.randn(1, 14, 12, 10, generator=generator)
+    pads = [rim] * 6
+    data = {
+        "image": MetaTensor(torch.nn.functional.pad(inner, pads, value=filling)),
+        "label": MetaTensor(torch.nn.functional.pad(torch.ones_like(inner), pads)),
+    }
+    steps = Compose([NormalizeIntensityd("image"), CropMeasuredd(["image", "label"])])
+    cropped = steps(data)
+    assert cropped["image"].shape == cropped["label"].shape == inner.shape and cropped["label"].min() == 1
+    plain = NormalizeIntensityd("image")({"image": MetaTensor(inner.clone())})["image"]
+    torch.testing.assert_close(convert_to_tensor(cropped["image"]), convert_to_tensor(plain))
+    values = convert_to_dst_type(torch.ones_like(inner), cropped["image"])[0]
+    back = Invertd("values", steps, orig_keys="image")({"image": cropped["image"], "values": values})["values"]
+    assert torch.equal(convert_to_tensor(back, track_meta=False), convert_to_tensor(data["label"], track_meta=False))
+
+
+@pytest.mark.parametrize("make", [torch.zeros, lambda *size: torch.randn(*size)])
+def test_without_padding_nothing_is_cut_off(make):
+    data = NormalizeIntensityd("image")({"image": MetaTensor(make(1, 6, 5, 7))})
+    cropped = CropMeasuredd("image")(data)
+    assert torch.equal(convert_to_tensor(cropped["image"]), convert_to_tensor(data["image"]))
+    pickle.dumps(CropMeasuredd("image"))  # for workers

@@ -232,7 +232,7 @@ def test_pictures(task, channels, settings, tmp_path):
     assert len(np.unique(found.mask)) == 2
     np.testing.assert_array_equal(np.asarray(Image.open(found.mask_file)), found.mask * 255)
     labels = medsegdiff_bundle.segment(
-        tmp_path / "picture.png", task, return_members=True, output="labels", **settings[task]
+        tmp_path / "picture.png", task, return_members=True, output="labels", fusion="vote", **settings[task]
     )
     assert labels.members.shape == (2, 24, 40) and labels.members.dtype == np.uint8 and labels.members.any()
     np.testing.assert_array_equal(labels.members[0] & labels.members[1], labels.mask)  # a tie of two is background

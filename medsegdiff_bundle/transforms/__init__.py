@@ -5,7 +5,7 @@ their outputs carry the metadata and applied operations of the input, so that `I
 """
 
 from .fusion import FuseEnsembled, STAPLEEnsembled
-from .intensity import NormalizeIntensityd
+from .intensity import CropMeasuredd, NormalizeIntensityd
 from .invert import InvertLabelsd
 from .labels import CheckGridd, CheckLabelsd, PictureLabelsd, RandRaterd, UnpackRatersd
 from .load import LoadImaged, OriginalImaged, load_image
@@ -21,6 +21,7 @@ __all__ = [
     "CheckGridd",
     "CheckImaged",
     "CheckLabelsd",
+    "CropMeasuredd",
     "EnsembleStatisticsd",
     "EnsembleUncertaintyd",
     "FuseEnsembled",

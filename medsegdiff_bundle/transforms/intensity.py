@@ -67,6 +67,39 @@ class NormalizeIntensityd(MapTransform):
         return plain
 
 
+class CropMeasuredd(monai.transforms.CropForegroundd):
+    """Crop to the box of what was measured, after `NormalizeIntensityd`; see `unmeasured`.
+
+    A network that learned from images without wide padding finds structures in it. An image without padding stays as
+    it is. `Invertd` fills what was cut off with 0.
+
+    Args:
+        keys: of what is cropped, channels first; all of one grid.
+        source_key: of the image that says where.
+        allow_missing_keys: whether a missing key is passed over.
+
+    Shapes:
+        (C, S) -> (C, S')
+    """
+
+    def __init__(self, keys: KeysCollection, source_key: str = "image", allow_missing_keys: bool = False) -> None:
+        super().__init__(
+            keys,
+            source_key,
+            select_fn=_measured,
+            allow_smaller=True,
+            start_coord_key=None,
+            end_coord_key=None,
+            allow_missing_keys=allow_missing_keys,
+        )
+
+
+def _measured(image: torch.Tensor) -> torch.Tensor:
+    """Where a channel of an image (C, S) holds measurements, bool."""
+    plain = convert_to_tensor(image, track_meta=False)
+    return torch.stack([torch.from_numpy(~unmeasured(channel.cpu().numpy())) for channel in plain]).to(plain.device)
+
+
 def unmeasured(channel: np.ndarray) -> np.ndarray:
     """Where an image holds no measurement, but the one value that a program put at its border.
 

@@ -52,7 +52,7 @@ def stranger():
 
     Without site initialisation the hooks of an editable install do nothing, and no path of this repository is known.
     """
-    # The standard library first: rt-utils installs a package `dataclasses` of Python 3.6, which would hide that of today.
+    # The standard library first: rt-utils brings a package `dataclasses` of Python 3.6, which would hide that of today.
     packages = dict.fromkeys(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
 
     def run(folder, *arguments, path=()):
