@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medsegdiff_bundle.segmentation import Segmentation, segment
 
-__version__ = "0.11.0"
+__version__ = "0.12.0"
 __all__ = ["Segmentation", "__version__", "segment"]
 
 
