@@ -8,7 +8,8 @@ from pathlib import Path
 
 NIFTI = (".nii", ".nii.gz")
 PAIRS = (".img", ".hdr", ".img.gz")  # NIfTI or Analyze 7.5 in two files
-VOLUMES = (*NIFTI, *PAIRS, ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh")
+NRRD = (".nrrd", ".nhdr")
+VOLUMES = (*NIFTI, *PAIRS, *NRRD, ".mha", ".mhd", ".mgz", ".mgh")
 PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".gif", ".webp")
 FORMATS = (
     "NIfTI (.nii, .nii.gz, .img with .hdr), Analyze, NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), MGH (.mgz, .mgh), "

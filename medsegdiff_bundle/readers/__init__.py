@@ -6,6 +6,6 @@ Each kind of file has one reader, and no other behind it whose excuse would hide
 from .nifti import NiftiReader
 from .pictures import PictureReader
 from .series import SeriesReader
-from .volumes import VolumeReader, itk_place
+from .volumes import VolumeReader, itk_place, nrrd_unit
 
-__all__ = ["NiftiReader", "PictureReader", "SeriesReader", "VolumeReader", "itk_place"]
+__all__ = ["NiftiReader", "PictureReader", "SeriesReader", "VolumeReader", "itk_place", "nrrd_unit"]

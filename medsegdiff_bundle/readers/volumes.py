@@ -16,7 +16,7 @@ from monai.data.utils import orientation_ras_lps
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
 from medsegdiff_bundle.datalist.headers import axes_and_channels, is_of_nibabel, itk_reader, itk_reason
-from medsegdiff_bundle.datalist.naming import PAIRS, VOLUMES
+from medsegdiff_bundle.datalist.naming import NRRD, PAIRS, VOLUMES
 from medsegdiff_bundle.grid import MODALITY
 from medsegdiff_bundle.remarks import add_processing, add_warning
 
@@ -27,6 +27,15 @@ WITHOUT_DIRECTIONS = (
     "The header gives the axes of the volume no directions: here they are taken to point left, to the back and up, as "
     "in programs built on ITK, such as 3D Slicer; nibabel and others take other ones."
 )
+
+# Units that programs write into NRRD, which leaves their spelling open: their length in mm and their name.
+NRRD_UNITS = {
+    **dict.fromkeys(("", "???", "none", "mm", "millimeter", "millimetre"), (1.0, "millimetres")),
+    **dict.fromkeys(("cm", "centimeter", "centimetre"), (10.0, "centimetres")),
+    **dict.fromkeys(("m", "meter", "metre"), (1000.0, "metres")),
+    **dict.fromkeys(("um", "\u00b5m", "\u03bcm", "micron", "micrometer", "micrometre"), (1e-3, "micrometres")),
+    **dict.fromkeys(("nm", "nanometer", "nanometre"), (1e-6, "nanometres")),
+}
 
 Names = Sequence[str | os.PathLike] | str | os.PathLike
 
@@ -113,6 +122,11 @@ class VolumeReader(OneFileReader):
         volume = _squeezed(values, itk_affine(read), read.GetDimension())
         if path.name.lower().endswith(PAIRS) and volume.axes > 2:
             volume = volume._replace(warnings=(WITHOUT_DIRECTIONS,))
+        millimetres, unit = nrrd_unit(path)
+        if millimetres != 1:
+            said = f"Lengths in the header are in {unit}; here they are in mm."
+            affine = np.diag([*[millimetres] * 3, 1.0]) @ volume.affine
+            volume = volume._replace(affine=affine, processing=(said,))
         return volume
 
 
@@ -149,6 +163,39 @@ def itk_place(file: Path) -> np.ndarray | None:
     except (RuntimeError, ValueError):
         return None
     return itk_affine(reader)
+
+
+def nrrd_unit(path: Path) -> tuple[float, str]:
+    """Length in mm and name of the unit of a file, which ITK passes over in NRRD; mm of a file of another kind.
+
+    Raises:
+        ValueError: the header has several units, or an unknown one; the text does not name the file.
+    """
+    if not (path.name.lower().endswith(NRRD) and path.is_file()):
+        return 1.0, "millimetres"
+    fields: dict[str, str] = {}
+    with path.open("rb") as file:
+        for line in file:
+            if not line.strip():  # behind which the values are
+                break
+            name, colon, content = line.decode(errors="replace").partition(":")
+            if colon and not content.startswith("="):  # by which pairs of a user's own are told apart
+                fields[name.strip().lower()] = content.strip()
+    units = re.findall(r'"([^"]*)"', fields.get("space units", ""))
+    if not units:  # those of the axes, some of which may be no lengths, such as one of time or of colours
+        kinds = fields.get("kinds", "").lower().split()
+        each = re.findall(r'"([^"]*)"', fields.get("units", ""))
+        lengths = ("domain", "space", "???", "none")
+        units = [unit for n, unit in enumerate(each) if n >= len(kinds) or kinds[n] in lengths]
+    names = [re.sub(r"(?<=\w{4})s$", "", unit.strip().lower()) for unit in units]  # without the s of a plural
+    found = {NRRD_UNITS.get(name, name) for name in names} if any(names) else set()
+    if len(found) > 1 or ("" in names and found):
+        listed = ", ".join(map(repr, units))
+        raise ValueError(f"its header gives lengths in the units {listed}: one unit for all axes is read")
+    unit = found.pop() if found else NRRD_UNITS[""]
+    if isinstance(unit, str):
+        raise ValueError(f"its header gives lengths in the unit {units[0]!r}: mm, cm, m, um and nm are read")
+    return unit
 
 
 def _squeezed(values: np.ndarray, affine: np.ndarray, dimension: int | None = None) -> Volume:

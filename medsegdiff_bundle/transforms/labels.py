@@ -16,7 +16,7 @@ from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 from torch import Tensor
 
-from medsegdiff_bundle.datalist.naming import NIFTI
+from medsegdiff_bundle.datalist.naming import NIFTI, NRRD
 from medsegdiff_bundle.readers import itk_place
 from medsegdiff_bundle.readers.nifti import forms, in_millimetres
 
@@ -266,13 +266,15 @@ def _turned(label: MetaTensor, image: MetaTensor) -> MetaTensor | None:
 
 
 def _places(image: MetaTensor) -> list[Tensor]:
-    """Where the voxels of an image lie: as read and, of a NIfTI file, by each of the forms in its header and by ITK."""
+    """Where the voxels of an image lie: as read, by each of the forms in the header of a NIfTI file, and by ITK."""
     places = [image.affine.cpu().double()]
     file = Path(str(image.meta.get("filename_or_obj", "")))
     if len(places[0]) == 4 and file.name.lower().endswith(NIFTI) and file.is_file():
         header: Any = nibabel.load(file).header  # type: ignore[attr-defined]
         of_header = [form if form is None else in_millimetres(form, header) for form in forms(header)]
         places += [torch.as_tensor(place) for place in (*of_header, itk_place(file)) if place is not None]
+    elif len(places[0]) == 4 and file.name.lower().endswith(NRRD) and (shown := itk_place(file)) is not None:
+        places.append(torch.as_tensor(shown))
     return places
 
 

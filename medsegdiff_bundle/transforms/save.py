@@ -15,8 +15,8 @@ from monai.data.utils import orientation_ras_lps, to_affine_nd
 from monai.transforms import MapTransform
 from monai.utils import convert_data_type
 
-from medsegdiff_bundle.datalist.naming import NIFTI, PAIRS
-from medsegdiff_bundle.readers import itk_place
+from medsegdiff_bundle.datalist.naming import NIFTI, NRRD, PAIRS
+from medsegdiff_bundle.readers import itk_place, nrrd_unit
 from medsegdiff_bundle.readers.nifti import NiftiReader, place, signed_sizes
 
 # What a NIfTI header says of the place of its voxels; nothing of the person or the values.
@@ -90,13 +90,18 @@ class ITKWriter(VolumeWriter):
 
 
 def shown_by_itk(source: str, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
-    """Voxel to RAS of values on the grid of an image, where programs built on ITK show the image if it is a NIfTI file.
+    """Voxel to RAS of values on the grid of an image, where programs built on ITK show the image.
+
+    They take other forms of a NIfTI header, and lengths in NRRD for mm.
 
     Args:
         source: file of the image.
         shape: of the values.
-        affine: of the values, which is kept if they lie on another grid, or the image is no NIfTI file.
+        affine: of the values, in mm, which is kept if they lie on another grid than a NIfTI image.
     """
+    millimetres, _ = nrrd_unit(Path(source))
+    if millimetres != 1:
+        return np.diag([*[1 / millimetres] * 3, 1.0]) @ to_affine_nd(3, affine)
     by_itk = itk_place(Path(source)) if _header(source, shape, affine) is not None else None
     return affine if by_itk is None else by_itk
 
@@ -147,7 +152,7 @@ class PlaceByITKd(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             file = Path(str(getattr(d[key], "meta", {}).get("filename_or_obj", "")))
-            place = itk_place(file) if file.name.lower().endswith(NIFTI) else None
+            place = itk_place(file) if file.name.lower().endswith((*NIFTI, *NRRD)) else None
             if place is not None:
                 d[key] = d[key].clone()
                 d[key].affine = torch.as_tensor(place)

@@ -11,7 +11,7 @@ import torch
 
 from medsegdiff_bundle.datalist import decathlon_datalist, image_datalist, segmentation_datalist
 from medsegdiff_bundle.remarks import remarks
-from medsegdiff_bundle.transforms import CheckGridd, CheckLabelsd, LoadImaged, load_image
+from medsegdiff_bundle.transforms import CheckGridd, CheckLabelsd, LoadImaged, PlaceByITKd, SaveImaged, load_image
 
 OBLIQUE = np.array([[0.9, -0.3, 0.1, -20], [0.2, 1.1, 0.0, 13], [-0.1, 0.1, 1.5, 7], [0, 0, 0, 1]])
 ENDINGS = (".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".img", ".hdr", ".img.gz", ".nii", ".nii.gz", ".NRRD")
@@ -102,6 +102,64 @@ def test_each_space_of_an_nrrd_file(space, signs, values, tmp_path):
     np.testing.assert_array_equal(read[0], values)
     expected = np.diag([*signs, 1]) @ np.array([[1, 0, 0, 10], [0, 2, 0, 20], [0, 0, 3, 30], [0, 0, 0, 1]])
     np.testing.assert_allclose(read.affine, expected)
+
+
+def with_units(path, field, words):
+    """Give a header of NRRD a field that ITK neither writes nor reads."""
+    content = path.read_bytes().replace(b"\nkinds:", f"\n{field}: {words}\nkinds:".encode(), 1)
+    if field == "units":  # of the axes, where no space is given
+        for name in (b"space", b"space origin"):
+            content = re.sub(rb"(?m)^" + name + rb": .*\n", b"", content)
+        content = re.sub(rb"(?m)^space directions: .*$", b"spacings: 500 600 700", content)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".nhdr"])
+@pytest.mark.parametrize(
+    ("field", "words", "factor", "name"),
+    [
+        ("space units", '"um" "um" "um"', 1e-3, "micrometres"),
+        ("space units", '"µm" "µm" "µm"', 1e-3, "micrometres"),
+        ("Space Units", '"microns"  "microns" "microns"', 1e-3, "micrometres"),
+        ("space units", '"Millimeters" "mm" "mm"', 1, None),
+        ("space units", '"m" "m" "m"', 1e3, "metres"),
+        ("space units", '"cm" "cm" "cm"', 10, "centimetres"),
+        ("space units", '"mm" "mm" "mm"', 1, None),
+        ("space units", '"" "" ""', 1, None),
+        ("units", '"um" "um" "um"', 1e-3, "micrometres"),
+    ],
+)
+def test_units_of_an_nrrd_file(ending, field, words, factor, name, values, tmp_path):
+    """Lengths are in mm, but a mask has the numbers of its image, as other programs pass over the unit."""
+    path = with_units(save(values, tmp_path / f"a{ending}"), field, words)
+    image = load_image(path)
+    given = np.diag([-500.0, -600, 700, 1]) if field == "units" else AFFINE
+    np.testing.assert_allclose(image.affine, np.diag([factor, factor, factor, 1]) @ given, atol=1e-9)
+    said = [] if name is None else [f"Lengths in the header are in {name}; here they are in mm."]
+    assert remarks(image.meta)["processing"] == said
+    SaveImaged("pred", tmp_path, "seg", output_dtype="uint8")({"pred": (image > 0).float()})
+    by_itk, mask = (SimpleITK.ReadImage(str(tmp_path / f"{name}{ending}")) for name in ("a", "a_seg"))
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(SimpleITK.Mask(by_itk, mask)).T > 0, values > 0)
+    placed = PlaceByITKd("pred")({"pred": image})["pred"]
+    np.testing.assert_allclose(placed.affine, given, atol=1e-9)
+    label = CheckGridd("label")({"image": image, "label": load_image(tmp_path / f"a_seg{ending}")})["label"]
+    np.testing.assert_array_equal(label[0], values > 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ('"mm" "mm" "um"', "its header gives lengths in the units 'mm', 'mm', 'um': one unit for all axes is read"),
+        ('"um" "um" ""', "its header gives lengths in the units 'um', 'um', '': one unit for all axes is read"),
+        ('"ms" "ms" "ms"', "its header gives lengths in the unit 'ms': mm, cm, m, um and nm are read"),
+        ('"inch" "inch" "inch"', "its header gives lengths in the unit 'inch': mm, cm, m, um and nm are read"),
+    ],
+)
+def test_units_that_are_none(words, said, values, tmp_path):
+    path = with_units(save(values, tmp_path / "a.nrrd"), "space units", words)
+    with pytest.raises(ValueError, match=re.escape(f"a.nrrd' cannot be read: {said}.")):
+        load_image(path)
 
 
 def test_analyze_as_itk_reads_it(values, tmp_path):
