@@ -113,7 +113,9 @@ def _value(word: str) -> Any:
 
 def _report(result: Segmentation) -> None:
     unit = result.report["unit"]
-    sizes = [f"{name} {structure['volume']:.3f} {unit}" for name, structure in result.report["structures"].items()]
+    decimals = 3 if unit == "ml" else 0
+    structures = result.report["structures"].items()
+    sizes = [f"{name} {structure['volume']:.{decimals}f} {unit}" for name, structure in structures]
     print(f"{result.name}: {', '.join(sizes)}; mask in {result.mask_file}", flush=True)
 
 
