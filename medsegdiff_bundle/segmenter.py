@@ -24,6 +24,7 @@ from medsegdiff_bundle.datalist import case_name, result_ending
 from medsegdiff_bundle.datalist.naming import PICTURES
 from medsegdiff_bundle.readers.nifti import fill_outside
 from medsegdiff_bundle.segmentation import Segmentation, plain
+from medsegdiff_bundle.workflow import check_device
 
 
 def run(
@@ -102,10 +103,7 @@ def _parser(files: list[Path], settings: dict[str, Any]) -> ConfigParser:
     parser["bundle_root"] = str(files[0].parent.parent)
     parser["bundle_path"] = None  # the package is imported already
     parser.update(settings)
-    try:
-        torch.empty(0, device=parser.get_parsed_content("device"))
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"There is no device {settings.get('device')!r} here.") from error
+    check_device(parser.get_parsed_content("device"))
     checkpoint = parser.get_parsed_content("checkpoint")
     if not Path(checkpoint).is_file():
         name = parser.get_parsed_content("task")

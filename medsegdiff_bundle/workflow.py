@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import Any, NamedTuple
 
+import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from medsegdiff_bundle import errors, settings
@@ -57,6 +58,21 @@ def begin(debug: Any = False) -> None:
     run_ids = [str(getattr(found.workflow, name)) for name in ("init_id", "run_id", "final_id")]
     settings.check_spelling(config, settings.bundle_files(settings.bundle_root()), run_ids)
     _put_in_typed(found)
+    device = config.get("device")
+    if isinstance(device, str) and not device.startswith(("$", "@", "%")):
+        check_device(device)
+
+
+def check_device(device: Any) -> None:
+    """Refuse a device that is none or not here.
+
+    Raises:
+        ValueError: naming it.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"There is no device {str(device)!r} here.") from error
 
 
 def _from_shell() -> bool:

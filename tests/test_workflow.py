@@ -61,6 +61,12 @@ def test_wrong_settings_are_refused(files, given, sentence, only_settings):
     assert any(text.endswith(sentence) for text in causes(caught.value))
 
 
+def test_a_device_that_is_none(only_settings):
+    with pytest.raises(RuntimeError) as caught:
+        create("train.json", **{**only_settings, "device": "cud"})
+    assert "There is no device 'cud' here." in causes(caught.value)
+
+
 def test_settings_as_people_type_them(only_settings):
     given = {"amp": "false", "anchor_only": "False", "channels_last": "no", "roi_size": "None", "progress": "true"}
     run = create("inference.json", **only_settings, **given, **{"displayable_configs#ensemble_size": "3"})

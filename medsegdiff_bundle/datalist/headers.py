@@ -47,7 +47,7 @@ def file_axes_and_channels(file: Path) -> tuple[int, int]:
     try:
         shape = nibabel.load(file).shape  # type: ignore[attr-defined]
     except Exception as error:  # whatever its reader and its decompressor raise
-        raise ValueError(str(error).rstrip(".") or type(error).__name__) from error
+        raise ValueError(nibabel_reason(error)) from error
     return axes_and_channels(shape)
 
 
@@ -78,6 +78,13 @@ def itk_reader(file: Path) -> Any:
     name = file.name.lower()
     if not file.is_file():
         raise ValueError("it does not exist")
+    if not file.stat().st_size:
+        raise ValueError("it is empty")
+    for ending in (".img.gz", ".img"):
+        stem = file.name[: -len(ending)]
+        others = [file.parent / f"{stem}{other}" for other in (".hdr", ".HDR", ".hdr.gz")]
+        if name.endswith(ending) and not any(other.is_file() for other in others):
+            raise ValueError(f"its header {stem + '.hdr'!r} is missing")
     if name.endswith((".mha", ".mhd")) and not file.name.endswith((".mha", ".mhd")):
         raise ValueError("files of MetaImage end in .mha or .mhd, in small letters: rename it")
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
@@ -91,8 +98,17 @@ def itk_reason(error: RuntimeError) -> str:
     """What an error of ITK says, without where in its code it was raised."""
     text = re.split(r"ERROR: (?:\w+\(0x\w+\): )?", str(error), maxsplit=1)[-1]
     lines = [re.sub(r"^\[nrrd\] \w+:?", "", line).strip() for line in text.strip().splitlines()]
-    said = [line for line in lines if line and not line.startswith(("trouble", "Reason: Success"))]
-    return said[-1].rstrip(".") if said else "it is damaged"
+    said = [line for line in lines if line and not line.startswith(("trouble", "File cannot be read"))]
+    # What is behind "Reason:" is the last error of the process, which often has nothing to do with this one.
+    said = [line for line in said if not line.startswith("Reason:") or "denied" in line]
+    return said[-1].rstrip(".") if said else "it is truncated or damaged"
+
+
+def nibabel_reason(error: Exception) -> str:
+    """What an error of nibabel says."""
+    if "w2 should be positive" in str(error):
+        return "its header places the voxels nowhere: the quaternion of its qform is no rotation"
+    return str(error).rstrip(".") or type(error).__name__
 
 
 def kind_of(file: Path) -> str:

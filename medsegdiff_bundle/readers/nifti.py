@@ -12,7 +12,7 @@ import numpy as np
 from monai.data import NibabelReader
 from monai.utils import ensure_tuple
 
-from medsegdiff_bundle.datalist.headers import axes_and_channels, is_nifti_pair
+from medsegdiff_bundle.datalist.headers import axes_and_channels, is_nifti_pair, nibabel_reason
 from medsegdiff_bundle.datalist.naming import NIFTI, PAIRS
 from medsegdiff_bundle.remarks import add_processing, add_warning
 
@@ -42,7 +42,10 @@ class NiftiReader(NibabelReader):
     def read(self, data: Sequence[str | os.PathLike] | str | os.PathLike, **kwargs: Any) -> Any:
         """One image of nibabel, or several, with their headers as they are."""
         self.filenames = ensure_tuple(data)
-        images = [nibabel.load(name, **{**self.kwargs, **kwargs}) for name in self.filenames]  # type: ignore[attr-defined]
+        try:
+            images = [nibabel.load(name, **{**self.kwargs, **kwargs}) for name in self.filenames]  # type: ignore[attr-defined]
+        except ValueError as error:
+            raise ValueError(nibabel_reason(error)) from error
         return images if len(images) > 1 else images[0]
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict]:

@@ -72,6 +72,8 @@ class PictureReader(PILReader):
         frames = getattr(picture, "n_frames", 1)
         if frames > 1 and picture.format != "MPO":  # a photograph with previews or maps of depth behind it
             raise ValueError(f"it holds {frames} pictures, not one")
+        if self.channels is not None and min(picture.size) < 2:
+            raise ValueError(f"it has {picture.width} x {picture.height} pixels: there is nothing to find in it")
         kind = picture.format  # which a turned picture no longer knows
         if kind == "TIFF":  # Pillow 13.0 maps an uncompressed one into memory by the size that it has after its turn
             picture.filename = ""  # type: ignore[attr-defined]

@@ -110,10 +110,11 @@ class VolumeReader(OneFileReader):
 
             image: Any = nibabel.load(path)  # type: ignore[attr-defined]
             return _squeezed(fill_outside(np.asanyarray(image.dataobj)), np.asarray(image.affine))
+        reader = itk_reader(path)
         if path.name.lower().endswith((".mha", ".mhd")):
             _check_metaimage(path)
         try:
-            read = itk_reader(path).Execute()
+            read = reader.Execute()
         except RuntimeError as error:
             raise ValueError(itk_reason(error)) from error
         if "complex" in read.GetPixelIDTypeAsString():

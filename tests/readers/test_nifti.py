@@ -8,6 +8,7 @@ import torch
 from monai.transforms import Compose, EnsureChannelFirstd, Invertd, Orientationd, SaveImaged
 
 from medsegdiff_bundle import transforms as bundle
+from medsegdiff_bundle.datalist import image_datalist
 from medsegdiff_bundle.remarks import remarks
 from medsegdiff_bundle.transforms import CheckGridd, LoadImaged, PlaceByITKd, load_image
 
@@ -166,6 +167,15 @@ def test_a_place_that_is_none(codes, value, tmp_path):
     change(path, quatern_b=np.nan)
     with pytest.raises(ValueError, match="case.nii' cannot be read: its header places the voxels nowhere"):
         LoadImaged("image")({"image": str(path)})
+
+
+def test_a_quaternion_that_is_none(tmp_path):
+    path = write(tmp_path / "case.nii", codes=(0, 1))
+    change(path, quatern_b=2)
+    said = "case.nii' cannot be read: its header places the voxels nowhere: the quaternion of its qform is no rotation."
+    for read in (load_image, lambda path: image_datalist(path, 1, 3)):
+        with pytest.raises(ValueError, match=said):
+            read(path)
 
 
 @pytest.mark.parametrize("codes", CODES)

@@ -112,3 +112,11 @@ def test_a_folder_of_pictures(stored, tmp_path):
     assert [case["image"] for case in image_datalist(tmp_path, 1, 2)] == [
         str(tmp_path / name) for name in ("a.webp", "b.GIF", "c.jfif")
     ]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (5, 1)])
+def test_a_picture_of_a_line(shape, tmp_path):
+    Image.fromarray(np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)).save(tmp_path / "a.png")
+    said = f"a.png' cannot be read: it has {shape[1]} x {shape[0]} pixels: there is nothing to find in it."
+    with pytest.raises(ValueError, match=said):
+        load_image(tmp_path / "a.png", 3)

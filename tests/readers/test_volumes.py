@@ -162,6 +162,31 @@ def test_units_that_are_none(words, said, values, tmp_path):
         load_image(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("empty.mha", "it is empty"),
+        ("empty.nrrd", "it is empty"),
+        ("cut.mha", "it is truncated or damaged"),
+        ("alone.img", "its header 'alone.hdr' is missing"),
+    ],
+)
+def test_parts_that_are_missing(name, said, values, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(b"")
+    if name == "cut.mha":
+        SimpleITK.WriteImage(itk_image(values), str(path))
+        path.write_bytes(path.read_bytes()[:-100])
+    if name == "alone.img":
+        nibabel.save(nibabel.AnalyzeImage(values, np.eye(4)), path)
+        path.with_suffix(".hdr").unlink()
+    with pytest.raises(ValueError, match=re.escape(f"{name}' cannot be read: {said}.")):
+        load_image(path)
+    if name != "cut.mha":
+        with pytest.raises(ValueError, match=re.escape(f"{name}' cannot be read: {said}.")):
+            image_datalist(path, 1, 3)
+
+
 def test_analyze_as_itk_reads_it(values, tmp_path):
     """It does not say where it lies: for ITK-SNAP and 3D Slicer the first voxel is the origin of LPS."""
     nibabel.save(nibabel.AnalyzeImage(values, np.diag([1.0, 2, 3, 1])), tmp_path / "a.img")
