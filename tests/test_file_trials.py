@@ -1,0 +1,19 @@
+"""scripts/file_trials.py: each situation is a file with its label."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+spec = importlib.util.spec_from_file_location("file_trials", Path(__file__).parent.parent / "scripts" / "file_trials.py")
+file_trials = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(file_trials)
+
+
+@pytest.mark.parametrize("name", file_trials.SITUATIONS)
+def test_a_situation_is_a_file_and_its_label(name, tmp_path):
+    file, label = file_trials.SITUATIONS[name](tmp_path)
+    assert file.is_file() and label.any()
+    assert file_trials.dice(label, label) == " / ".join(["1.000"] * int(label.max()))
+    assert file_trials.dice(np.zeros((1, 1)), label).startswith("mask of (1, 1), shown")
