@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-spec = importlib.util.spec_from_file_location("file_trials", Path(__file__).parent.parent / "scripts" / "file_trials.py")
+SCRIPT = Path(__file__).parent.parent / "scripts" / "file_trials.py"
+spec = importlib.util.spec_from_file_location("file_trials", SCRIPT)
 file_trials = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(file_trials)
 
