@@ -20,6 +20,7 @@ from monai.utils import ensure_tuple
 import medsegdiff_bundle
 from medsegdiff_bundle import errors
 from medsegdiff_bundle.datalist import case_name, dicom_files
+from medsegdiff_bundle.provenance import checksum
 from medsegdiff_bundle.workflow import caller
 
 logger = logging.getLogger(__name__)
@@ -167,7 +168,7 @@ def run_fingerprint(settings: Mapping[str, Any], checkpoint: str | os.PathLike) 
     found = hashlib.sha256(json.dumps(words, sort_keys=True, default=repr).encode())
     found.update(medsegdiff_bundle.__version__.encode())
     if checkpoint:  # an empty path stands for weights that nothing loads
-        found.update(Path(checkpoint).read_bytes())
+        found.update(checksum(checkpoint).encode())
     return found.hexdigest()
 
 

@@ -6,17 +6,12 @@ import hashlib
 import json
 import logging
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import medsegdiff_bundle
 from medsegdiff_bundle import settings
-
-if TYPE_CHECKING:
-    from monai.bundle import ConfigParser
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +38,9 @@ def used_settings() -> dict[str, Any]:
     All that the evaluator depends on of `medsegdiff_bundle.settings.KINDS`, but paths and what has no influence on the
     mask, and whatever else differs from these files, such as `network_def#channels`.
     """
-    parser = _calling_parser()
+    from medsegdiff_bundle.workflow import calling_parser  # with torch and MONAI, which the rest here need not
+
+    parser = calling_parser()
     if parser is None:
         return {}
     config: Any = parser.get()
@@ -198,15 +195,3 @@ def _plain(value: Any) -> Any:
         return json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError):
         return str(value)
-
-
-def _calling_parser() -> ConfigParser | None:
-    """The parser that evaluates the expression at hand, which MONAI does not hand over."""
-    from monai.bundle import ConfigParser
-
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if isinstance(found := frame.f_locals.get("self"), ConfigParser):
-            return found
-        frame = frame.f_back
-    return None

@@ -80,19 +80,27 @@ def _from_shell() -> bool:
     return spec is not None and spec.name == "monai.bundle.__main__"
 
 
+def calling_parser() -> ConfigParser | None:
+    """The parser that evaluates the expression at hand, which MONAI does not hand over."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if isinstance(found := frame.f_locals.get("self"), ConfigParser):
+            return found
+        frame = frame.f_back
+    return None
+
+
 def caller() -> Caller | None:
     """The workflow that evaluates an expression, its parser, and what `create_workflow` put into it.
 
     MONAI merges what is given into the configuration and hands neither to an expression, so they are looked up in the
     calls that lead here. A workflow that was made without `create_workflow` has the merged configuration alone.
     """
+    parser, workflow = calling_parser(), None
     frame: FrameType | None = sys._getframe(1)
-    parser = workflow = None
     while frame is not None:
         owner = frame.f_locals.get("self")
-        if parser is None and isinstance(owner, ConfigParser):
-            parser = owner
-        elif workflow is None and isinstance(owner, ConfigWorkflow):
+        if workflow is None and isinstance(owner, ConfigWorkflow):
             workflow = owner
         elif workflow is not None and frame.f_code.co_name == "create_workflow":
             break

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import zlib
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,9 +58,9 @@ class OneFileReader(ImageReader):
     Several files are the channels of one image.
     """
 
+    @abstractmethod
     def volume(self, path: Path) -> Volume:
         """Read one file or folder."""
-        raise NotImplementedError
 
     def read(self, data: Any, **kwargs: Any) -> Any:
         """Read files; the result is for `get_data`."""
