@@ -1,0 +1,150 @@
+"""The command line `medsegdiff COMMAND ...`: a module of this folder for each command, and none of them needs torch.
+
+A command is a module with what `Command` names. Its function imports torch and MONAI once the words of the command line
+are known to be right, so that help and a wrong word take no seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn, Protocol, cast
+
+import medsegdiff_bundle
+from medsegdiff_bundle.settings import nearest
+
+COMMANDS = ("segment",)  # as help lists them
+
+
+class Command(Protocol):
+    """What a module of a command holds.
+
+    Attributes:
+        HELP: one line, for the list of commands.
+        DESCRIPTION: what it does and writes.
+        EXAMPLES: two lines of arguments.
+    """
+
+    HELP: str
+    DESCRIPTION: str
+    EXAMPLES: Sequence[str]
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add arguments and options; `options.add_settings` lets it take settings by their names, too."""
+
+    def run(self, options: argparse.Namespace) -> int:
+        """Do it, and return the exit status: 0, or 1 if some cases failed. A `ValueError` says what was asked wrongly.
+
+        `options.settings` holds the settings that were given by their names, unless it takes none.
+        """
+
+
+class Parser(argparse.ArgumentParser):
+    """One whose errors are a sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the process."""
+        self.exit(2, f"error: {message[:1].upper()}{message[1:]} ('{self.prog} --help' lists what there is)\n")
+
+
+def command(name: str) -> Command:
+    """The module of a command."""
+    return cast(Command, importlib.import_module(f"{__name__}.{name}"))
+
+
+def main(arguments: Sequence[str] | None = None, prog: str = "medsegdiff") -> int:
+    """Run one command.
+
+    Args:
+        arguments: words of the command line; None takes those of this process.
+        prog: what they follow.
+
+    Returns:
+        Exit status: 0; 1 if some cases failed; 2 if something was asked wrongly, before any work; 130 if the run was
+        interrupted. What is wrong is said in a sentence on standard error.
+    """
+    from medsegdiff_bundle.cli import options
+
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argument_parser(prog)
+    if words and not words[0].startswith("-") and words[0] not in COMMANDS:
+        similar = nearest(words[0], COMMANDS)
+        parser.error(f"there is no command {words[0]!r}" + (f": did you mean {similar!r}?" if similar else ""))
+    known, others = parser.parse_known_args(words)
+    debug = known.debug
+    _set_log_level(known.quiet, known.verbose)
+    try:
+        options.take_settings(known, others)
+        return command(known.command).run(known)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        from medsegdiff_bundle import errors
+
+        said = errors.sentence(error)
+        hint = "" if debug or isinstance(error, ValueError) else " (--debug shows where)"
+        print(f"error: {said}{hint}", file=sys.stderr)
+        return 1 if isinstance(error, errors.UnsegmentedError) or not isinstance(error, ValueError) else 2
+
+
+def argument_parser(prog: str = "medsegdiff") -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = Parser(
+        prog=prog,
+        description="Diffusion segmentation of medical images, with its uncertainty.",
+        epilog="Exit status: 0, 1 if some cases failed, 2 if something was asked wrongly.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"medsegdiff {medsegdiff_bundle.__version__}")
+    parser.add_argument(
+        "--completion",
+        choices=("bash", "zsh", "tcsh"),
+        action=_PrintCompletion,
+        help='print what lets a shell complete these words, such as `eval "$(medsegdiff --completion bash)"`',
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    for name in COMMANDS:
+        module = command(name)
+        examples = "\n".join(f"  {prog} {name} {words}" for words in module.EXAMPLES)
+        each = commands.add_parser(
+            name,
+            help=module.HELP,
+            description=module.DESCRIPTION,
+            epilog=f"examples:\n{examples}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        module.add_arguments(each)
+        loudness = each.add_mutually_exclusive_group()
+        loudness.add_argument("-q", "--quiet", action="store_true", help="print errors alone")
+        loudness.add_argument("-v", "--verbose", action="store_true", help="print what MONAI logs, too")
+        each.add_argument("--debug", action="store_true", help="show where an error comes from")
+        each.set_defaults(flags=[flag for action in each._actions for flag in action.option_strings])
+    return parser
+
+
+class _PrintCompletion(argparse.Action):
+    """Print the completion of a shell, and end."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option_string: Any = None) -> None:
+        """Print."""
+        try:
+            import shtab
+        except ImportError:
+            parser.error("--completion needs the package shtab: pip install 'medsegdiff-bundle[completion]'.")
+        print(shtab.complete(parser, values))
+        parser.exit()
+
+
+def _set_log_level(quiet: bool, verbose: bool) -> None:
+    if verbose:
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+    elif quiet:
+        logging.getLogger().setLevel(logging.ERROR)

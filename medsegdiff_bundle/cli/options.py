@@ -1,0 +1,141 @@
+"""What the commands share: settings by their names, and their defaults."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from medsegdiff_bundle import settings
+
+
+def add_settings(parser: argparse.ArgumentParser, *files: str) -> None:
+    """Let a command take settings, as `--set name=value`, and as `--name value` as MONAI's runner takes them.
+
+    Args:
+        parser: of the command.
+        files: of `configs`, whose entries are the settings.
+    """
+    parser.add_argument(
+        "--set",
+        dest="pairs",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help=f'any other setting of {" or ".join(f"configs/{file}" for file in files)}, as --set roi_size="[96,96,96]"',
+    )
+    parser.set_defaults(files=files)
+
+
+def add_setting(parser: argparse.ArgumentParser, *flags: str, name: str, text: str, metavar: str | None = None) -> None:
+    """Add a setting with an option of its own.
+
+    Args:
+        parser: of a command that takes settings.
+        flags: of the option, such as "-n", "--steps".
+        name: of the setting.
+        text: what it means.
+        metavar: word for its value.
+    """
+    default = shown_default(name, parser.get_default("files"))
+    parser.add_argument(
+        *flags, dest=name, type=value, metavar=metavar, help=f"{text} (default: {default})".replace("%", "%%")
+    )
+
+
+def content(files: Sequence[str]) -> dict[str, Any]:
+    """Entries of some files of `configs`."""
+    return settings.read_files([settings.bundle_root() / "configs" / file for file in files])
+
+
+def shown_default(name: str, files: Sequence[str]) -> str:
+    """Default of a setting, with those of tasks that have another."""
+    of_all = _default(content(files), name)
+    of_tasks = {path.stem: _default(content([*files, f"tasks/{path.name}"]), name) for path in task_files()}
+    others = [f"{each} {found}" for each, found in of_tasks.items() if found != of_all]
+    return "; ".join([of_all, *others])
+
+
+def _default(config: dict[str, Any], name: str) -> str:
+    found = config[name]
+    while isinstance(found, str) and found.startswith("@") and "$" not in found:
+        way, found = settings.parts(found[1:]), config
+        for step in way:
+            found = found[step]
+    return str(found)
+
+
+def task_files() -> list[Path]:
+    """The configuration files of tasks."""
+    return sorted((settings.bundle_root() / "configs" / "tasks").glob("*.json"))
+
+
+def value(word: str) -> Any:
+    """A word of the command line as the Python literal that it is, or as text."""
+    try:
+        return ast.literal_eval(word)
+    except (ValueError, SyntaxError):
+        return word
+
+
+def take_settings(options: argparse.Namespace, words: Sequence[str]) -> None:
+    """Read the settings that were given by their names into `options.settings`.
+
+    Args:
+        options: as the parser of the command left them.
+        words: that it does not know.
+
+    Raises:
+        ValueError: a word is no option and no setting, or a setting is given twice.
+    """
+    found: dict[str, Any] = {}
+    for word, given in (*_pairs(getattr(options, "pairs", [])), *_words(words, options)):
+        name = _checked(word, options)
+        if name in found or getattr(options, name, None) is not None:
+            raise ValueError(f"{name} is given twice.")
+        found[name] = value(given)
+    options.settings = found
+
+
+def _pairs(pairs: Sequence[str]) -> list[tuple[str, str]]:
+    """Names and values of `--set name=value`."""
+    split = [pair.partition("=") for pair in pairs]
+    for name, equals, _ in split:
+        if not equals:
+            raise ValueError(f"--set takes NAME=VALUE, got {name!r}.")
+    return [(name, given) for name, _, given in split]
+
+
+def _words(words: Sequence[str], options: argparse.Namespace) -> list[tuple[str, str]]:
+    """Names and values of `--name value` or `--name=value`."""
+    found = []
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        name, equals, given = word.partition("=")
+        if not name.startswith("-"):
+            raise ValueError(f"What is {word!r}? The command has what it takes without it.")
+        _checked(name, options)
+        if not equals:
+            if not left or left[0].startswith("--"):
+                raise ValueError(f"{name} needs a value.")
+            given = left.pop(0)
+        found.append((name, given))
+    return found
+
+
+def _checked(word: str, options: argparse.Namespace) -> str:
+    """The setting that a word names."""
+    name = word.removeprefix("--").replace("-", "_")
+    config = content(options.files) if hasattr(options, "files") else {}
+    flags = {flag.removeprefix("--").replace("-", "_"): flag for flag in options.flags if flag.startswith("--")}
+    try:
+        settings.check_names({name: None}, config)
+    except ValueError:
+        similar = settings.nearest(name, [*flags, *config])
+        hint = f": did you mean {flags.get(similar, similar)!r}?" if similar else "."
+        kind = "setting" if config else "option"
+        raise ValueError(f"There is no {kind} {word!r}{hint}") from None
+    return name

@@ -1,0 +1,76 @@
+"""`medsegdiff segment IMAGE -o FOLDER`: `medsegdiff_bundle.segment` from a shell."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+from medsegdiff_bundle.cli.options import add_setting, add_settings
+
+if TYPE_CHECKING:
+    from medsegdiff_bundle.segmentation import Segmentation
+
+HELP = "segment an image, or the images of a folder"
+DESCRIPTION = "Write mask, uncertainty, a picture and a report of each image, and print the volumes."
+EXAMPLES = (
+    "scan.nii.gz -o results",
+    "photos/ -o results --task isic --steps 3 --members 10",
+)
+OF_SEGMENT = ("image", "task", "output_dir", "overwrite", "like")  # arguments of `segment` that are no settings
+SHORT = ("checkpoint", "num_inference_steps", "ensemble_size", "fusion", "anchor_only", "seed", "device", "force")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add them."""
+    add_settings(parser, "inference.json")
+    parser.add_argument("image", help="image file, folder of a DICOM series, or folder of images")
+    parser.add_argument("-o", "--output", dest="output_dir", metavar="FOLDER", required=True, help="made if need be")
+    parser.add_argument(
+        "-t", "--task", help="what to segment, such as hippocampus, isic or lidc (default: hippocampus)"
+    )
+    parser.add_argument("-c", "--checkpoint", metavar="FILE", help="weights (default: those of the task)")
+    add_setting(parser, "-s", "--steps", name="num_inference_steps", metavar="N", text="denoising steps per member")
+    add_setting(parser, "-m", "--members", name="ensemble_size", metavar="N", text="segmentations to draw and fuse")
+    add_setting(parser, "-f", "--fusion", name="fusion", metavar="WORD", text="mean, vote, staple or dice")
+    parser.add_argument("--anchor-only", action="store_true", default=None, help="one pass, no diffusion")
+    add_setting(parser, "--seed", name="seed", metavar="N", text="of the members' noise")
+    parser.add_argument("--like", metavar="REPORT", help="make the mask of a *_report.json again")
+    parser.add_argument("-d", "--device", help="such as cpu or cuda:0 (default: a GPU if there is one)")
+    parser.add_argument("--overwrite", action="store_true", help="make results anew that are there already")
+    parser.add_argument("--force", action="store_true", default=None, help="take images in which nothing can be found")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Segment."""
+    from medsegdiff_bundle import errors, quick_start, segmentation
+
+    given = {"progress": sys.stderr.isatty() and not options.quiet, **options.settings}
+    given |= {name: getattr(options, name) for name in SHORT if getattr(options, name) is not None}
+    of_segment = {name: getattr(options, name) for name in OF_SEGMENT}
+    segmentation.check_request(options.image, options.task, given, output_dir=options.output_dir, like=options.like)
+    logging.getLogger("ignite").setLevel(logging.CRITICAL)  # says what the sentence below says
+    errors.pass_over_missing_decoders()
+    quick_start.import_segmenter()
+    failures: list[str] = []
+
+    def fail(file: str, sentence: str) -> None:
+        failures.append(file)
+        print(f"error: {sentence}", file=sys.stderr)
+
+    on_result = _pass_over if options.quiet else _print_volumes
+    segmentation.segment(**of_segment, **given, on_result=on_result, on_failure=fail)
+    return 1 if failures else 0
+
+
+def _pass_over(result: Segmentation) -> None:
+    """Say nothing."""
+
+
+def _print_volumes(result: Segmentation) -> None:
+    unit = result.report["unit"]
+    decimals = 3 if unit == "ml" else 0
+    structures = result.report["structures"].items()
+    sizes = [f"{name} {structure['volume']:.{decimals}f} {unit}" for name, structure in structures]
+    print(f"{result.name}: {', '.join(sizes)}; mask in {result.mask_file}", flush=True)
