@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from .naming import DICOM_RESULTS, RESULTS, case_name
 
@@ -14,27 +15,31 @@ logger = logging.getLogger(__name__)
 LISTED = 10  # names in a sentence
 
 
+Image: TypeAlias = Path | tuple[Path, ...]  # of one file, or of a file for each channel
+
+
 class OtherKindError(ValueError):
     """An image has other axes than the network takes: a picture among volumes, say."""
 
 
-def usable_cases(images: Sequence[Path], check: Callable[[Path], None]) -> list[dict[str, str]]:
+def usable_cases(images: Sequence[Image], check: Callable[[Any], None]) -> list[dict[str, Any]]:
     """Cases of some images, once each was checked.
 
     Args:
-        images: files, or folders of a series each.
+        images: files, or folders of a series each, or files of the channels of one image.
         check: raises a `ValueError` about a bad image, an `OtherKindError` about one of another kind.
 
     Returns:
-        [{"image": path}] in the order given, a bad one with `refused`, the sentence, and none of another kind.
+        [{"image": path or list of paths}] in the order given, a bad one with `refused`, the sentence, and none of
+        another kind.
 
     Raises:
         ValueError: that of the first image, if none is good.
     """
-    cases: list[dict[str, str]] = []
+    cases: list[dict[str, Any]] = []
     first: ValueError | None = None
     for image in images:
-        case = {"image": str(image)}
+        case: dict[str, Any] = {"image": [*map(str, image)] if isinstance(image, tuple) else str(image)}
         try:
             check(image)
         except ValueError as error:
@@ -67,6 +72,33 @@ def say_what_is_left_out(folder: Path, cases: Iterable[str], parts: Iterable[Pat
     )
     if left_out:
         logger.warning("Left out of %r: %s.", str(folder), _listed(left_out))
+
+
+def joined_channels(images: Sequence[Path], in_channels: int | None) -> list[Image]:
+    """Images of a folder, files of the channels of one image together where the network takes several channels.
+
+    They are told by nnU-Net's names: `case_0000`, `case_0001`. An image that lacks one stays as it is, and is refused
+    for its channels.
+
+    Args:
+        images: files in the order of their names.
+        in_channels: of the network.
+    """
+    if in_channels is None or in_channels < 2:
+        return list(images)
+    names = {case_name(image): image for image in images}
+    found: list[Image] = []
+    taken: set[Path] = set()
+    for image in images:
+        stem = re.fullmatch(r"(.+)_0000", case_name(image))
+        files = tuple(names.get(f"{stem[1]}_{channel:04d}") for channel in range(in_channels)) if stem else (None,)
+        whole = tuple(file for file in files if file is not None)
+        if len(whole) == in_channels and f"{stem[1] if stem else ''}_{in_channels:04d}" not in names:
+            found.append(whole)
+            taken.update(whole)
+        elif image not in taken:
+            found.append(image)
+    return found
 
 
 def say_channels(folder: Path, images: Iterable[Path]) -> None:

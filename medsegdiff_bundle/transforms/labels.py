@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-from itertools import product
-from pathlib import Path
+from collections.abc import Hashable, Mapping
 from typing import Any
 
-import nibabel
-import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
@@ -16,14 +12,10 @@ from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 from torch import Tensor
 
-from medsegdiff_bundle.datalist.naming import NIFTI, NRRD
-from medsegdiff_bundle.readers import itk_place
-from medsegdiff_bundle.readers.nifti import forms, in_millimetres
-
 from .members import check_num_classes
+from .placing import apart, turned
 
 WHOLE = 1e-3 + 1e-5  # how far a number of a class may be from a whole one: 1e-3, and room for rounding to float32
-MISPLACED = 0.25  # voxels
 
 
 class UnpackRatersd(MapTransform):
@@ -225,66 +217,17 @@ class CheckGridd(MapTransform):
             label = d[key]
             names = f"The label {_file(label, key)!r}", f"its image {_file(image, self.image_key)!r}"
             placed = isinstance(image, MetaTensor) and isinstance(label, MetaTensor)
-            turned = _turned(label, image) if placed else None
-            if turned is not None:
-                d[key] = turned
+            of_image = turned(label, image) if placed else None
+            if of_image is not None:
+                d[key] = of_image
                 continue
             if image.shape[1:] != label.shape[1:]:
                 shapes = tuple(label.shape[1:]), tuple(image.shape[1:])
                 raise ValueError(f"{names[0]} has the shape {shapes[0]}, {names[1]} {shapes[1]}.")
             if placed:
-                apart = _apart(image.affine, label.affine, image.shape[1:])
-                raise ValueError(f"{names[0]} lies elsewhere than {names[1]}: up to {apart:.3g} voxels apart.")
+                distance = apart(image.affine, label.affine, image.shape[1:])
+                raise ValueError(f"{names[0]} lies elsewhere than {names[1]}: up to {distance:.3g} voxels apart.")
         return d
-
-
-def _turned(label: MetaTensor, image: MetaTensor) -> MetaTensor | None:
-    """The label with the axes of its image, if it then lies where that does."""
-    shape = label.shape[1:]
-    if shape == image.shape[1:] and torch.equal(image.affine, label.affine):
-        return label
-    for place in _places(image):
-        for own in _places(label):
-            # From the label's voxels to those of the image, nearly a matrix of 0, 1 and -1.
-            steps = nibabel.orientations.io_orientation(np.linalg.solve(place.numpy(), own.numpy()))[: len(shape)]
-            if np.isnan(steps).any() or sorted(steps[:, 0]) != list(range(len(shape))):
-                continue
-            turn = torch.eye(len(own), dtype=own.dtype)
-            turn[: len(shape), : len(shape)] = 0
-            for axis, (to, direction) in enumerate(steps):
-                turn[axis, int(to)] = direction
-                turn[axis, -1] = 0 if direction > 0 else shape[axis] - 1
-            order = [int(axis) for axis in np.argsort(steps[:, 0])]
-            if [shape[axis] for axis in order] != list(image.shape[1:]):
-                continue
-            if _apart(place, own @ turn, image.shape[1:]) < MISPLACED:
-                values = label.as_tensor().flip([axis + 1 for axis in range(len(shape)) if steps[axis, 1] < 0])
-                result = convert_to_dst_type(values.permute(0, *(axis + 1 for axis in order)).contiguous(), label)[0]
-                result.affine = image.affine  # rounded alike, so that all that follows cuts both alike
-                return result
-    return None
-
-
-def _places(image: MetaTensor) -> list[Tensor]:
-    """Where the voxels of an image lie: as read, by each of the forms in the header of a NIfTI file, and by ITK."""
-    places = [image.affine.cpu().double()]
-    file = Path(str(image.meta.get("filename_or_obj", "")))
-    if len(places[0]) == 4 and file.name.lower().endswith(NIFTI) and file.is_file():
-        header: Any = nibabel.load(file).header  # type: ignore[attr-defined]
-        of_header = [form if form is None else in_millimetres(form, header) for form in forms(header)]
-        places += [torch.as_tensor(place) for place in (*of_header, itk_place(file)) if place is not None]
-    elif len(places[0]) == 4 and file.name.lower().endswith(NRRD) and (shown := itk_place(file)) is not None:
-        places.append(torch.as_tensor(shown))
-    return places
-
-
-def _apart(first: Tensor, second: Tensor, shape: Sequence[int]) -> float:
-    """Largest distance of a voxel's two places, in edges of the first grid's voxels; the farthest is at a corner."""
-    axes = len(first) - 1
-    corners = torch.tensor([[*corner, 1] for corner in product(*((0, size - 1) for size in shape))]).double()
-    corners = torch.cat([corners[:, :-1], corners.new_zeros(len(corners), axes - len(shape)), corners[:, -1:]], 1)
-    distance = ((second - first).double() @ corners.T)[:axes].norm(dim=0).max()
-    return float(distance / first[:axes, : len(shape)].double().norm(dim=0).min())
 
 
 def _file(value: Any, key: Hashable) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import gzip
 import os
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,19 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor, NumpyReader
 from monai.transforms import MapTransform
-from monai.utils import convert_to_tensor, ensure_tuple
+from monai.utils import MetaKeys, convert_to_dst_type, convert_to_tensor, ensure_tuple
 
 from medsegdiff_bundle.datalist.headers import check_format
 from medsegdiff_bundle.readers import NiftiReader, PictureReader, SeriesReader, VolumeReader
 from medsegdiff_bundle.remarks import KINDS
 
+from .placing import apart, turned
+
 
 class LoadImaged(monai.transforms.LoadImaged):
     """MONAI's `LoadImaged`, of the same name because others look for it by that, whose error names the case's files.
+
+    A list of files is one image of one channel each, (C, S) in their order, on the grid of the first.
 
     Args:
         keys: of the files.
@@ -30,8 +34,8 @@ class LoadImaged(monai.transforms.LoadImaged):
         allow_missing_keys: whether a missing key is passed over.
 
     Raises:
-        ValueError: a file cannot be read, or holds a value that is not finite. A truncated one shows only here, after
-            its header was found to be right.
+        ValueError: a file cannot be read, or holds a value that is not finite; the channels of an image differ in
+            their grids. A truncated file shows only here, after its header was found to be right.
     """
 
     def __init__(self, keys: KeysCollection, channels: int | None = None, allow_missing_keys: bool = False) -> None:
@@ -46,17 +50,50 @@ class LoadImaged(monai.transforms.LoadImaged):
                 for file in map(Path, ensure_tuple(data[key])):
                     check_format(file)
                     _check_compression(file)
-            result: dict[Hashable, Any] = super().__call__(data, reader)
+            result: dict[Hashable, Any] = super().__call__({**data, **self._first_files(data)}, reader)
+            others = {key: [self._loader(file, reader) for file in data[key][1:]] for key in self._first_files(data)}
         except Exception as error:  # each reader has its own kinds
-            files = " or ".join(repr(str(data[key])) for key in self.key_iterator(dict(data)))
+            named = (file for key in self.key_iterator(dict(data)) for file in ensure_tuple(data[key]))
+            files = " or ".join(repr(str(file)) for file in named)
             reason = str(error).strip().split("\n")[0] or type(error).__name__
             raise ValueError(f"{files} cannot be read: {reason.rstrip('.')}.") from error
+        for key, channels in others.items():
+            result[key] = _joined([result[key], *channels], data[key])
         for key in self.key_iterator(dict(data)):
             for kind in KINDS:  # of every image, as a batch keeps the metadata that all of its images have
                 result[key].meta.setdefault(kind, "")
             if not torch.isfinite(convert_to_tensor(result[key], track_meta=False)).all():
                 raise ValueError(f"{str(data[key])!r} holds NaN or infinite values.")
         return result
+
+    def _first_files(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The first file of each image of several files: MONAI's readers stack them without a look at their places."""
+        keys = self.key_iterator(dict(data))
+        return {key: data[key][0] for key in keys if isinstance(data[key], (list, tuple)) and len(data[key]) > 1}
+
+
+def _joined(images: Sequence[MetaTensor], files: Sequence[Any]) -> MetaTensor:
+    """The channels of an image of several files, (C, S), with the metadata of the first."""
+    channel_first = monai.transforms.EnsureChannelFirst()
+    channels = [MetaTensor(channel_first(image)) for image in images]
+    for file, channel in zip(files, channels, strict=True):
+        if len(channel) != 1:
+            raise ValueError(f"{str(file)!r} holds {len(channel)} channels, where an image has a file for each.")
+    first = channels[0]
+    on_grid = [turned(channel, first) for channel in channels]
+    for file, channel, placed in zip(files, channels, on_grid, strict=True):
+        if channel.shape != first.shape and placed is None:
+            shapes = tuple(channel.shape[1:]), tuple(first.shape[1:])
+            raise ValueError(f"The channel {str(file)!r} has the shape {shapes[0]}, {str(files[0])!r} {shapes[1]}.")
+        if placed is None:
+            distance = apart(first.affine, channel.affine, first.shape[1:])
+            raise ValueError(
+                f"The channel {str(file)!r} lies elsewhere than {str(files[0])!r}: up to {distance:.3g} voxels apart."
+            )
+    values = torch.cat([convert_to_tensor(placed, track_meta=False) for placed in on_grid])
+    joined: MetaTensor = convert_to_dst_type(values, first)[0]
+    joined.meta[MetaKeys.ORIGINAL_CHANNEL_DIM] = 0
+    return joined
 
 
 def _check_compression(file: Path) -> None:

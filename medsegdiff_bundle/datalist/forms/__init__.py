@@ -1,0 +1,62 @@
+"""The forms in which data sets lie on a disk, each read into one description."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from .bids import is_bids, read_bids
+from .decathlon import read_decathlon
+from .description import Case, DataSet, read_json
+from .nnunet import is_nnunet, read_nnunet
+from .pictures import files_of, is_pictures, read_pictures
+from .sections import cases_of, folds_of
+from .table import is_table, read_table
+
+__all__ = [
+    "Case",
+    "DataSet",
+    "cases_of",
+    "files_of",
+    "folds_of",
+    "is_bids",
+    "read_data_set",
+    "read_decathlon",
+    "read_nnunet",
+    "read_pictures",
+]
+
+TABLES = ("cases.csv", "cases.tsv", "cases.json")  # of a folder that has no other form
+
+
+def read_data_set(source: str | os.PathLike) -> DataSet:
+    """Describe a data set in any form.
+
+    A `dataset.json` decides (of nnU-Net 2, or of the Decathlon), then a `dataset_description.json` (BIDS), then folders
+    of images and masks, then a table: the source itself, or `cases.csv` or `cases.json` in the folder. Only headers
+    and lists are looked at: whether files are there and right is for `medsegdiff_bundle.configure.check`.
+
+    Args:
+        source: a folder, or the file of a table.
+
+    Raises:
+        ValueError: it has none of the forms, or something in its lists is wrong.
+    """
+    root = Path(source)
+    if is_table(root):
+        return read_table(root)
+    if not root.is_dir():
+        raise ValueError(f"dataset_dir {str(root)!r} is not a folder.")
+    if (root / "dataset.json").is_file():
+        return read_nnunet(root) if is_nnunet(read_json(root / "dataset.json")) else read_decathlon(root)
+    if is_bids(root):
+        return read_bids(root)
+    tables = [root / name for name in TABLES if (root / name).is_file()]
+    if is_pictures(root):
+        return read_pictures(root)
+    if tables:
+        return read_table(tables[0])
+    raise ValueError(
+        f"dataset_dir {str(root)!r} holds no dataset.json (Decathlon, nnU-Net), no dataset_description.json (BIDS), no "
+        f"folder images and none of {', '.join(TABLES)}."
+    )

@@ -1,0 +1,131 @@
+"""Folders of images and masks, pictures above all: one folder of each, or each mask beside its image."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ..headers import is_part, kind_of
+from ..naming import case_name
+from .description import Case, DataSet
+
+IMAGES = ("images", "image", "imgs", "img")
+MASKS = ("masks", "mask", "labels", "label", "annotations", "annotation", "segmentations", "gt", "groundtruth")
+PARTS = {
+    "training": ("training", "train"),
+    "validation": ("validation", "val", "valid"),
+    "test": ("test", "testing"),
+}
+# What the name of a mask has behind that of its image.
+ENDINGS = ("_mask", "-mask", "_segmentation", "_Segmentation", "_seg", "_label", "_gt", "_GT", "_manual1")
+
+
+def is_pictures(root: Path) -> bool:
+    """Whether a folder is one for `read_pictures`."""
+    return _pair(root) is not None or any(_parts(root)) or _beside(root)
+
+
+def read_pictures(root: Path) -> DataSet:
+    """Describe a folder of `images/<case>.png` and `masks/<case>.png`.
+
+    The folders may have other names (`img`, `labels`, ...), and a mask `_mask`, `_segmentation` and the like behind
+    the name of its image. Both may lie in folders of the sections (`train`, `val`, `test`), above or below. A folder
+    without such folders holds each mask beside its image.
+
+    Args:
+        root: the folder.
+
+    Raises:
+        ValueError: a folder is missing, an image has no mask, or a case has several files.
+    """
+    if parts := _parts(root):
+        cases = [case for section, images, masks in parts for case in _paired(images, masks, section)]
+    elif (pair := _pair(root)) is not None:
+        cases = _paired(*pair, None)
+    elif _beside(root):
+        cases = _paired(root, root, None)
+    else:
+        cases = _paired(root / "images", root / "masks", None)  # which says what is missing
+    return DataSet(
+        root,
+        "pictures",
+        tuple(cases),
+        modality="picture" if _all_pictures(cases) else None,
+        listing="its folder images",
+    )
+
+
+def files_of(folder: Path) -> dict[str, Path]:
+    """Pictures and volumes of a folder by the names of their cases.
+
+    Raises:
+        ValueError: there is no such folder, or a case has several files.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder {str(folder)!r}.")
+    files: dict[str, Path] = {}
+    for file in sorted(folder.iterdir()):
+        if file.name.startswith(".") or not kind_of(file) or is_part(file):
+            continue
+        first = files.setdefault(case_name(file), file)
+        if first != file:
+            raise ValueError(f"{str(folder)!r} holds both {first.name!r} and {file.name!r} of one case.")
+    return files
+
+
+def _all_pictures(cases: list[Case]) -> bool:
+    return bool(cases) and all(kind_of(image) == "picture" for case in cases for image in case.images)
+
+
+def _named(root: Path, names: tuple[str, ...]) -> Path | None:
+    """Folder of one of some names, in capitals or not; the first of the names that is there."""
+    folders = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()} if root.is_dir() else {}
+    return next((folders[name] for name in names if name in folders), None)
+
+
+def _pair(root: Path) -> tuple[Path, Path] | None:
+    """Folders of the images and of the masks; that of the masks is named as usual if it is missing."""
+    images, masks = _named(root, IMAGES), _named(root, MASKS)
+    if images is None or _named(images, PARTS["training"]) is not None:
+        return None
+    return images, masks or root / "masks"
+
+
+def _parts(root: Path) -> list[tuple[str, Path, Path]]:
+    """Sections with their folders of images and masks, for `train/images` or `images/train`."""
+    found = []
+    for section, names in PARTS.items():
+        above = _named(root, names)
+        pair = _pair(above) if above is not None else None
+        if pair is None and (images := _named(root, IMAGES)) is not None and (masks := _named(root, MASKS)) is not None:
+            below = _named(images, names), _named(masks, names)
+            pair = (below[0], below[1]) if below[0] is not None and below[1] is not None else None
+        if pair is not None:
+            found.append((section, *pair))
+    return found
+
+
+def _beside(root: Path) -> bool:
+    """Whether a folder holds masks beside their images: `a.png`, `a_mask.png`."""
+    names = {case_name(file) for file in root.iterdir() if kind_of(file)} if root.is_dir() else set()
+    return any(name + ending in names for name in names for ending in ENDINGS)
+
+
+def _paired(images: Path, masks: Path, section: str | None) -> list[Case]:
+    """Cases of two folders, or of one that holds both."""
+    of_images, of_masks = files_of(images), files_of(masks)
+    if images == masks:
+        of_images = {name: file for name, file in of_images.items() if not _is_mask(name, of_images)}
+    cases = []
+    for name, image in of_images.items():
+        names = [name, *(name + ending for ending in ENDINGS)] if images != masks else [name + e for e in ENDINGS]
+        mask = next((of_masks[each] for each in names if each in of_masks), None)
+        if mask is None:
+            raise ValueError(f"The image {str(image)!r} has no mask: {str(masks)!r} holds no {name!r}.")
+        cases.append(Case(name, (image,), mask, section))
+    return sorted(cases, key=lambda case: (case.name, case.images))
+
+
+def _is_mask(name: str, names: dict[str, Path]) -> bool:
+    stem = re.sub(f"({'|'.join(ENDINGS)})$", "", name)
+    return stem != name and stem in names

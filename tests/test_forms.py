@@ -1,0 +1,246 @@
+"""Forms of data sets: what each says about cases, classes, channels and sections."""
+
+import json
+import re
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from medsegdiff_bundle.datalist import image_datalist, read_data_set, segmentation_datalist
+from medsegdiff_bundle.datalist.forms.sections import cases_of, folds_of, groups_by_name
+from medsegdiff_bundle.transforms import LoadImaged
+
+
+def volume(path, value=0, shape=(2, 3, 4), affine=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(np.full(shape, value, np.uint8), np.eye(4) if affine is None else affine), path)
+    return path
+
+
+def picture(path, value=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((4, 5), value, np.uint8)).save(path)
+    return path
+
+
+def nnunet(root, names="abcdef", channels=("T1", "T2"), **content):
+    root.mkdir(exist_ok=True)
+    labels = {"background": 0, "core": 1, "edema": 2}
+    described = {"channel_names": dict(enumerate(channels)), "labels": labels, "file_ending": ".nii.gz"}
+    (root / "dataset.json").write_text(json.dumps(described | content))
+    for name in names:
+        for channel in range(len(channels)):
+            volume(root / "imagesTr" / f"{name}_{channel:04d}.nii.gz", channel + 1)
+        volume(root / "labelsTr" / f"{name}.nii.gz")
+    return root
+
+
+# nnU-Net 2
+
+
+def test_channels_of_nnunet_are_one_image(tmp_path):
+    root = nnunet(tmp_path)
+    case = segmentation_datalist(root, "training", 2, 3)[0]
+    assert [file.rpartition("/")[2] for file in case["image"]] == ["b_0000.nii.gz", "b_0001.nii.gz"]
+    image = LoadImaged("image")(case)["image"]
+    assert image.shape == (2, 2, 3, 4) and [float(channel.mean()) for channel in image] == [1, 2]
+    described = read_data_set(root)
+    assert (described.form, described.class_names, described.class_values) == ("nnU-Net", ("core", "edema"), (0, 1, 2))
+    assert (described.channel_names, described.modality) == (("T1", "T2"), "MR")
+
+
+def test_missing_channel_is_a_sentence(tmp_path):
+    root = nnunet(tmp_path)
+    (root / "imagesTr" / "c_0001.nii.gz").unlink()
+    with pytest.raises(ValueError, match="The case 'c' lacks the channel T2: .*c_0001.nii.gz' does not exist"):
+        segmentation_datalist(root, "training", 2)
+
+
+def test_regions_and_ignore_of_nnunet(tmp_path):
+    labels = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3, "ignore": 4}
+    described = read_data_set(nnunet(tmp_path, labels=labels, regions_class_order=[1, 2, 3]))
+    assert described.class_names == ("whole", "core", "enhancing") and described.ignore == 4
+    assert described.regions == (("whole", (1, 2, 3)), ("core", (2, 3)), ("enhancing", (3,)))
+    assert (described.region_order, described.class_values) == ((1, 2, 3), (0, 1, 2, 3))
+    with pytest.raises(ValueError, match="regions_class_order must have a value for each of the 3, got None"):
+        read_data_set(nnunet(tmp_path, labels=labels))
+
+
+def test_channels_on_other_grids_are_refused(tmp_path):
+    root = nnunet(tmp_path)
+    moved = np.diag([1.0, 1, 1, 1])
+    moved[0, 3] = 5
+    volume(root / "imagesTr" / "b_0001.nii.gz", affine=moved)
+    with pytest.raises(ValueError, match="channel .*b_0001.nii.gz' lies elsewhere than .*b_0000.* up to 5 voxels"):
+        LoadImaged("image")(segmentation_datalist(root, "training")[0])
+    volume(root / "imagesTr" / "b_0001.nii.gz", shape=(2, 3, 5))
+    with pytest.raises(ValueError, match=r"channel .*b_0001.nii.gz' has the shape \(2, 3, 5\), .*\(2, 3, 4\)"):
+        LoadImaged("image")(segmentation_datalist(root, "training")[0])
+
+
+def test_channels_stored_in_another_order_are_turned(tmp_path):
+    flipped = np.diag([-1.0, 1, 1, 1])
+    flipped[0, 3] = 1
+    first, second = volume(tmp_path / "a_0000.nii.gz"), tmp_path / "a_0001.nii.gz"
+    values = np.zeros((2, 3, 4), np.uint8)
+    values[0] = 7
+    nibabel.save(nibabel.Nifti1Image(values, flipped), second)
+    image = LoadImaged("image")({"image": [str(first), str(second)]})["image"]
+    assert float(image[1, 1].min()) == 7 and float(image[1, 0].max()) == 0
+
+
+def test_images_to_segment_have_their_channels(tmp_path):
+    root = nnunet(tmp_path)
+    expected = [str(root / "imagesTr" / f"a_000{channel}.nii.gz") for channel in range(2)]
+    assert image_datalist(root, 2, 3)[0]["image"] == expected
+    found = image_datalist(root / "imagesTr", 2, 3)
+    assert len(found) == 6 and found[0]["image"] == expected
+    (root / "imagesTr" / "b_0001.nii.gz").unlink()
+    refused = [case for case in image_datalist(root / "imagesTr", 2, 3) if "refused" in case]
+    assert len(refused) == 1 and "has 1 channel(s), the network takes 2" in refused[0]["refused"]
+
+
+def test_folds_of_nnunet(tmp_path):
+    folds = [{"train": list("cdef"), "val": list("ab")}, {"train": list("abef"), "val": list("cd")}]
+    root = nnunet(tmp_path)
+    (root / "splits_final.json").write_text(json.dumps(folds))
+    data_set = read_data_set(root)
+    assert [case.name for case in cases_of(data_set, "validation", 1)] == ["c", "d"]
+    assert [case.name for case in cases_of(data_set, "training", 1)] == list("ab")
+
+
+# Pictures
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("images/{}.jpg", "masks/{}.png"),
+        ("img/{}.png", "labels/{}.png"),
+        ("Images/{}.png", "GT/{}_segmentation.png"),
+        ("train/images/{}.png", "train/masks/{}_mask.png"),
+        ("images/train/{}.png", "labels/train/{}.png"),
+        ("{}.png", "{}_mask.png"),
+    ],
+)
+def test_folders_of_pictures(tmp_path, image, mask):
+    for name in ("a1", "b", "c", "d", "e", "f"):
+        picture(tmp_path / image.format(name))
+        picture(tmp_path / mask.format(name), 255)
+    data_set = read_data_set(tmp_path)
+    assert [case.name for case in data_set.cases] == ["a1", "b", "c", "d", "e", "f"]
+    assert (data_set.form, data_set.modality) == ("pictures", "picture")
+    assert len(segmentation_datalist(tmp_path, "training", 3, 2)) == 4
+
+
+def test_sections_of_folders(tmp_path):
+    for part, name in (("train", "a"), ("val", "b"), ("test", "c")):
+        picture(tmp_path / part / "images" / f"{name}.png")
+        picture(tmp_path / part / "masks" / f"{name}.png")
+    for section, name in (("training", "a"), ("validation", "b"), ("test", "c")):
+        assert [case.name for case in cases_of(read_data_set(tmp_path), section)] == [name]
+
+
+# BIDS
+
+
+def bids(root, subjects=("01", "02", "03")):
+    for subject in subjects:
+        for suffix in ("T1w", "FLAIR"):
+            volume(root / f"sub-{subject}" / "anat" / f"sub-{subject}_{suffix}.nii.gz")
+        volume(root / "derivatives" / "manual" / f"sub-{subject}" / "anat" / f"sub-{subject}_desc-manual_dseg.nii.gz")
+    (root / "derivatives" / "manual" / "desc-manual_dseg.tsv").write_text("index\tname\n0\tBackground\n1\tGM\n5\tWM\n")
+    (root / "dataset_description.json").write_text(json.dumps({"Name": "x", "BIDSVersion": "1.10.0", "License": "CC0"}))
+    return root
+
+
+def test_bids_derivatives(tmp_path):
+    data_set = read_data_set(bids(tmp_path))
+    assert (data_set.form, data_set.class_names, data_set.class_values) == ("BIDS", ("GM", "WM"), (0, 1, 5))
+    assert (data_set.channel_names, data_set.modality, data_set.licence) == (("FLAIR", "T1w"), "MR", "CC0")
+    case = data_set.cases[0]
+    assert [image.name for image in case.images] == ["sub-01_FLAIR.nii.gz", "sub-01_T1w.nii.gz"]
+    assert case.label.name == "sub-01_desc-manual_dseg.nii.gz" and case.group == "sub-01"
+
+
+def test_bids_case_without_a_channel(tmp_path):
+    root = bids(tmp_path)
+    (root / "sub-02" / "anat" / "sub-02_FLAIR.nii.gz").unlink()
+    with pytest.raises(ValueError, match="The case 'sub-02' lacks the channel FLAIR"):
+        segmentation_datalist(root, "training", 2)
+
+
+def test_bids_images_of_another_space_are_none(tmp_path):
+    root = bids(tmp_path)
+    volume(root / "derivatives" / "manual" / "sub-01" / "anat" / "sub-01_space-MNI_T1w.nii.gz", shape=(5, 5, 5))
+    assert [image.name for image in read_data_set(root).cases[0].images] == ["sub-01_FLAIR.nii.gz", "sub-01_T1w.nii.gz"]
+
+
+# Tables
+
+
+def test_table_of_files(tmp_path):
+    for name in "abcd":
+        volume(tmp_path / f"{name}.nii")
+    rows = ["image_T1,image_T2,label,split,patient", "a.nii,b.nii,c.nii,train,p1", "b.nii,a.nii,d.nii,val,p2"]
+    (tmp_path / "cases.csv").write_text("\n".join(rows))
+    data_set = read_data_set(tmp_path)
+    assert data_set.channel_names == ("T1", "T2") and data_set.cases[1].group == "p2"
+    assert [case.name for case in cases_of(data_set, "validation")] == ["b"]
+    assert read_data_set(tmp_path / "cases.csv").cases == data_set.cases
+    described = {"cases": [{"image": ["a.nii", "b.nii"], "label": "c.nii"}], "class_names": ["x"], "ignore": 3}
+    (tmp_path / "other.json").write_text(json.dumps(described))
+    data_set = read_data_set(tmp_path / "other.json")
+    assert (data_set.class_names, data_set.ignore, len(data_set.cases[0].images)) == (("x",), 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("label\nx.nii\n", "has no column 'image', only label"),
+        ("image,label\n,x.nii\n", "names no image in row 1"),
+        ("image,label,split\na.nii,x.nii,tuning\n", "has the section 'tuning' in row 1"),
+        ("image,label\n", "has no row"),
+    ],
+)
+def test_bad_tables(tmp_path, text, sentence):
+    (tmp_path / "cases.csv").write_text(text)
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        read_data_set(tmp_path)
+
+
+# Folds
+
+
+def test_folds_keep_patients_together(tmp_path):
+    names = [f"p{patient:02d}_s{number:03d}" for patient in range(12) for number in range(patient + 1)]
+    for name in names:
+        picture(tmp_path / "images" / f"{name}.png")
+        picture(tmp_path / "masks" / f"{name}.png")
+    data_set = read_data_set(tmp_path)
+    folds = folds_of(data_set)
+    patients = [{case.name.split("_")[0] for case in fold} for fold in folds]
+    assert sum(len(part) for part in patients) == 12 == len(set.union(*patients))
+    assert sorted(case.name for fold in folds for case in fold) == sorted(names)
+    assert max(map(len, folds)) - min(map(len, folds)) <= 3
+    training = {case.name for case in cases_of(data_set, "training", 0)}
+    assert training == set(names) - {case.name for case in folds[0]}
+
+
+def test_groups_that_names_show():
+    numbers = range(12)
+    assert groups_by_name([f"SC-HF-I-{p:02d}-IM-0001-{s:04d}" for p in numbers for s in (1, 2)]) == [
+        f"SC-HF-I-{p:02d}" for p in numbers for _ in (1, 2)
+    ]
+    assert groups_by_name([f"{p:04d}_n{n:02d}_s{n:03d}" for p in numbers for n in (0, 1)])[0] == "0000"
+    assert groups_by_name([f"case_{p:03d}" for p in numbers]) is None
+    assert groups_by_name([f"BraTS-GLI-{p:05d}-{t:03d}" for p in numbers for t in (0, 1)])[-1] == "BraTS-GLI-00011"
+
+
+def test_test_cases_are_in_no_fold(tmp_path):
+    root = nnunet(tmp_path)
+    (root / "splits.json").write_text(json.dumps({"train": list("abc"), "val": ["d"], "test": ["e", "f"]}))
+    found = [case.name for fold in folds_of(read_data_set(root), 2) for case in fold]
+    assert sorted(found) == list("abcd")
