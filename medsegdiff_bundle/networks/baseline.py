@@ -38,7 +38,9 @@ class BaselineNetwork(nn.Module):
         """Logits of an image, (N, C, S) -> (N, K, S)."""
         # Two voxels or more at the deepest level: instance normalisation of one alone is undefined.
         alone = max(image.shape[2:]) <= self.size_factor
-        padded = pad_to_multiple(image, self.size_factor, 2 * self.size_factor if alone else self.size_factor)
+        axes = image.ndim - 2
+        minimum = 2 * self.size_factor if alone else self.size_factor
+        padded = pad_to_multiple(image, [self.size_factor] * axes, [minimum] * axes)
         return crop_like(self.network(padded), list(image.shape[2:]))
 
     def encode(self, image: Tensor) -> ConditionFeatures:

@@ -10,7 +10,7 @@ from monai.networks.blocks import UnetBasicBlock
 from monai.networks.nets import DynUNet
 from torch import Tensor, nn
 
-from .layers import ResBlock, convolution, normalization, upsampling
+from .layers import Edges, ResBlock, convolution, normalization, upsampling
 
 
 class ConditionUNet(nn.Module):
@@ -27,9 +27,11 @@ class ConditionUNet(nn.Module):
         num_res_blocks: residual blocks of each level, on the way down and on the way up.
         dropout: probability of dropping a value within a block.
         residual: whether the blocks are residual.
+        strides: from each level to the next, levels - 1 numbers, or lists of one for each axis; None takes 2.
+        kernel_sizes: of the convolutions of each level, likewise, odd; None takes 3.
 
     Shapes:
-        image: (N, in_channels, S), S divisible by 2^(levels - 1)
+        image: (N, in_channels, S), S divisible by the product of the strides, 2^(levels - 1)
         -> logits (N, out_channels, S), decoder features [(N, channels[l], S / 2^l)] finest first (without the deepest
         level), embedding (N, channels[-1], S / 2^(levels - 1))
     """
@@ -43,34 +45,39 @@ class ConditionUNet(nn.Module):
         num_res_blocks: int = 1,
         dropout: float = 0.0,
         residual: bool = True,
+        strides: Sequence[Edges] | None = None,
+        kernel_sizes: Sequence[Edges] | None = None,
     ) -> None:
         super().__init__()
         self.residual = residual
+        steps: list[Edges] = [1, *(strides or [2] * (len(channels) - 1))]
+        kernels = kernel_sizes or [3] * len(channels)
 
-        def block(wide_in: int, wide_out: int, stride: int = 1) -> nn.Module:
+        def block(wide_in: int, wide_out: int, kernel: Edges, stride: Edges = 1) -> nn.Module:
             if residual:
-                return ResBlock(spatial_dims, wide_in, wide_out, dropout=dropout)
+                return ResBlock(spatial_dims, wide_in, wide_out, dropout=dropout, kernel_size=kernel)
             norm = ("instance", {"affine": True})
-            return UnetBasicBlock(spatial_dims, wide_in, wide_out, 3, stride, norm, dropout=dropout or None)
+            return UnetBasicBlock(spatial_dims, wide_in, wide_out, kernel, stride, norm, dropout=dropout or None)
 
         self.downs = nn.ModuleList()
         self.encoder = nn.ModuleList()
         for level, (before, width) in enumerate(zip([in_channels, *channels[:-1]], channels, strict=True)):
-            stride = 1 if level == 0 else 2
+            stride, kernel = steps[level], kernels[level]
             if residual:
-                self.downs.append(convolution(spatial_dims, before, width, 3, stride))
-                first = block(width, width)
+                self.downs.append(convolution(spatial_dims, before, width, kernel, stride))
+                first = block(width, width, kernel)
             else:
                 self.downs.append(nn.Identity())  # the block's first convolution has the stride
-                first = block(before, width, stride)
-            self.encoder.append(nn.Sequential(first, *(block(width, width) for _ in range(num_res_blocks - 1))))
+                first = block(before, width, kernel, stride)
+            more = (block(width, width, kernel) for _ in range(num_res_blocks - 1))
+            self.encoder.append(nn.Sequential(first, *more))
         self.ups = nn.ModuleList()
         self.decoder = nn.ModuleList()
         for level in range(len(channels) - 2, -1, -1):
             width = channels[level]
-            self.ups.append(upsampling(spatial_dims, channels[level + 1], width, 2))
+            self.ups.append(upsampling(spatial_dims, channels[level + 1], width, steps[level + 1]))
             widths = [2 * width] + [width] * (num_res_blocks - 1)
-            self.decoder.append(nn.Sequential(*(block(w, width) for w in widths)))
+            self.decoder.append(nn.Sequential(*(block(w, width, kernels[level]) for w in widths)))
         self.norm = normalization(channels[0]) if residual else nn.Identity()
         self.head = convolution(spatial_dims, channels[0], out_channels, 1)
         if not residual:

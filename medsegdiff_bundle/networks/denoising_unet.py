@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import ResBlock, convolution, normalization, upsampling
+from .layers import Edges, ResBlock, convolution, normalization, upsampling
 from .spectrum_space_transformer import SpectrumSpaceTransformer
 
 
@@ -23,9 +23,11 @@ class DenoisingUNet(nn.Module):
         transformer: the SS-Former, or None for a plain U-Net.
         num_res_blocks: residual blocks of each level, on the way down and on the way up.
         dropout: see `ResBlock`.
+        strides: see `ConditionUNet`.
+        kernel_sizes: likewise.
 
     Shapes:
-        mask: (N, out_channels, S), S divisible by 2^(levels - 1); time: (N or 1, time_dim);
+        mask: (N, out_channels, S), S divisible by the product of the strides, 2^(levels - 1); time: (N or 1, time_dim);
         stem: (N or 1, channels[0], S) to add to the mask's first features, or None;
         gates: [(N or 1, channels[l], S / 2^l)] of the finest levels; tokens, key, value: for the SS-Former, or None
         -> (N, out_channels, S)
@@ -40,24 +42,32 @@ class DenoisingUNet(nn.Module):
         transformer: SpectrumSpaceTransformer | None,
         num_res_blocks: int = 1,
         dropout: float = 0.0,
+        strides: Sequence[Edges] | None = None,
+        kernel_sizes: Sequence[Edges] | None = None,
     ) -> None:
         super().__init__()
-        self.stem = convolution(spatial_dims, out_channels, channels[0], 3)
+        steps: list[Edges] = [1, *(strides or [2] * (len(channels) - 1))]
+        kernels = kernel_sizes or [3] * len(channels)
+
+        def block(wide_in: int, wide_out: int, level: int) -> nn.Module:
+            return ResBlock(spatial_dims, wide_in, wide_out, time_dim, dropout, kernels[level])
+
+        self.stem = convolution(spatial_dims, out_channels, channels[0], kernels[0])
         self.downs = nn.ModuleList([nn.Identity()])
         self.encoder = nn.ModuleList()
         for level, width in enumerate(channels):
             if level > 0:
-                self.downs.append(convolution(spatial_dims, channels[level - 1], width, 3, stride=2))
-            blocks = (ResBlock(spatial_dims, width, width, time_dim, dropout) for _ in range(num_res_blocks))
-            self.encoder.append(nn.ModuleList(blocks))
+                before = channels[level - 1]
+                self.downs.append(convolution(spatial_dims, before, width, kernels[level], steps[level]))
+            self.encoder.append(nn.ModuleList(block(width, width, level) for _ in range(num_res_blocks)))
         self.transformer = transformer
         self.ups = nn.ModuleList()
         self.decoder = nn.ModuleList()
         for level in range(len(channels) - 2, -1, -1):
             width = channels[level]
-            self.ups.append(upsampling(spatial_dims, channels[level + 1], width, 2))
+            self.ups.append(upsampling(spatial_dims, channels[level + 1], width, steps[level + 1]))
             widths = [2 * width] + [width] * (num_res_blocks - 1)
-            self.decoder.append(nn.ModuleList(ResBlock(spatial_dims, w, width, time_dim, dropout) for w in widths))
+            self.decoder.append(nn.ModuleList(block(w, width, level) for w in widths))
         self.norm = normalization(channels[0])
         self.head = convolution(spatial_dims, channels[0], out_channels, 1)
 

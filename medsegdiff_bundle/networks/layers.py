@@ -3,27 +3,55 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
+Edges = int | Sequence[int]  # a number for all axes, or one for each
 
-def convolution(spatial_dims: int, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Module:
-    """Convolution that keeps the size (odd kernel, stride 1) or halves an even one (kernel 3, stride 2)."""
+
+def convolution(
+    spatial_dims: int, in_channels: int, out_channels: int, kernel_size: Edges, stride: Edges = 1
+) -> nn.Module:
+    """Convolution that keeps the size (odd kernel, stride 1) or halves an even one (kernel 3 or 1, stride 2)."""
     layer = Conv[Conv.CONV, spatial_dims]
-    return layer(in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2)
+    padding = kernel_size // 2 if isinstance(kernel_size, int) else [edge // 2 for edge in kernel_size]
+    return layer(in_channels, out_channels, kernel_size, stride=stride, padding=padding)
 
 
-def upsampling(spatial_dims: int, in_channels: int, out_channels: int, factor: int) -> nn.Module:
-    """Transposed convolution that multiplies every spatial axis by `factor`, each input voxel filling its own cell."""
+def upsampling(spatial_dims: int, in_channels: int, out_channels: int, factor: Edges) -> nn.Module:
+    """Transposed convolution that multiplies each spatial axis by its factor, each input voxel filling its own cell."""
     return Conv[Conv.CONVTRANS, spatial_dims](in_channels, out_channels, factor, stride=factor)
 
 
 def normalization(channels: int) -> nn.GroupNorm:
     """Group normalisation with up to 8 groups, for any number of channels."""
     return nn.GroupNorm(math.gcd(channels, 8), channels)
+
+
+def per_axis(name: str, edges: Sequence[Edges] | None, default: int, levels: int, spatial_dims: int) -> list[list[int]]:
+    """An argument with a number, or a number for each axis, for each level, as the latter.
+
+    Args:
+        name: of the argument, for the error.
+        edges: it; None stands for the default everywhere.
+        default: for None.
+        levels: how many there must be.
+        spatial_dims: axes.
+
+    Raises:
+        ValueError: there are more or fewer levels or axes, or a number is not positive.
+    """
+    given = [default] * levels if edges is None else list(edges)
+    listed = [[edge] * spatial_dims if isinstance(edge, int) else list(edge) for edge in given]
+    if len(listed) != levels or any(len(each) != spatial_dims or min(each) < 1 for each in listed):
+        raise ValueError(
+            f"{name} must have {levels} entries, each a positive number or {spatial_dims} of them, got {edges}."
+        )
+    return listed
 
 
 def unsqueeze_right(x: Tensor, dims: int) -> Tensor:
@@ -33,18 +61,19 @@ def unsqueeze_right(x: Tensor, dims: int) -> Tensor:
     return x
 
 
-def pad_to_multiple(x: Tensor, factor: int, minimum: int) -> Tensor:
-    """Replicate the border at the end of every spatial axis, so that sizes are multiples of `factor`.
+def pad_to_multiple(x: Tensor, factors: list[int], minimum: list[int]) -> Tensor:
+    """Replicate the border at the end of every spatial axis, so that sizes are multiples of its factor.
 
     Args:
         x: (N, C, S).
-        factor: what each spatial size is divisible by afterwards.
-        minimum: least spatial size afterwards, itself a multiple of `factor`.
+        factors: what each spatial size is divisible by afterwards.
+        minimum: least spatial sizes afterwards, themselves multiples of the factors.
     """
     pads: list[int] = []
     for axis in range(x.ndim - 1, 1, -1):
         size = x.shape[axis]
-        target = max(minimum, (size + factor - 1) // factor * factor)
+        factor = factors[axis - 2]
+        target = max(minimum[axis - 2], (size + factor - 1) // factor * factor)
         pads.append(0)
         pads.append(target - size)
     if max(pads) == 0:
@@ -68,22 +97,29 @@ class ResBlock(nn.Module):
         out_channels: channels of the output.
         time_dim: length of the timestep embedding; 0 for a block that knows no time.
         dropout: probability of dropping a value before the second convolution.
+        kernel_size: of both convolutions, odd; for all axes, or one for each.
 
     Shapes:
         x: (N, in_channels, S); time: (N or 1, time_dim) -> (N, out_channels, S)
     """
 
     def __init__(
-        self, spatial_dims: int, in_channels: int, out_channels: int, time_dim: int = 0, dropout: float = 0.0
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        out_channels: int,
+        time_dim: int = 0,
+        dropout: float = 0.0,
+        kernel_size: Edges = 3,
     ) -> None:
         super().__init__()
         self.spatial_dims = spatial_dims
         self.norm1 = normalization(in_channels)
-        self.conv1 = convolution(spatial_dims, in_channels, out_channels, 3)
+        self.conv1 = convolution(spatial_dims, in_channels, out_channels, kernel_size)
         self.scale_shift = nn.Linear(time_dim, 2 * out_channels) if time_dim > 0 else None
         self.norm2 = normalization(out_channels)
         self.dropout = nn.Dropout(dropout)
-        self.conv2 = convolution(spatial_dims, out_channels, out_channels, 3)
+        self.conv2 = convolution(spatial_dims, out_channels, out_channels, kernel_size)
         same = in_channels == out_channels
         self.skip = nn.Identity() if same else convolution(spatial_dims, in_channels, out_channels, 1)
 

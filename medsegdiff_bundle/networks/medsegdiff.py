@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import List, NamedTuple, Optional  # noqa: UP035 - TorchScript reads the tuple's annotations at run time
@@ -13,7 +14,7 @@ from torch.utils._pytree import tree_map_only
 
 from .condition_unet import ConditionUNet
 from .denoising_unet import DenoisingUNet
-from .layers import convolution, crop_like, pad_to_multiple
+from .layers import Edges, convolution, crop_like, pad_to_multiple, per_axis
 from .spectrum_space_transformer import SpectrumSpaceTransformer
 from .timestep_embedding import TimestepEmbedding
 from .uncertain_spatial_attention import UncertainSpatialAttention
@@ -36,8 +37,8 @@ class ConditionFeatures(NamedTuple):
 class MedSegDiff(nn.Module):
     """MedSegDiff-V2 (Wu et al., AAAI 2024, arXiv 2301.11798): Condition Model, U-SA, SS-Former with NBP, denoiser.
 
-    Any spatial size is taken: the border is replicated up to a multiple of 2^(levels - 1), so that the deepest level
-    keeps at least two voxels per axis, and cropped from the result. The paper's open choices are settled in
+    Any spatial size is taken: the border is replicated up to a multiple of the strides' product, so that the deepest
+    level keeps at least two voxels per axis, and cropped from the result. The paper's open choices are settled in
     `docs/method.md`; those that matter are arguments here. With `num_anchor_levels`, `num_transformer_blocks` 0 and
     `image_concat` True a plain conditional U-Net remains.
 
@@ -66,6 +67,9 @@ class MedSegDiff(nn.Module):
             into them. Only for `prediction_type="sample"`.
         stop_gradient: no gradient of the denoiser's loss reaches the Condition Model.
         dropout: probability of dropping a value inside a residual block.
+        strides: from each level to the next, of both U-Nets: one less than levels, each 1 or 2, or a list of one for
+            each axis, for voxels that are longer along some; None takes 2.
+        kernel_sizes: of the convolutions of each level, odd, likewise; None takes 3.
 
     Raises:
         ValueError: an argument is out of range, or nothing would tell the denoiser about the image.
@@ -92,6 +96,8 @@ class MedSegDiff(nn.Module):
         anchor_residual: bool = False,
         stop_gradient: bool = False,
         dropout: float = 0.0,
+        strides: Sequence[Edges] | None = None,
+        kernel_sizes: Sequence[Edges] | None = None,
     ) -> None:
         super().__init__()
         denoiser_channels = tuple(channels if denoiser_channels is None else denoiser_channels)
@@ -133,11 +139,24 @@ class MedSegDiff(nn.Module):
         self.prediction_type = prediction_type
         self.anchor_residual = anchor_residual
         self.stop_gradient = stop_gradient
-        self.size_factor = 2 ** (len(channels) - 1)
+        steps = per_axis("strides", strides, 2, len(channels) - 1, spatial_dims)
+        kernels = per_axis("kernel_sizes", kernel_sizes, 3, len(channels), spatial_dims)
+        if any(edge % 2 == 0 for edges in kernels for edge in edges):
+            raise ValueError(f"kernel_sizes must be odd, got {kernel_sizes}.")
+        self.size_factors = [math.prod(step[axis] for step in steps) for axis in range(spatial_dims)]
+        self.size_factor = max(self.size_factors)  # a multiple of all of them, where they are powers of 2
         time_dim = 4 * denoiser_channels[0]
 
         self.condition_model = ConditionUNet(
-            spatial_dims, in_channels, out_channels, channels, num_res_blocks, dropout, residual_condition
+            spatial_dims,
+            in_channels,
+            out_channels,
+            channels,
+            num_res_blocks,
+            dropout,
+            residual_condition,
+            steps,
+            kernels,
         )
         self.anchor_gates = nn.ModuleList(
             UncertainSpatialAttention(spatial_dims, channels[level], denoiser_channels[level], gaussian_size)
@@ -160,10 +179,18 @@ class MedSegDiff(nn.Module):
         self.image_stem = None
         if image_concat:
             stem_channels = in_channels + (out_channels if anchor_residual else 0)
-            self.image_stem = convolution(spatial_dims, stem_channels, denoiser_channels[0], 3)
+            self.image_stem = convolution(spatial_dims, stem_channels, denoiser_channels[0], kernels[0])
         self.timestep_embedding = TimestepEmbedding(time_dim)
         self.denoiser = DenoisingUNet(
-            spatial_dims, out_channels, denoiser_channels, time_dim, transformer, num_res_blocks, dropout
+            spatial_dims,
+            out_channels,
+            denoiser_channels,
+            time_dim,
+            transformer,
+            num_res_blocks,
+            dropout,
+            steps,
+            kernels,
         )
 
     @torch.jit.export
@@ -248,7 +275,7 @@ class MedSegDiff(nn.Module):
         return self.denoise(mask, timesteps, self.encode(image))
 
     def _pad(self, x: Tensor) -> Tensor:
-        return pad_to_multiple(x, self.size_factor, 2 * self.size_factor)
+        return pad_to_multiple(x, self.size_factors, [2 * factor for factor in self.size_factors])
 
 
 class TrainingNetwork(nn.Module):

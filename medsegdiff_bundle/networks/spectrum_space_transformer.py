@@ -169,7 +169,7 @@ class SpectrumSpaceTransformer(nn.Module):
         Returns:
             tokens c0 (N, T, C), and key and value of the first block's module 1, see `SpectralCrossAttention.project`.
         """
-        c_grid = self.embed_condition(pad_to_multiple(condition, self.token_size, self.token_size))
+        c_grid = self.embed_condition(self._pad(condition))
         tokens = c_grid.flatten(2).transpose(1, 2)
         grid = token_grid(list(c_grid.shape[2:]), c_grid.device)
         key, value = self.condition_from_denoiser[0].project(tokens, grid)  # type: ignore[operator]
@@ -177,7 +177,7 @@ class SpectrumSpaceTransformer(nn.Module):
 
     def forward(self, embedding: Tensor, tokens: Tensor, key: Tensor, value: Tensor, time: Tensor) -> Tensor:
         """See the class."""
-        e_grid = self.embed_denoiser(pad_to_multiple(embedding, self.token_size, self.token_size))
+        e_grid = self.embed_denoiser(self._pad(embedding))
         sizes = list(e_grid.shape[2:])
         grid = token_grid(sizes, e_grid.device)
         e = e_grid.flatten(2).transpose(1, 2)  # (N, T, C)
@@ -192,3 +192,7 @@ class SpectrumSpaceTransformer(nn.Module):
             c = c + module2(c, e_key, e_value, time, grid)
         update = self.unembed(c.transpose(1, 2).unflatten(2, sizes))
         return embedding + crop_like(update, list(embedding.shape[2:]))
+
+    def _pad(self, x: Tensor) -> Tensor:
+        edges = [self.token_size] * (x.ndim - 2)
+        return pad_to_multiple(x, edges, edges)

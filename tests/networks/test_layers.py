@@ -22,11 +22,13 @@ from medsegdiff_bundle.networks.timestep_embedding import TimestepEmbedding
         ((13, 16), 8, 16, (16, 16)),
         ((1, 5, 17), 2, 4, (4, 6, 18)),
         ((3, 3), 1, 1, (3, 3)),
+        ((5, 5, 5), (1, 4, 2), (2, 8, 4), (5, 8, 6)),
     ],
 )
 def test_padding_and_back(size, factor, minimum, expected):
     x = torch.randn(2, 3, *size)
-    padded = pad_to_multiple(x, factor, minimum)
+    each = [[edge] * len(size) if isinstance(edge, int) else list(edge) for edge in (factor, minimum)]
+    padded = pad_to_multiple(x, *each)
     assert padded.shape == (2, 3, *expected)
     assert torch.equal(crop_like(padded, list(size)), x)
     corner = (slice(None), slice(None), *[-1] * len(size))
@@ -35,7 +37,7 @@ def test_padding_and_back(size, factor, minimum, expected):
 
 def test_no_padding_no_copy():
     x = torch.randn(1, 1, 8, 8)
-    assert pad_to_multiple(x, 4, 8) is x
+    assert pad_to_multiple(x, [4, 4], [8, 8]) is x
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 6, 8, 12, 20, 64])

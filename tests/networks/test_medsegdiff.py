@@ -1,5 +1,6 @@
 import io
 import itertools
+import re
 
 import onnx
 import onnxruntime
@@ -590,3 +591,56 @@ def test_recycling_needs_a_scheduler_a_probability_and_masks():
     network = MedSegDiff(2, 1, 2, channels=(4, 8, 8), num_heads=2, prediction_type="epsilon")
     with pytest.raises(ValueError, match="needs prediction_type 'sample', got 'epsilon'"):
         TrainingNetwork(network, recycling=0.5, scheduler=scheduler)
+
+
+# Voxels that are longer along some axes
+
+
+@pytest.mark.parametrize("residual", [True, False])
+def test_strides_and_kernels_per_axis(residual):
+    """Levels halve the axes whose strides say so, in both U-Nets, and any size is taken."""
+    network = MedSegDiff(
+        3,
+        1,
+        3,
+        (4, 8, 8),
+        num_heads=2,
+        strides=[[1, 2, 2], 2],
+        kernel_sizes=[[1, 3, 3], 3, 3],
+        residual_condition=residual,
+    ).eval()
+    assert (network.size_factors, network.size_factor) == ([2, 4, 4], 4)
+    image, mask = torch.randn(1, 1, 5, 9, 12), torch.randn(1, 3, 5, 9, 12)
+    features = network.encode(image)
+    assert [gate.shape[2:] for gate in features.gates] == [(6, 12, 12), (6, 6, 6)]
+    assert features.tokens.shape[1] == 3 * 3 * 3
+    assert network.denoise(mask, torch.tensor(5), features).shape == mask.shape
+    scripted = torch.jit.script(network)
+    torch.testing.assert_close(scripted(image), network(image))
+    kernels = {
+        tuple(layer.kernel_size) for layer in network.condition_model.encoder[0].modules() if hasattr(layer, "stride")
+    }
+    assert kernels == {(1, 3, 3)}
+
+
+def test_strides_of_none_are_those_of_two():
+    torch.manual_seed(0)
+    plain = MedSegDiff(2, 1, 2, (4, 8, 8), num_heads=2).eval()
+    given = MedSegDiff(2, 1, 2, (4, 8, 8), num_heads=2, strides=[2, [2, 2]], kernel_sizes=[3, 3, 3]).eval()
+    given.load_state_dict(plain.state_dict())
+    image = torch.randn(1, 1, 9, 10)
+    assert torch.equal(plain(image), given(image))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"strides": [2]}, "strides must have 2 entries, each a positive number or 2 of them, got [2]"),
+        ({"strides": [2, [2, 2, 2]]}, "strides must have 2 entries"),
+        ({"kernel_sizes": [3, 3]}, "kernel_sizes must have 3 entries"),
+        ({"kernel_sizes": [3, 2, 3]}, "kernel_sizes must be odd"),
+    ],
+)
+def test_bad_strides(arguments, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        MedSegDiff(2, 1, 2, (4, 8, 8), num_heads=2, **arguments)
