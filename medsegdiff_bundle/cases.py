@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch.distributed as dist
 from ignite.engine import Engine, Events
+from ignite.engine.events import RemovableEventHandle
 from monai.data import DataLoader
 from monai.engines import Evaluator
 from monai.utils import ensure_tuple
@@ -123,6 +125,9 @@ def _wait_for_the_others() -> None:
         dist.destroy_process_group()
 
 
+_HANDLES: WeakKeyDictionary[Engine, list[RemovableEventHandle]] = WeakKeyDictionary()  # of the watch of an evaluator
+
+
 class _Watch:
     """How many batches of a run are done, and the error that ended it while one was in work."""
 
@@ -130,10 +135,14 @@ class _Watch:
         self.begun = False
         self.done = 0
         self.error: BaseException | None = None
-        evaluator.add_event_handler(Events.STARTED, self._begin, False)
-        evaluator.add_event_handler(Events.EPOCH_STARTED, self._begin, True)
-        evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._count)
-        evaluator.add_event_handler(Events.EXCEPTION_RAISED, self._keep)
+        for handle in _HANDLES.pop(evaluator, []):
+            handle.remove()  # of the last watch
+        _HANDLES[evaluator] = [
+            evaluator.add_event_handler(Events.STARTED, self._begin, False),
+            evaluator.add_event_handler(Events.EPOCH_STARTED, self._begin, True),
+            evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._count),
+            evaluator.add_event_handler(Events.EXCEPTION_RAISED, self._keep),
+        ]
 
     def start(self) -> None:
         """Forget the last run."""

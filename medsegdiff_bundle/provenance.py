@@ -109,7 +109,7 @@ def as_reported(
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"The file {str(file)!r} is no report with task, settings and weights.") from error
     for name, value in used.items():
-        if any(text.startswith(("$", "@", "%")) or text == "_target_" for text in (name, *_texts(value))):
+        if any(text.startswith(("$", "@", "%")) or text == "_target_" for text in (name, *settings.texts(value))):
             raise ValueError(
                 f"The report {str(file)!r} was made with another {name!r} than the bundle's, which is a program: "
                 "give it by a configuration file."
@@ -174,14 +174,6 @@ def _changes(config: Any, shipped: Any, before: str = "") -> Iterator[tuple[str,
             yield from _changes(value, shipped.get(key), f"{before}#{key}" if before else str(key))
     elif _same_references(config) != _same_references(shipped):
         yield before, config
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, (Mapping, list)):
-        for each in [*value, *value.values()] if isinstance(value, Mapping) else value:
-            yield from _texts(each)
 
 
 def _same_references(value: Any) -> Any:

@@ -1,14 +1,13 @@
 """Segment from Python what `configs/inference.json` segments from the command line of `monai.bundle`.
 
 Nothing is decided here: the image goes through the evaluator of that file, changed by `configs/tasks/<task>.json` and
-by the caller's settings. An array takes the same way, as a file in a folder that is removed afterwards. Whatever can be
-known without torch, which takes seconds to import, is checked before it is.
+by the caller's settings. An array takes the same way. Whatever can be known without torch, which takes seconds to
+import, is checked before it is.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -58,7 +57,7 @@ def segment(
     on_failure: Callable[[str, str], None] | None = None,
     **settings: Any,
 ) -> Segmentation | list[Segmentation]:
-    """Segment one image, or the images of a folder.
+    """Segment one image, or the images of a folder. Whoever segments often in one process keeps a `Segmenter`.
 
     What is left at None is as `inference.json` and the task say. There is no progress bar unless `progress=True`.
 
@@ -87,7 +86,8 @@ def segment(
         on_result: called with each result once it is there, which is then not kept: for folders of many images.
         on_failure: called with the file of each image that fails, and a sentence. Without it an error is raised, once
             the other images are done.
-        settings: any other setting of `inference.json` by its name, such as `roi_size=(96, 96, 96)`.
+        settings: any other setting of `inference.json` by its name, such as `roi_size=(96, 96, 96)`. All settings are
+            values: a text is never evaluated as the programs of configuration files are.
 
     Returns:
         A result; for a folder of images a list of them, in the order of their names.
@@ -95,6 +95,11 @@ def segment(
     Raises:
         ValueError: the task, a setting or its value is unknown, or there is no such image or weights.
         medsegdiff_bundle.errors.UnsegmentedError: a `ValueError` about images that cannot be segmented.
+
+    Examples:
+        >>> result = segment("scan.nii.gz", output_dir="results", ensemble_size=10)
+        >>> print(result.mask.shape, result.report["structures"])
+        >>> result = segment(np.asarray(picture), task="isic")  # (H, W, 3), 0 to 255
     """
     named = {
         "checkpoint": checkpoint,
@@ -107,25 +112,20 @@ def segment(
     }
     given = {**settings, **{name: value for name, value in named.items() if value is not None}}
     files, given = check_request(image, task, given, affine=affine, output_dir=output_dir, like=like)
-    from medsegdiff_bundle import segmenter
+    from medsegdiff_bundle.segmenter import Segmenter
 
-    results: list[Segmentation] = []
-    alone = segmenter.run(
+    return Segmenter.of_files(files, given, output_dir)(
         image,
-        files,
-        {"progress": False, **given},
         affine=affine,
-        output_dir=output_dir,
         return_members=return_members,
         overwrite=overwrite,
-        on_result=on_result or results.append,
+        on_result=on_result,
         on_failure=on_failure,
     )
-    return results[0] if alone and results else results
 
 
 def check_request(
-    image: str | os.PathLike | np.ndarray | torch.Tensor,
+    image: str | os.PathLike | np.ndarray | torch.Tensor | None,
     task: str | None,
     given: dict[str, Any],
     *,
@@ -136,9 +136,9 @@ def check_request(
     """Check what `segment` was given as far as that needs neither torch nor the content of the image.
 
     Args:
-        image: see `segment`.
+        image: see `segment`; None is to come.
         task: likewise.
-        given: all settings by their names in `inference.json`.
+        given: all settings by their names in `inference.json`, as values: none of them is a program.
         affine: see `segment`.
         output_dir: likewise.
         like: likewise.
@@ -161,12 +161,9 @@ def check_request(
         files.append(overlays[task])
     config = read_files(files)
     check_names(given, config, [config, given], "inference.json")
-    given = {name: typed(name, value) for name, value in given.items()}
+    given = {name: typed(name, value, programs=False) for name, value in given.items()}
     if isinstance(image, (str, os.PathLike)):
-        if affine is not None:
-            raise ValueError("affine is for arrays: a file has its own.")
-        if not os.path.exists(image):
-            raise ValueError(f"There is no image file or folder {str(image)!r}.")
+        check_image(image, affine)
     if output_dir is not None and os.path.isfile(output_dir):
         raise ValueError(f"The results cannot be written to {str(output_dir)!r}: it is a file, not a folder.")
     if "checkpoint" in given:
@@ -174,10 +171,16 @@ def check_request(
             raise ValueError(
                 f"There are no weights of the task {config['task']!r}: the file {given['checkpoint']!r} does not exist."
             )
-        given["checkpoint"] = plain(given["checkpoint"])
     return files, given
 
 
-def plain(text: str | os.PathLike) -> str:
-    """A text as an expression for MONAI's parser, which would run what begins with a dollar, and look up @, % and #."""
-    return "$" + re.sub("[@%#]", lambda found: f"\\x{ord(found[0]):x}", repr(str(text)))
+def check_image(image: str | os.PathLike, affine: np.ndarray | None = None) -> None:
+    """Refuse a file or folder that is not there, or one with an affine besides its own.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if affine is not None:
+        raise ValueError("affine is for arrays: a file has its own.")
+    if not os.path.exists(image):
+        raise ValueError(f"There is no image file or folder {str(image)!r}.")

@@ -1,202 +1,247 @@
-"""The run of `inference.json` behind `segment`: an image or a folder in, a `Segmentation` of each case out."""
+"""Networks of tasks, loaded once: an image or a folder in, a `Segmentation` of each case out.
+
+The way of an image: `held_image` of an array, or the name of a file -> the case of a data list -> `preprocessing` ->
+`inferer` with `network` -> `postprocessing` (all of `inference.json`, in one evaluator) -> `Segmentation`.
+"""
 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
-from monai.data import MetaTensor
 from monai.engines import Evaluator, IterationEvents
 from monai.transforms import Invertd
-from PIL import Image
 
 from medsegdiff_bundle import errors
 from medsegdiff_bundle.cases import CallersError, run_cases
 from medsegdiff_bundle.datalist import case_name, result_ending
 from medsegdiff_bundle.datalist.naming import PICTURES
-from medsegdiff_bundle.readers.nifti import fill_outside
-from medsegdiff_bundle.segmentation import Segmentation, plain
+from medsegdiff_bundle.given import put_in
+from medsegdiff_bundle.handlers import WeightsLoader
+from medsegdiff_bundle.readers import held_image
+from medsegdiff_bundle.segmentation import Segmentation, check_image, check_request
+from medsegdiff_bundle.transforms.load import AS_READ, load_image
 from medsegdiff_bundle.workflow import check_device
 
 
-def run(
-    image: str | os.PathLike | np.ndarray | torch.Tensor,
-    files: list[Path],
-    settings: dict[str, Any],
-    *,
-    affine: np.ndarray | None,
-    output_dir: str | os.PathLike | None,
-    return_members: bool,
-    overwrite: bool,
-    on_result: Callable[[Segmentation], None],
-    on_failure: Callable[[str, str], None] | None,
-) -> bool:
-    """Segment what `segment` was given, see there.
+class Segmenter:
+    """Network, inferer and transforms of a task, loaded once.
 
     Args:
-        image: file, folder, array or tensor.
-        files: of the configuration.
-        settings: in place of theirs.
-        affine: of an array.
-        output_dir: folder of the results.
-        return_members: keep the members.
-        overwrite: also make results anew that are of the same settings.
-        on_result: called with each result.
-        on_failure: called with the file of each image that fails, and a sentence.
+        task: what to segment, see `medsegdiff_bundle.segment`.
+        output_dir: folder of the results; None writes none.
+        like: a report whose settings are taken, see `medsegdiff_bundle.segment`.
+        settings: any setting of `inference.json` by its name, such as `checkpoint="mine.pt"`, `ensemble_size=10` or
+            `device="cuda:0"`. They are values: none of them is evaluated. There is no progress bar unless
+            `progress=True`.
 
-    Returns:
-        Whether the image is one, and no folder of images.
+    Attributes:
+        network: with its weights, on its device, ready for inference.
+        inferer: `EnsembleInferer`, called as `inferer(x, network)` for an image x (N, C, S).
+        preprocessing: from {"image": file} to the network's space.
+        postprocessing: from the members of a case to mask, uncertainty and statistics in the space of its file.
+        class_names: without the background.
+        spatial_dims: 3 for volumes, 2 for pictures.
+
+    Raises:
+        ValueError: the task, a setting or its value is unknown, or the weights are missing or do not fit.
+
+    Examples:
+        >>> segmenter = Segmenter("hippocampus", device="cpu")
+        >>> for file in sorted(Path("scans").glob("*.nii.gz")):
+        ...     print(segmenter(file).report["structures"])
     """
-    parser = _parser(files, settings)
-    with tempfile.TemporaryDirectory() as scratch:
+
+    def __init__(
+        self,
+        task: str | None = None,
+        *,
+        output_dir: str | os.PathLike | None = None,
+        like: str | os.PathLike | None = None,
+        **settings: Any,
+    ) -> None:
+        files, given = check_request(None, task, settings, output_dir=output_dir, like=like)
+        self._load(files, given, output_dir)
+
+    @classmethod
+    def of_files(
+        cls, files: list[Path], settings: dict[str, Any], output_dir: str | os.PathLike | None = None
+    ) -> Segmenter:
+        """One of a configuration, of files and settings as `check_request` returns them."""
+        made = cls.__new__(cls)
+        made._load(files, settings, output_dir)
+        return made
+
+    def __call__(
+        self,
+        image: str | os.PathLike | np.ndarray | torch.Tensor,
+        *,
+        affine: np.ndarray | None = None,
+        return_members: bool = False,
+        overwrite: bool = True,
+        on_result: Callable[[Segmentation], None] | None = None,
+        on_failure: Callable[[str, str], None] | None = None,
+    ) -> Segmentation | list[Segmentation]:
+        """Segment an image, or the images of a folder.
+
+        Args:
+            image: see `medsegdiff_bundle.segment`, as the others.
+            affine: of an array.
+            return_members: keep the members.
+            overwrite: in a folder also make results anew that are there already.
+            on_result: called with each result, which is then not kept.
+            on_failure: called with the file of each image that fails, and a sentence.
+
+        Returns:
+            A result; for a folder of images a list of them, in the order of their names.
+
+        Raises:
+            ValueError: there is no such image.
+            medsegdiff_bundle.errors.UnsegmentedError: a `ValueError` about images that cannot be segmented.
+        """
         if isinstance(image, (str, os.PathLike)):
-            source = Path(image)
-        else:
-            source = _written(image, affine, parser, Path(scratch))
-        kept = output_dir is not None
-        parser["dataset_dir"] = plain(source)
-        parser["output_dir"] = plain(output_dir if output_dir is not None else Path(scratch) / "output")
-        if not kept:
-            parser["dicom_seg"] = False  # which may lack a package, or something in the series
-        of_caller: list[Exception] = []
-
-        def hand_on(result: Segmentation) -> None:
-            try:
-                on_result(result)
-            except Exception as error:
-                of_caller.append(error)
-                raise CallersError from error
-
+            check_image(image, affine)
+        results: list[Segmentation] = []
+        self._hand_on, self._return_members = on_result or results.append, return_members
+        self._error_of_caller: Exception | None = None
         try:
-            evaluator = _evaluator(parser, return_members, kept, hand_on)
-            cases = parser.get_parsed_content("dataset").data
-            alone = [case["image"] for case in cases] in ([str(source)], [os.path.abspath(source)])
+            cases, alone = self._cases(image, affine)
+            self.evaluator._internal_run_generator = None  # of a run that an error ended, with which the next would end
+            self.evaluator.data_loader = self._loader
+            self._loader.dataset.data = cases
+            self.evaluator.state.epoch_length = len(self._loader)
             run_cases(
-                evaluator,
-                parser.get_parsed_content("output_dir") if kept else None,
-                dict(parser.get()),
-                parser.get_parsed_content("checkpoint"),
-                overwrite or alone,
-                on_failure,
+                self.evaluator, self._output_dir, self._settings, self._checkpoint, overwrite or alone, on_failure
             )
         except CallersError:
-            raise of_caller[0] from None
+            assert self._error_of_caller is not None
+            raise self._error_of_caller from None
         except errors.UnsegmentedError:
             raise
         except (RuntimeError, OSError, ValueError) as error:
-            raise ValueError(errors.about(error, str(source))) from error
-    return alone
+            named = str(image) if isinstance(image, (str, os.PathLike)) else "the array"
+            raise ValueError(errors.about(error, named)) from error
+        finally:
+            self._loader.dataset.data = []  # nor their arrays
+        return results[0] if alone and results else results
 
+    def _load(self, files: list[Path], given: dict[str, Any], output_dir: str | os.PathLike | None) -> None:
+        self._files = files
+        self._given = {"progress": False, **given, "output_dir": None if output_dir is None else str(output_dir)}
+        if output_dir is None:
+            self._given["dicom_seg"] = False  # which may lack a package, or something in the series
+        self._output_dir = output_dir
+        parser = self._parser({})
+        self._settings = {**parser.get(), **self._given}
+        try:
+            self._take_parts(parser)
+        except (RuntimeError, OSError, ValueError) as error:
+            raise ValueError(errors.sentence(error)) from error
 
-def _parser(files: list[Path], settings: dict[str, Any]) -> ConfigParser:
-    """The configuration of a task, with the caller's settings."""
-    parser = ConfigParser()
-    parser.read_config([str(file) for file in files])
-    parser["bundle_root"] = str(files[0].parent.parent)
-    parser["bundle_path"] = None  # the package is imported already
-    parser.update(settings)
-    check_device(parser.get_parsed_content("device"))
-    checkpoint = parser.get_parsed_content("checkpoint")
-    if not Path(checkpoint).is_file():
-        name = parser.get_parsed_content("task")
-        raise ValueError(f"There are no weights of the task {name!r}: the file {checkpoint!r} does not exist.")
-    return parser
+    def _parser(self, others: dict[str, Any]) -> ConfigParser:
+        """The configuration, with the settings."""
+        parser = ConfigParser()
+        parser.read_config([str(file) for file in self._files])
+        parser["bundle_path"] = None  # the package is imported already
+        put_in(parser, {"bundle_root": str(self._files[0].parent.parent), **self._given, **others})
+        return parser
 
-
-def _evaluator(
-    parser: ConfigParser, return_members: bool, kept: bool, on_result: Callable[[Segmentation], None]
-) -> Evaluator:
-    """The evaluator of a configuration, which hands on each case."""
-    evaluator: Evaluator = parser.get_parsed_content("evaluator")
-    class_names = tuple(parser.get_parsed_content("class_names"))
-    output_dir, output_ext = (parser.get_parsed_content(name) for name in ("output_dir", "output_ext"))
-    volume = parser.get_parsed_content("spatial_dims") == 3
-    probabilities = parser.get_parsed_content("output") == "probabilities"
-    invert = Invertd("members", parser.get_parsed_content("preprocessing"), orig_keys="image", nearest_interp=False)
-
-    def as_read(values: torch.Tensor, case: dict[str, Any]) -> np.ndarray:
-        # MONAI reads the first axis of a picture as its width, but a NIfTI file of two axes as it is.
-        plain: np.ndarray = values.detach().cpu().numpy()
-        turned = str(case["image"].meta["filename_or_obj"]).lower().endswith(PICTURES)
-        return plain.swapaxes(-1, -2) if turned else plain
-
-    def members_of(case: dict[str, Any]) -> np.ndarray:
-        if not probabilities:
-            return as_read(case["member_labels"], case).astype(np.uint8)
-        members = case["members"]  # (E, K, ...)
-        flat = invert({"image": case["image"], "members": members.flatten(0, 1)})["members"].as_tensor()
-        whole = flat.unflatten(0, members.shape[:2])
-        whole[:, 0] += 1 - whole.sum(dim=1)  # what the preprocessing cut off is background
-        return as_read(whole, case)
-
-    @evaluator.on(Events.ITERATION_COMPLETED)
-    def finish(engine: Engine) -> None:
-        cases: Any = engine.state.output
-        for case in cases:
-            mask, file = case["pred"], case["image"].meta["filename_or_obj"]
-            name = case_name(file)
-            on_result(
-                Segmentation(
-                    name=name,
-                    mask=as_read(mask[0], case).astype(np.uint8),
-                    uncertainty=as_read(case["uncertainty"][0], case),
-                    affine=mask.affine.cpu().numpy() if volume else None,
-                    class_names=class_names,
-                    members=members_of(case) if return_members else None,
-                    report=case["result"],
-                    mask_file=Path(output_dir) / f"{name}_seg{result_ending(file, output_ext)}" if kept else None,
-                )
+    def _take_parts(self, parser: ConfigParser) -> None:
+        content = parser.get_parsed_content
+        check_device(content("device"))
+        # As results, not as settings, which the report would tell. Each call has its own cases.
+        parser.ref_resolver.resolved_content["dataset::data"] = []
+        if self._output_dir is None:
+            _leave_out_writers(parser)
+        self._checkpoint = content("checkpoint")
+        if not Path(self._checkpoint).is_file():
+            raise ValueError(
+                f"There are no weights of the task {content('task')!r}: the file {self._checkpoint!r} does not exist."
             )
+        self.evaluator: Evaluator = content("evaluator")
+        for handler in content("handlers"):
+            if isinstance(handler, WeightsLoader):
+                handler.load()
+        self.network, self.inferer = content("network").eval(), content("inferer")
+        self.preprocessing, self.postprocessing = content("preprocessing"), content("postprocessing")
+        self.class_names, self.spatial_dims = tuple(content("class_names")), content("spatial_dims")
+        self._image_channels, self._output_ext = content("image_channels"), content("output_ext")
+        self._loader: Any = content("dataloader")
+        self._probabilities = content("output") == "probabilities"
+        self._invert = Invertd("members", self.preprocessing, orig_keys="image", nearest_interp=False)
+        self.evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._finish)
+        self.evaluator.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._keep_members)
 
-    if return_members and probabilities:
+    def _cases(self, image: Any, affine: np.ndarray | None) -> tuple[list[dict[str, Any]], bool]:
+        """The cases of an image or a folder, and whether it is one image."""
+        if not isinstance(image, (str, os.PathLike)):
+            held = held_image(image, self.spatial_dims, affine)
+            as_read = load_image(held, self._image_channels)
+            if len(as_read) != self._image_channels:
+                raise ValueError(f"The array has {len(as_read)} channel(s), the network takes {self._image_channels}.")
+            return [{"image": held, AS_READ: as_read}], True
+        source = str(Path(image))
+        cases = self._parser({"dataset_dir": source}).get_parsed_content("dataset#data")
+        return cases, [case["image"] for case in cases] in ([source], [os.path.abspath(source)])
 
-        @evaluator.on(IterationEvents.FORWARD_COMPLETED)
-        def keep_members(engine: Engine) -> None:
-            output: Any = engine.state.output
+    def _keep_members(self, engine: Engine) -> None:
+        output: Any = engine.state.output
+        if self._return_members and self._probabilities:
             output["members"] = output["pred"]  # which fusion is about to replace
 
-    return evaluator
+    def _finish(self, engine: Engine) -> None:
+        """Hand on the cases of a batch."""
+        cases: Any = engine.state.output
+        for case in cases:
+            result = self._segmentation(case)
+            try:
+                self._hand_on(result)
+            except Exception as error:
+                self._error_of_caller = error
+                raise CallersError from error
+
+    def _segmentation(self, case: dict[str, Any]) -> Segmentation:
+        mask, file = case["pred"], case["image"].meta["filename_or_obj"]
+        name = case_name(file)
+        written = None
+        if self._output_dir is not None:
+            written = Path(self._output_dir) / f"{name}_seg{result_ending(file, self._output_ext)}"
+        return Segmentation(
+            name=name,
+            mask=_as_read(mask[0], case).astype(np.uint8),
+            uncertainty=_as_read(case["uncertainty"][0], case),
+            affine=mask.affine.cpu().numpy() if self.spatial_dims == 3 else None,
+            class_names=self.class_names,
+            members=self._members(case) if self._return_members else None,
+            report=case["result"],
+            mask_file=written,
+        )
+
+    def _members(self, case: dict[str, Any]) -> np.ndarray:
+        if not self._probabilities:
+            return _as_read(case["member_labels"], case).astype(np.uint8)
+        members = case["members"]  # (E, K, ...)
+        flat = self._invert({"image": case["image"], "members": members.flatten(0, 1)})["members"].as_tensor()
+        whole = flat.unflatten(0, members.shape[:2])
+        whole[:, 0] += 1 - whole.sum(dim=1)  # what the preprocessing cut off is background
+        return _as_read(whole, case)
 
 
-def _written(image: np.ndarray | torch.Tensor, affine: np.ndarray | None, parser: ConfigParser, folder: Path) -> Path:
-    """An array as a file that the readers of the configuration know."""
-    spatial_dims = parser.get_parsed_content("spatial_dims")
-    if isinstance(image, MetaTensor) and image.ndim in (spatial_dims, spatial_dims + 1):
-        if spatial_dims == 3 and affine is None:
-            affine = image.affine.cpu().numpy()
-        if image.ndim == spatial_dims + 1:
-            image = image[0] if len(image) == 1 else image.movedim(0, -1)
-        image = image.swapaxes(0, 1) if spatial_dims == 2 else image
-    if isinstance(image, torch.Tensor) and image.dtype == torch.bfloat16:
-        image = image.float()  # numpy has no such numbers
-    array = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
-    if array.ndim not in (spatial_dims, spatial_dims + 1) or array.size == 0:
-        raise ValueError(f"The task takes arrays of {spatial_dims} axes, and one of channels, got {array.shape}.")
-    array = fill_outside(array)
-    if array.dtype.kind not in "biuf" or not np.isfinite(array).all():
-        raise ValueError(f"The array must hold finite real numbers, got {array.dtype}.")
-    if spatial_dims == 2:
-        if affine is not None:
-            raise ValueError("A picture has no affine.")
-        if array.ndim == 3 and array.shape[2] != 3:
-            raise ValueError(f"A picture must be (H, W) or (H, W, 3), got {array.shape}.")
-        whole = array.astype(np.uint8)
-        if not np.array_equal(whole, array):
-            raise ValueError("A picture must hold whole numbers from 0 to 255.")
-        file = folder / "image.png"
-        Image.fromarray(whole).save(file)
-        return file
-    matrix = np.eye(4) if affine is None else np.asarray(affine, dtype=np.float64)
-    if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-9:
-        raise ValueError("affine must be an invertible matrix of shape (4, 4).")
-    file = folder / "image.nii"
-    nibabel.save(nibabel.Nifti1Image(array.astype(np.float32), matrix), file)  # type: ignore[attr-defined]
-    return file
+def _as_read(values: torch.Tensor, case: dict[str, Any]) -> np.ndarray:
+    """Values with the axes of their file: MONAI reads the first axis of a picture as its width, of no other file."""
+    plain: np.ndarray = values.detach().cpu().numpy()
+    turned = str(case["image"].meta["filename_or_obj"]).lower().endswith(PICTURES)
+    return plain.swapaxes(-1, -2) if turned else plain
+
+
+def _leave_out_writers(parser: ConfigParser) -> None:
+    """Leave out the transforms that write files. Handlers do without a folder by themselves."""
+    for index, transform in enumerate(parser["postprocessing#transforms"]):
+        if "output_dir" in transform:
+            parser.ref_resolver.resolved_content[f"postprocessing::transforms::{index}"] = None

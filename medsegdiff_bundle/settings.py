@@ -135,6 +135,13 @@ def classes(value: Any) -> list[str]:
     return found
 
 
+def device(value: Any) -> Any:
+    """The name of a device, or a device."""
+    if not isinstance(value, str) and not hasattr(value, "type"):
+        raise ValueError("must be the name of a device")
+    return value
+
+
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (Real, str)):
         raise ValueError("must be a number")
@@ -170,6 +177,7 @@ KINDS: dict[str, Callable[[Any], Any]] = {
     "pretrained": lambda value: "" if str(value).lower() in NOTHING else path(value),
     "spatial_dims": choice(2, 3),
     "num_classes": whole(2),
+    "device": device,
     **dict.fromkeys(("recycling", "eta"), SHARE),
     "class_names": classes,
     "uncertainty_maps": several(text, "names"),
@@ -200,23 +208,42 @@ def kind(name: str) -> Callable[[Any], Any] | None:
     return KINDS.get(steps[-1]) if len(steps) == 1 or steps[0] == "displayable_configs" else None
 
 
-def typed(name: str, value: Any) -> Any:
+def typed(name: str, value: Any, programs: bool = True) -> Any:
     """Value of a setting, of the type that it must have.
 
     Args:
         name: of the setting, see `parts`.
-        value: as it was given, such as the word "false". Expressions and references of MONAI's configurations stay.
+        value: as it was given, such as the word "false".
+        programs: whether expressions and references of MONAI's configurations stay as they are, as they may be written
+            into a configuration file. Otherwise they are texts like others.
 
     Raises:
-        ValueError: it is no such value.
+        ValueError: it is no such value; or it is a program, of a setting of which nothing else is known.
     """
     read = kind(name)
-    if read is None or isinstance(value, str) and value.startswith(("$", "@", "%")):
+    if read is None:
+        if not programs and (found := next(filter(_is_program, texts(value)), None)) is not None:
+            raise ValueError(f"{name} would run {found!r}, as MONAI's parser does: write it into a configuration file.")
+        return value
+    if programs and isinstance(value, str) and _is_program(value):
         return value
     try:
         return read(value)
     except ValueError as error:
         raise ValueError(f"{name} {error}, got {value!r}.") from error
+
+
+def _is_program(text: str) -> bool:
+    return text.startswith(("$", "@", "%"))
+
+
+def texts(value: Any) -> Iterator[str]:
+    """All texts in a value, keys among them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (Mapping, list, tuple)):
+        for each in [*value, *value.values()] if isinstance(value, Mapping) else value:
+            yield from texts(each)
 
 
 def check_names(given: Mapping[str, Any], config: Mapping[str, Any], merged: Any = None, files: str = "") -> None:

@@ -21,7 +21,7 @@ class OverlayHandler:
     """Draw cases of an evaluator as PNG: image, fused mask over it, members, uncertainty; see `overlay_picture`.
 
     Args:
-        output_dir: folder of the files; made if need be.
+        output_dir: folder of the files; made if need be. None draws nothing.
         filename: of one picture, with the fields {case} (name of the image file) and {epoch}.
         max_cases: cases to draw in each run, first come; None draws all.
         summary_writer: of TensorBoard, which then gets the pictures too.
@@ -29,12 +29,12 @@ class OverlayHandler:
 
     def __init__(
         self,
-        output_dir: str,
+        output_dir: str | None,
         filename: str = "{case}_overlay.png",
         max_cases: int | None = None,
         summary_writer: SummaryWriter | None = None,
     ) -> None:
-        self.output_dir = Path(output_dir)
+        self.output_dir = None if output_dir is None else Path(output_dir)
         self.filename = filename
         self.max_cases = max_cases
         self.summary_writer = summary_writer
@@ -48,7 +48,7 @@ class OverlayHandler:
 
     def __call__(self, engine: Engine) -> None:
         """Draw this iteration's case."""
-        if self.max_cases is not None and engine.state.iteration > self.max_cases:
+        if self.output_dir is None or self.max_cases is not None and engine.state.iteration > self.max_cases:
             return
         output: Any = engine.state.output
         for case in output:

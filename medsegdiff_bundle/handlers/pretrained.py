@@ -29,7 +29,7 @@ class WeightsLoader:
 
     Raises:
         ValueError: there is no such file or it has another checksum (when the handler is made), it holds no flat state
-            dict, or its weights do not fit (when the run starts).
+            dict, or its weights do not fit (when the run starts or by `load`).
     """
 
     def __init__(self, path: str, network: nn.Module, strict: bool = True, sha256: str | None = None) -> None:
@@ -40,6 +40,7 @@ class WeightsLoader:
         self.path = path
         self.network = network
         self.strict = strict
+        self.loaded = False
 
     def attach(self, engine: Engine) -> None:
         """Register at an engine; at a trainer, before its EMA handler."""
@@ -47,6 +48,11 @@ class WeightsLoader:
             engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
+        """Load, in the first run alone."""
+        if not self.loaded:
+            self.load()
+
+    def load(self) -> None:
         """Load."""
         try:
             weights = torch.load(self.path, map_location="cpu", weights_only=True)
@@ -56,6 +62,7 @@ class WeightsLoader:
         if not isinstance(weights, dict) or not all(isinstance(weight, Tensor) for weight in weights.values()):
             raise ValueError(f"The file {self.path!r} holds something else than weights, a flat state dict.")
         self.network.load_state_dict(self._fitting(weights), strict=self.strict)
+        self.loaded = True
 
     def _fitting(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """The weights that agree with the network's in name and shape; if strict, all."""

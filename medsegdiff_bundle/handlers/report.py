@@ -30,7 +30,7 @@ class ReportHandler:
     counted. A run of several cases ends with `index.html` and `index.csv`, see `medsegdiff_bundle.pages.write_index`.
 
     Args:
-        output_dir: folder of the files; made if need be.
+        output_dir: folder of the files; made if need be. None writes none: the numbers are in `result` all the same.
         html: whether the pages are written, too.
         settings: of the run; see `medsegdiff_bundle.provenance.used_settings`.
         checkpoint: file of the weights; None leaves them out of the report.
@@ -39,14 +39,14 @@ class ReportHandler:
 
     def __init__(
         self,
-        output_dir: str,
+        output_dir: str | None,
         html: bool = True,
         settings: Mapping[str, Any] | None = None,
         checkpoint: str | os.PathLike | None = None,
         device: Any = None,
     ) -> None:
-        self.output_dir = Path(output_dir)
-        self.html = html
+        self.output_dir = None if output_dir is None else Path(output_dir)
+        self.html = html and output_dir is not None
         self.settings = settings or {}
         self.checkpoint = checkpoint
         self.device = device
@@ -80,9 +80,11 @@ class ReportHandler:
             described = {"date": date, "input": {"file": path.name, **image_grid(image).summary()}, **self.run}
             case["result"] = result = {"case": name, **described, **case["result"]}
             for kind in ("warnings", "processing"):
-                result[kind] = [_without_folders(each, path, self.output_dir) for each in result.get(kind, [])]
+                result[kind] = [_without_folders(each, path, self.output_dir or path) for each in result.get(kind, [])]
             for sentence in result["warnings"]:
                 logger.warning("%s: %s", name, sentence)
+            if self.output_dir is None:
+                continue
             if self.html:
                 labels, uncertainty = case["pred"][0], case["uncertainty"][0]
                 page = html_report(name, image, labels, case["member_labels"], uncertainty, result)
@@ -95,7 +97,7 @@ class ReportHandler:
 
     def finish(self, engine: Engine) -> None:
         """Write the index of several cases."""
-        if self.html:
+        if self.html and self.output_dir is not None:
             write_index(self.output_dir)
 
 

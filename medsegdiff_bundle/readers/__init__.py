@@ -3,9 +3,19 @@
 Each kind of file has one reader, and no other behind it whose excuse would hide the reason.
 """
 
+from .held import HeldImage, held_image
 from .nifti import NiftiReader
 from .pictures import PictureReader
 from .series import SeriesReader
 from .volumes import VolumeReader, itk_place, nrrd_unit
 
-__all__ = ["NiftiReader", "PictureReader", "SeriesReader", "VolumeReader", "itk_place", "nrrd_unit"]
+__all__ = [
+    "HeldImage",
+    "NiftiReader",
+    "PictureReader",
+    "SeriesReader",
+    "VolumeReader",
+    "held_image",
+    "itk_place",
+    "nrrd_unit",
+]

@@ -17,10 +17,12 @@ from monai.transforms import MapTransform
 from monai.utils import MetaKeys, convert_to_dst_type, convert_to_tensor, ensure_tuple
 
 from medsegdiff_bundle.datalist.headers import check_format
-from medsegdiff_bundle.readers import NiftiReader, PictureReader, SeriesReader, VolumeReader
+from medsegdiff_bundle.readers import HeldImage, NiftiReader, PictureReader, SeriesReader, VolumeReader
 from medsegdiff_bundle.remarks import KINDS
 
 from .placing import apart, turned
+
+AS_READ = "as_read"  # key of an image, (C, S), that is no file which could be read again
 
 
 class LoadImaged(monai.transforms.LoadImaged):
@@ -40,13 +42,17 @@ class LoadImaged(monai.transforms.LoadImaged):
 
     def __init__(self, keys: KeysCollection, channels: int | None = None, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys=allow_missing_keys)
+        self.channels = channels
         # The last that takes a file reads it, and no other after it.
         self._loader.readers = [NumpyReader(), SeriesReader(), VolumeReader(), NiftiReader(), PictureReader(channels)]
 
     def __call__(self, data: Mapping[Hashable, Any], reader: Any = None) -> dict[Hashable, Any]:
-        """Read the file of each key."""
+        """Read the file of each key; a `HeldImage` is read in its place, and is alone."""
         try:
             for key in self.key_iterator(dict(data)):
+                if isinstance(data[key], HeldImage):
+                    reader = data[key].reader(self.channels)
+                    continue
                 for file in map(Path, ensure_tuple(data[key])):
                     check_format(file)
                     _check_compression(file)
@@ -113,7 +119,7 @@ def _loader(channels: int | None) -> LoadImaged:
     return LoadImaged("image", channels)
 
 
-def load_image(path: str | os.PathLike, channels: int | None = None) -> MetaTensor:
+def load_image(path: str | os.PathLike | HeldImage, channels: int | None = None) -> MetaTensor:
     """One image as `LoadImaged` reads it, (C, S)."""
     image = _loader(channels)({"image": path})["image"]
     return MetaTensor(monai.transforms.EnsureChannelFirst()(image))
@@ -124,7 +130,8 @@ class OriginalImaged(MapTransform):
 
     Args:
         keys: of the image.
-        output_key: of the image as in its file; an image that is of none gets none.
+        output_key: of the image as in its file, or of that under the key `AS_READ`; any other that is of no file gets
+            none.
         allow_missing_keys: whether a missing key is passed over.
 
     Shapes:
@@ -139,6 +146,8 @@ class OriginalImaged(MapTransform):
         """Read."""
         d = dict(data)
         for key in self.key_iterator(d):
-            if file := getattr(d[key], "meta", {}).get("filename_or_obj"):
+            if AS_READ in d:
+                d[self.output_key] = d[AS_READ]
+            elif file := getattr(d[key], "meta", {}).get("filename_or_obj"):
                 d[self.output_key] = load_image(file, len(d[key]))
         return d
