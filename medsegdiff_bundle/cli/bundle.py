@@ -1,0 +1,96 @@
+"""A run of the bundle's configurations, as `python -m monai.bundle run` makes it, of what a command was asked for."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medsegdiff_bundle import settings
+from medsegdiff_bundle.cli.options import task_files
+
+
+def add_overlays(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose configuration files."""
+    tasks = [path.stem for path in task_files()]
+    parser.add_argument("-t", "--task", help=f"of configs/tasks: {', '.join(tasks)} (default: hippocampus)")
+    parser.add_argument(
+        "--config",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="configuration over the others: a file of yours, or one of configs/ by its name, such as gpu_train or "
+        "baselines/dynunet",
+    )
+
+
+def chosen_files(base: str, task: str | None, overlays: Iterable[str], last: Sequence[str] = ()) -> list[Path]:
+    """The configuration files of a run.
+
+    Args:
+        base: of `configs`.
+        task: of `configs/tasks`, over it; None for none.
+        overlays: over these, see `add_overlays`.
+        last: of `configs`, over all.
+
+    Raises:
+        ValueError: there is no such task or file.
+    """
+    configs = settings.bundle_root() / "configs"
+    files = [configs / base]
+    own = settings.read_files(files).get("task", "hippocampus")
+    tasks = {path.stem: path for path in task_files()}
+    if task not in (None, own, *tasks):
+        raise ValueError(f"There is no task {task!r}: choose from {', '.join(sorted({own, *tasks}))}.")
+    if task in tasks:
+        files.append(tasks[task])
+    for overlay in overlays:
+        inside = configs / f"{overlay.removesuffix('.json')}.json"
+        if not os.path.isfile(overlay) and not inside.is_file():
+            known = [path.relative_to(configs).as_posix().removesuffix(".json") for path in configs.rglob("*.json")]
+            similar = settings.nearest(overlay, known)
+            hint = f": did you mean {similar!r}?" if similar else ", nor one of configs/ of that name."
+            raise ValueError(f"There is no configuration file {overlay!r}{hint}")
+        files.append(Path(overlay) if os.path.isfile(overlay) else inside)
+    return [*files, *(configs / name for name in last)]
+
+
+def run_bundle(files: Sequence[Path], given: Mapping[str, Any], quiet: bool = False, debug: bool = False) -> None:
+    """Run configuration files, with settings in place of theirs.
+
+    Args:
+        files: see `chosen_files`.
+        given: settings, as values: none of them is a program.
+        quiet: without what MONAI and ignite log.
+        debug: with where errors come from.
+
+    Raises:
+        ValueError: there is no such setting or value, or the run says what was asked wrongly.
+    """
+    content = settings.read_files(files)
+    settings.check_names(given, content, [content, dict(given)], " with ".join(file.name for file in files))
+    typed = {name: settings.typed(name, value, programs=False) for name, value in given.items()}
+    from monai.bundle import ConfigWorkflow
+
+    from medsegdiff_bundle import errors
+    from medsegdiff_bundle.given import put_in
+
+    errors.pass_over_missing_decoders()
+    logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)  # that files lie in several folders
+    workflow = ConfigWorkflow([str(file) for file in files], logging_file=False if quiet else None)
+    if not debug:
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(errors.WithoutTraceback())
+    put_in(workflow.parser, {"bundle_root": str(settings.bundle_root()), **typed})
+    try:
+        workflow.initialize()
+        workflow.run()
+        workflow.finalize()
+    except Exception as error:
+        cause = errors.root_cause(error)
+        if isinstance(cause, ValueError) and errors.is_own(cause) and not isinstance(error, ValueError):
+            raise ValueError(errors.sentence(error)) from error
+        raise

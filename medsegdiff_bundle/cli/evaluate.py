@@ -1,0 +1,122 @@
+"""`medsegdiff evaluate PREDICTIONS LABELS`: masks against labels; or, with `--data`, weights against a data set."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medsegdiff_bundle.cli import bundle
+from medsegdiff_bundle.cli.options import add_settings
+
+if TYPE_CHECKING:
+    from medsegdiff_bundle.evaluation import Pair, Scores
+
+HELP = "compare masks with labels, or weights with a data set"
+DESCRIPTION = """\
+Compare the masks of a folder with those of another, without a network: Dice, HD95, surface Dice and volumes of each
+class and case. Files belong together by their names. Those that do not match are listed, and masks on another grid
+refused. A class that neither mask marks is left out of a mean, or counted as right: both are printed.
+
+With --data, segment the validation cases of a data set and write their Dice, as configs/evaluate.json does."""
+EXAMPLES = (
+    "results/ labelsTr/ -o scores",
+    "--data data/Task04_Hippocampus -c output/model.pt -o output/evaluation",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add them."""
+    add_settings(parser, "train.json", "evaluate.json")
+    parser.add_argument("predictions", nargs="?", help="folder of masks, or one file")
+    parser.add_argument("labels", nargs="?", help="folder of labels, or one file")
+    parser.add_argument("-o", "--output", metavar="FOLDER", help="gets scores.csv and summary.json (default: none)")
+    parser.add_argument(
+        "--classes", nargs="+", metavar="NAME", help="of the numbers from 1 on (default: as the files say)"
+    )
+    parser.add_argument(
+        "--tolerance", type=float, default=1.0, metavar="MM", help="of the surface Dice (default: %(default)s)"
+    )
+    parser.add_argument("--data", metavar="FOLDER", help="data set whose validation cases are segmented and compared")
+    parser.add_argument("-c", "--checkpoint", metavar="FILE", help="weights, with --data (default: those of the task)")
+    parser.add_argument("-d", "--device", help="with --data, such as cpu or cuda:0 (default: a GPU if there is one)")
+    bundle.add_overlays(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compare."""
+    if options.data is not None:
+        if options.predictions is not None:
+            raise ValueError("--data compares weights with a data set: it takes no folders of masks.")
+        return _evaluate_weights(options)
+    if options.labels is None:
+        raise ValueError("Two folders are compared: PREDICTIONS LABELS; or a data set: --data FOLDER.")
+    if options.settings or options.config or options.checkpoint or options.device or options.task:
+        raise ValueError("Weights, tasks and settings are for --data: masks are compared without a network.")
+    if not options.tolerance >= 0:
+        raise ValueError(f"--tolerance must be a distance in mm of at least 0, got {options.tolerance}.")
+    return _evaluate_folders(options)
+
+
+def _evaluate_folders(options: argparse.Namespace) -> int:
+    from medsegdiff_bundle.evaluation.folders import find_names, find_pairs
+
+    pairs, predictions, labels = find_pairs(options.predictions, options.labels)
+    for what, files in (("prediction(s) without a label", predictions), ("label(s) without a prediction", labels)):
+        if files:
+            print(f"{len(files)} {what}: {', '.join(file.name for file in files)}", file=sys.stderr)
+    names = dict(enumerate(options.classes, start=1)) if options.classes else find_names(pairs)
+    rows, failures = _scores(pairs, names, options)
+    if rows:
+        from medsegdiff_bundle.evaluation import summary
+
+        rows = summary.completed(rows)
+        found: dict[str, Any] = {
+            "tolerance": options.tolerance,
+            "left_out": {
+                "predictions": [file.name for file in predictions],
+                "labels": [file.name for file in labels],
+                "refused": failures,
+            },
+            **summary.summarize(rows),
+        }
+        if options.output:
+            summary.write_scores(rows, Path(options.output) / "scores.csv")
+            summary.write_summary(found, Path(options.output) / "summary.json")
+        if not options.quiet:
+            print(summary.table(found))
+    return 1 if failures else 0
+
+
+def _scores(
+    pairs: list[Pair], names: dict[int, str], options: argparse.Namespace
+) -> tuple[list[Scores], dict[str, str]]:
+    from tqdm import tqdm
+
+    from medsegdiff_bundle import errors
+
+    errors.pass_over_missing_decoders()
+    from medsegdiff_bundle.evaluation.scores import compare_files
+
+    rows: list[Scores] = []
+    failures: dict[str, str] = {}
+    quiet = options.quiet or not sys.stderr.isatty()
+    for pair in tqdm(pairs, desc="comparing", disable=quiet, leave=False):
+        try:
+            rows += compare_files(pair.prediction, pair.label, pair.name, names, options.tolerance)
+        except ValueError as error:
+            failures[pair.name] = errors.sentence(error)
+            print(f"error: {failures[pair.name]}", file=sys.stderr)
+    return rows, failures
+
+
+def _evaluate_weights(options: argparse.Namespace) -> int:
+    files = bundle.chosen_files("train.json", options.task, options.config, ["evaluate.json"])
+    given = {"dataset_dir": options.data, **options.settings}
+    for name, value in (("checkpoint", options.checkpoint), ("device", options.device), ("output_dir", options.output)):
+        if value is not None:
+            given[name] = value
+    given.setdefault("output_dir", "output/evaluation")
+    bundle.run_bundle(files, given, options.quiet, options.debug)
+    return 0

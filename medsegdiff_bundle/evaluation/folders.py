@@ -1,0 +1,147 @@
+"""Which prediction belongs to which label, and what the numbers in them are called. Nothing here needs torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
+
+from medsegdiff_bundle.datalist.headers import is_part, kind_of
+from medsegdiff_bundle.datalist.naming import NIFTI, RESULTS, case_name
+
+MASK_ENDINGS = ("_seg", "_segmentation", "_mask", "_label", "_labels", "_gt")  # of a mask's name, in small letters
+OTHERS = tuple(f"_{kind}" for kind in RESULTS if kind != "seg")  # what this package writes beside a mask
+
+
+class Pair(NamedTuple):
+    """A case of two files."""
+
+    name: str
+    prediction: Path
+    label: Path
+
+
+def find_pairs(predictions: str | os.PathLike, labels: str | os.PathLike) -> tuple[list[Pair], list[Path], list[Path]]:
+    """Match the masks of two folders, or two files, by their names.
+
+    `case.nii.gz` belongs to `case.nii.gz` first, then to what is called the same but for a word for masks at the end
+    (`MASK_ENDINGS`) and the kind of file. Maps and pictures that this package writes beside its masks are no masks.
+
+    Args:
+        predictions: folder, or one file.
+        labels: likewise.
+
+    Returns:
+        The pairs, by name; predictions without a label; labels without a prediction.
+
+    Raises:
+        ValueError: there is no such folder or file, one holds no masks, several belong to one case, or none match.
+    """
+    if os.path.isfile(predictions) and os.path.isfile(labels):
+        return [Pair(case_name(labels), Path(predictions), Path(labels))], [], []
+    given = {name: _masks(Path(folder)) for name, folder in (("predictions", predictions), ("labels", labels))}
+    exact = {case_name(file): file for file in given["labels"]}
+    alike = _by_stem(given["labels"])
+    stems = _by_stem(given["predictions"])
+    pairs = []
+    for stem, file in stems.items():
+        label = exact.get(case_name(file)) or alike.get(stem)
+        if label is not None:
+            pairs.append(Pair(stem, file, label))
+    if not pairs:
+        raise ValueError(
+            f"No mask in {str(predictions)!r}, such as {given['predictions'][0].name!r}, is called like a label in "
+            f"{str(labels)!r}, such as {given['labels'][0].name!r}."
+        )
+    taken = {pair.prediction for pair in pairs}, {pair.label for pair in pairs}
+    left = [[file for file in files if file not in used] for files, used in zip(given.values(), taken, strict=True)]
+    return sorted(pairs), left[0], left[1]
+
+
+def _masks(folder: Path) -> list[Path]:
+    """The files of a folder that may hold masks, by name."""
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder {str(folder)!r}.")
+    files = [file for file in sorted(folder.iterdir()) if file.is_file() and kind_of(file) and not is_part(file)]
+    files = [file for file in files if not file.name.startswith(".")]
+    written = {case_name(file).removesuffix("_seg") for file in files if case_name(file).endswith("_seg")}
+    masks = [file for file in files if not _is_beside(case_name(file), written)]
+    if not masks:
+        raise ValueError(f"There are no masks in {str(folder)!r}.")
+    return masks
+
+
+def _is_beside(name: str, written: set[str]) -> bool:
+    """Whether a file is a map or picture, or the image, that lies beside a mask of this package."""
+    return name in written or any(name.endswith(ending) and name.removesuffix(ending) in written for ending in OTHERS)
+
+
+def _by_stem(files: Iterable[Path]) -> dict[str, Path]:
+    """Files by their names without a word for masks at the end."""
+    found: dict[str, Path] = {}
+    for file in files:
+        name = case_name(file)
+        ending = next((each for each in MASK_ENDINGS if name.lower().endswith(each)), "")
+        stem = name[: len(name) - len(ending)] or name
+        first = found.setdefault(stem, file)
+        if first is not file:
+            raise ValueError(f"{str(first)!r} and {str(file)!r} would both be masks of {stem!r}.")
+    return found
+
+
+def find_names(pairs: Iterable[Pair]) -> dict[int, str]:
+    """Names of the numbers in masks.
+
+    Of the first that tells any: the header of a prediction or label (`name_labels`, as TotalSegmentator and Connectome
+    Workbench write it), or `dataset.json` in or above the folder of the labels or predictions, as of the Decathlon or
+    nnU-Net.
+
+    Args:
+        pairs: of which the first is looked at.
+
+    Returns:
+        {1: "anterior", ...} without the background; empty if nothing tells.
+    """
+    pair = next(iter(pairs))
+    for file in (pair.prediction, pair.label):
+        if found := header_names(file):
+            return found
+    for file in (pair.label, pair.prediction):
+        for folder in (file.parent, file.parent.parent):
+            if found := _names_of_data_set(folder / "dataset.json"):
+                return found
+    return {}
+
+
+def header_names(file: Path) -> dict[int, str]:
+    """Names in the label table of a NIfTI header; empty if there is none."""
+    if not file.name.lower().endswith(NIFTI):
+        return {}
+    import nibabel
+
+    header: Any = nibabel.load(file).header  # type: ignore[attr-defined]
+    for extension in header.extensions:
+        content = extension.get_content()
+        content = content.decode(errors="replace") if isinstance(content, bytes) else str(content)
+        if "LabelTable" not in content:
+            continue
+        try:
+            table = ElementTree.fromstring(content.strip("\0 \n"))
+        except ElementTree.ParseError:
+            continue
+        found = {int(label.get("Key", 0)): (label.text or "").strip() for label in table.iter("Label")}
+        return {number: name for number, name in sorted(found.items()) if number > 0}
+    return {}
+
+
+def _names_of_data_set(file: Path) -> dict[int, str]:
+    """The labels of a dataset.json: {"0": "background", "1": "liver"}, or the other way round."""
+    try:
+        labels = json.loads(file.read_text(encoding="utf-8"))["labels"].items()
+        pairs = [(key, value) if str(key).isdigit() else (value, key) for key, value in labels]
+        return {int(number): str(name) for number, name in sorted(pairs, key=lambda pair: int(pair[0])) if int(number)}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}  # there is none, or one of regions, which are no numbers

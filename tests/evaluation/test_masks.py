@@ -1,0 +1,195 @@
+"""Masks against labels, without a network: `medsegdiff evaluate`."""
+
+import csv
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from medsegdiff_bundle import cli
+from medsegdiff_bundle.evaluation import compare_masks, find_names, find_pairs
+from medsegdiff_bundle.transforms.results import name_labels
+
+
+def box(shape, *ranges, value=1):
+    mask = np.zeros(shape, dtype=np.uint8)
+    mask[tuple(slice(*each) for each in ranges)] = value
+    return mask
+
+
+def save(array, file, affine=None):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(array, np.diag([1.0, 1, 3, 1]) if affine is None else affine), file)
+
+
+def run(*words):
+    return cli.main(["evaluate", *map(str, words)])
+
+
+def scores(prediction, label, spacing, **options):
+    (row,) = compare_masks(torch.as_tensor(prediction), torch.as_tensor(label), spacing, **options)
+    return row
+
+
+def test_values_by_hand():
+    """A box shifted by one voxel of 3 mm along the last axis."""
+    shape = (12, 12, 12)
+    label, prediction = box(shape, (2, 8), (2, 8), (2, 8)), box(shape, (2, 8), (2, 8), (3, 9))
+    row = scores(prediction, label, (1.0, 1.0, 3.0), case="a", tolerance=3.0)
+    assert (row.found, row.dice) == ("both", pytest.approx(2 * 180 / 432))
+    assert row.hd95 == pytest.approx(3.0)  # along the axis of 3 mm; 1 in voxels
+    assert (row.volume, row.label_volume, row.volume_error) == (pytest.approx(0.648), pytest.approx(0.648), 0)
+    assert row.surface_dice == 1.0
+    assert scores(label, label, (1.0, 1.0, 3.0)).surface_dice == 1.0
+    # Of the same boxes by DeepMind's surface-distance 0.1, whose elements of a surface have areas.
+    for size, tolerance, expected in ((1.0, 0.5, 0.6652), (3.0, 0.5, 0.8178), (3.0, 1.0, 0.8526)):
+        found = scores(prediction, label, (1.0, 1.0, size), tolerance=tolerance).surface_dice
+        assert found == pytest.approx(expected, abs=5e-5)
+
+
+def test_the_border_of_an_image_and_an_offset_change_nothing():
+    label, prediction = box((8, 8, 8), (0, 4), (0, 8), (1, 5)), box((8, 8, 8), (0, 5), (1, 8), (1, 5))
+    wide = [np.pad(mask, 7) for mask in (prediction, label)]
+    first, second = scores(prediction, label, (1.0, 2.0, 1.5)), scores(*wide, (1.0, 2.0, 1.5))
+    assert first[4:7] == pytest.approx(second[4:7])
+
+
+@pytest.mark.parametrize(
+    ("marked", "found", "values"),
+    [
+        ((True, False), "prediction only", (0, 0, np.sqrt(64 + 64 + 576))),
+        ((False, True), "label only", (0, 0, np.sqrt(64 + 64 + 576))),
+        ((False, False), "neither", (None, None, None)),
+    ],
+)
+def test_empty_masks(marked, found, values):
+    """A missed structure has the worst score there is; of one that nobody marks there is none."""
+    masks = [box((8, 8, 8), (1, 3), (1, 3), (1, 3)) * each for each in marked]
+    row = scores(*masks, (1.0, 1.0, 3.0), names={1: "tumour"})
+    assert row.found == found and row[4:7] == (values if values[0] is None else pytest.approx(values))
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Three cases: one good; one whose tumour is missed; one without a tumour, and with nothing said of it."""
+    shape = (10, 10, 10)
+    liver, tumour = box(shape, (1, 7), (1, 7), (1, 7)), box(shape, (7, 9), (7, 9), (7, 9), value=2)
+    for case, prediction, label in (
+        ("a", liver + tumour, liver + tumour),
+        ("b", liver, liver + tumour),
+        ("c", liver, liver),
+    ):
+        save(prediction, tmp_path / "out" / f"{case}_seg.nii.gz")
+        save(np.zeros(shape, np.float32), tmp_path / "out" / f"{case}_uncertainty.nii.gz")
+        save(label, tmp_path / "labels" / f"{case}.nii.gz")
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "out" / "a_overlay.png")
+    return tmp_path
+
+
+def test_both_conventions(folders, capsys):
+    (folders / "dataset.json").write_text(json.dumps({"labels": {"0": "background", "1": "liver", "2": "tumour"}}))
+    assert run(folders / "out", folders / "labels", "-o", folders / "scores") == 0
+    captured = capsys.readouterr()
+    assert captured.err == "" and "tumour" in captured.out
+    summary = json.loads((folders / "scores" / "summary.json").read_text())
+    tumour = summary["classes"]["tumour"]
+    assert (tumour["both"], tumour["label only"], tumour["prediction only"], tumour["neither"]) == (1, 1, 0, 1)
+    assert tumour["left_out"]["dice"] == pytest.approx(0.5) and tumour["counted"]["dice"] == pytest.approx(2 / 3)
+    diagonal = np.sqrt(100 + 100 + 900)
+    assert tumour["left_out"]["hd95"] == pytest.approx(diagonal / 2)  # the missed one does not vanish
+    assert tumour["counted"]["hd95"] == pytest.approx(diagonal / 3)
+    assert tumour["volume_error"] == pytest.approx(-0.012) == -tumour["absolute_volume_error"]
+    assert summary["classes"]["liver"]["left_out"]["dice"] == 1 and summary["units"] == "mm, ml"
+    assert summary["mean"]["left_out"]["dice"] == pytest.approx(0.75)
+    rows = list(csv.DictReader((folders / "scores" / "scores.csv").open()))
+    assert [(row["case"], row["name"]) for row in rows][:2] == [("a", "liver"), ("a", "tumour")] and len(rows) == 6
+    assert (rows[5]["found"], rows[5]["dice"], rows[5]["hd95"]) == ("neither", "", "")
+    assert float(rows[3]["volume_error"]) == pytest.approx(-0.024)
+
+
+def test_other_cases_go_on(folders, capsys):
+    """One on another grid, one torn, one of other classes; and files that do not match."""
+    save(box((9, 10, 10), (1, 2), (1, 2), (1, 2)), folders / "out" / "b_seg.nii.gz")
+    save(box((10, 10, 10), (1, 2), (1, 2), (1, 2)), folders / "out" / "c_seg.nii.gz", np.diag([1, 1, 2.0, 1]))
+    save(box((10, 10, 10), (1, 2), (1, 2), (1, 2)), folders / "out" / "extra_seg.nii.gz")
+    for name in "de":
+        save(box((10, 10, 10), (1, 2), (1, 2), (1, 2), value=7), folders / "labels" / f"{name}.nii.gz")
+    save(box((10, 10, 10), (1, 2), (1, 2), (1, 2), value=7), folders / "out" / "e_seg.nii.gz")
+    assert run(folders / "out", folders / "labels", "--classes", "liver", "tumour", "-o", folders / "s") == 1
+    said = capsys.readouterr()
+    errors = [line for line in said.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 3
+    assert "has the shape (10, 10, 10), the prediction" in errors[0] and "lies elsewhere than the pred" in errors[1]
+    assert "holds 7, which is none of the classes 1 liver, 2 tumour." in errors[2]
+    assert "1 prediction(s) without a label: extra_seg.nii.gz" in said.err
+    assert "1 label(s) without a prediction: d.nii.gz" in said.err
+    summary = json.loads((folders / "s" / "summary.json").read_text())
+    assert summary["left_out"]["labels"] == ["d.nii.gz"] and sorted(summary["left_out"]["refused"]) == ["b", "c", "e"]
+    assert summary["classes"]["liver"]["cases"] == 1
+
+
+def test_the_same_voxels_in_another_order(folders):
+    """A label whose axes run the other way lies where the prediction does."""
+    file = folders / "labels" / "a.nii.gz"
+    image = nibabel.load(file)
+    before = np.array(image.dataobj)
+    nibabel.save(image.as_reoriented(nibabel.orientations.axcodes2ornt("LPS")), file)
+    assert not np.array_equal(nibabel.load(file).dataobj, before)
+    assert run(folders / "out" / "a_seg.nii.gz", file, "-o", folders / "s", "-q") == 0
+    assert {row["dice"] for row in csv.DictReader((folders / "s" / "scores.csv").open())} == {"1"}
+
+
+def test_names(folders):
+    pairs, _, _ = find_pairs(folders / "out", folders / "labels")
+    assert [(pair.name, pair.prediction.name, pair.label.name) for pair in pairs] == [
+        (name, f"{name}_seg.nii.gz", f"{name}.nii.gz") for name in "abc"
+    ]
+    assert find_names(pairs) == {}
+    data_set = folders / "labels" / "dataset.json"
+    data_set.write_text(json.dumps({"labels": {"background": 0, "organ": 1, "lesion": 2}}))  # as nnU-Net
+    assert find_names(pairs) == {1: "organ", 2: "lesion"}
+    name_labels(pairs[0].prediction, ["liver", "tumour"])
+    assert find_names(pairs) == {1: "liver", 2: "tumour"}
+    data_set.write_text(json.dumps({"labels": {"background": 0, "whole": [1, 2]}}))
+    assert find_names(pairs[1:]) == {}
+
+
+def test_pictures(tmp_path, capsys):
+    """Masks as programs save them, 0 and 255, in grey or three equal channels; distances and areas in pixels."""
+    mask = box((20, 30), (5, 15), (5, 15), value=255)
+    for folder, values in (("out", mask), ("labels", np.stack([np.roll(mask, 2, 1)] * 3, axis=-1))):
+        (tmp_path / folder).mkdir()
+        name = "x_seg.png" if folder == "out" else "x_segmentation.png"
+        Image.fromarray(values).save(tmp_path / folder / name)
+    assert run(tmp_path / "out", tmp_path / "labels", "-o", tmp_path / "s") == 0
+    assert "HD95 (pixels)" in capsys.readouterr().out
+    (row,) = csv.DictReader((tmp_path / "s" / "scores.csv").open())
+    assert (row["label"], row["dice"], row["hd95"], row["volume"]) == ("1", "0.8", "2", "100")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["out"], "Two folders are compared: PREDICTIONS LABELS; or a data set: --data FOLDER."),
+        (["none", "labels"], "There is no folder 'none'."),
+        (["out", "empty"], "There are no masks in 'empty'."),
+        (["out", "others"], "No mask in 'out', such as 'a_seg.nii.gz', is called like a label in 'others', such as"),
+        (["out", "labels", "--tolerance", "-1"], "--tolerance must be a distance in mm of at least 0, got -1.0."),
+        (["out", "labels", "--task", "isic"], "Weights, tasks and settings are for --data"),
+        (["out", "labels", "--data", "x"], "--data compares weights with a data set: it takes no folders of masks."),
+        (["--data", ".", "--task", "liver"], "There is no task 'liver': choose from"),
+        (["--data", ".", "--config", "baselines/dynunets"], "did you mean 'baselines/dynunet'?"),
+        (["--data", ".", "-c", "none.pt"], "The weights 'none.pt' do not exist."),
+    ],
+)
+def test_asked_wrongly(words, said, folders, monkeypatch, capsys):
+    monkeypatch.chdir(folders)
+    Path("empty").mkdir()
+    save(box((4, 4, 4), (1, 2), (1, 2), (1, 2)), folders / "others" / "z.nii.gz")
+    assert run(*words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and said in error and error.count("\n") == 1
