@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,11 @@ from monai.utils import ensure_tuple
 import medsegdiff_bundle
 from medsegdiff_bundle import errors
 from medsegdiff_bundle.datalist import case_name, dicom_files
+from medsegdiff_bundle.datalist.naming import VOLUMES
+from medsegdiff_bundle.files import FullDiskError, check_writable
+from medsegdiff_bundle.journal import DONE, FAILED, SKIPPED, Journal
 from medsegdiff_bundle.provenance import checksum
+from medsegdiff_bundle.remarks import without_folders
 from medsegdiff_bundle.workflow import caller
 
 logger = logging.getLogger(__name__)
@@ -43,7 +47,8 @@ def run_cases(
 
     Args:
         evaluator: with a `DataLoader` of cases {"image": path}; a case may hold `refused`, why it is none.
-        output_dir: folder of the results of `inference.json`; None looks for none.
+        output_dir: folder of the results of `inference.json`, which for several images gets a `Journal`; None looks for
+            none.
         settings: of the run, as they are written; None takes those of the workflow that calls this. Results are made
             anew unless they are of the same settings, weights, version and image file, which a `fingerprint` in their
             report tells.
@@ -53,11 +58,14 @@ def run_cases(
 
     Raises:
         medsegdiff_bundle.errors.UnsegmentedError: about the images that failed, after the others were done.
+        medsegdiff_bundle.files.WriteError: the folder cannot be written, or the disk is full, which ends the run.
     """
     loader: Any = evaluator.data_loader
     cases: list[dict[str, Any]] = loader.dataset.data
-    left = list(loader.sampler)
+    left, skipped = list(loader.sampler), list[int]()
     number = len(left)
+    if output_dir is not None:
+        check_writable(output_dir)
     if settings is None and (workflow := caller()) is not None:
         settings = dict(workflow.parser.get())
     if output_dir is not None and settings is not None and checkpoint is not None:
@@ -65,19 +73,24 @@ def run_cases(
         for case in cases:
             case["fingerprint"] = _fingerprint(run, case["image"])
         if not overwrite:
-            left = [index for index in left if not is_done(cases[index], Path(output_dir))]
-            if len(left) < number:
+            skipped = [index for index in left if is_done(cases[index], Path(output_dir))]
+            there = set(skipped)
+            left = [index for index in left if index not in there]
+            if skipped:
                 logger.warning(
                     "%d of %d images have results of these settings in %r already: --overwrite makes them anew.",
-                    number - len(left),
+                    len(skipped),
                     number,
                     str(output_dir),
                 )
     failures: dict[str, str] = {}
+    journal = _Notes(output_dir if number > 1 else None, cases)
+    journal.note(SKIPPED, skipped)
 
     def fail(index: int, sentence: str) -> None:
         file = str(ensure_tuple(cases[index]["image"])[0])
         failures[file] = sentence
+        journal.note(FAILED, [index], sentence)
         if on_failure is not None:
             on_failure(file, sentence)
         elif number > 1:
@@ -86,7 +99,7 @@ def run_cases(
     for index in [index for index in left if "refused" in cases[index]]:
         fail(index, cases[index]["refused"])
         left.remove(index)
-    watch = _Watch(evaluator)
+    watch = _Watch(evaluator, lambda batch: journal.note(DONE, left[batch * size : (batch + 1) * size]))
     size = loader.batch_size
     while left:
         if len(left) < number:
@@ -131,8 +144,9 @@ _HANDLES: WeakKeyDictionary[Engine, list[RemovableEventHandle]] = WeakKeyDiction
 class _Watch:
     """How many batches of a run are done, and the error that ended it while one was in work."""
 
-    def __init__(self, evaluator: Evaluator) -> None:
+    def __init__(self, evaluator: Evaluator, on_done: Callable[[int], None]) -> None:
         self.begun = False
+        self.on_done = on_done
         self.done = 0
         self.error: BaseException | None = None
         for handle in _HANDLES.pop(evaluator, []):
@@ -153,12 +167,33 @@ class _Watch:
 
     def _count(self) -> None:
         self.done += 1
+        self.on_done(self.done - 1)
 
     def _keep(self, engine: Engine, error: BaseException) -> None:
         # Not of one case: weights that do not fit; or nothing that the next case could mend.
-        if not self.begun or not isinstance(error, Exception) or isinstance(error, CallersError):
+        lasting = isinstance(error, CallersError) or isinstance(errors.root_cause(error), FullDiskError)
+        if not self.begun or not isinstance(error, Exception) or lasting:
             raise error
         self.error = error  # and the engine ends as after its last case
+
+
+class _Notes:
+    """The journal of a folder of images, or none."""
+
+    def __init__(self, output_dir: str | os.PathLike | None, cases: Sequence[Mapping[str, Any]]) -> None:
+        several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        process = int(os.environ["RANK"]) if several else None
+        self.cases = cases
+        self.journal = None if output_dir is None else Journal(output_dir, process)
+
+    def note(self, state: str, indices: Iterable[int], reason: str | None = None) -> None:
+        """Add what became of some cases."""
+        if self.journal is None:
+            return
+        for index in indices:
+            file = Path(str(ensure_tuple(self.cases[index]["image"])[0]))
+            said = None if reason is None else without_folders(reason, file)
+            self.journal.note(case_name(file), file.name, state, said)
 
 
 class CallersError(Exception):
@@ -199,4 +234,4 @@ def is_done(case: Mapping[str, Any], output_dir: Path) -> bool:
     except (OSError, ValueError):
         return False
     same = isinstance(report, dict) and report.get("fingerprint") == case["fingerprint"]
-    return same and any(file.name.startswith(f"{name}_seg.") for file in output_dir.iterdir())
+    return same and any((output_dir / f"{name}_seg{ending}").is_file() for ending in (*VOLUMES, ".png"))

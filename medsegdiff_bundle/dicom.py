@@ -15,6 +15,7 @@ import medsegdiff_bundle
 from medsegdiff_bundle.datalist import SEGMENTATION, case_name, dicom_files
 from medsegdiff_bundle.datalist.series import series_files
 from medsegdiff_bundle.datalist.slices import Series, is_series, opened, read_series
+from medsegdiff_bundle.files import FullDiskError, whole_file
 from medsegdiff_bundle.labels import colour
 from medsegdiff_bundle.remarks import add_warning
 
@@ -67,6 +68,8 @@ class SaveDICOMSegmentationd(MapTransform):
             if series.name and is_series(series):
                 try:
                     self._write(d[key], series)
+                except FullDiskError:
+                    raise
                 except Exception as error:  # it is an extra, for whose sake no case ends
                     add_warning(d, f"No DICOM segmentation is written: {str(error) or type(error).__name__}")
         return d
@@ -76,11 +79,8 @@ class SaveDICOMSegmentationd(MapTransform):
             raise UnwritableError(f"It would lie among the slices in {str(self.output_dir)!r}.")
         labels = mask[0].detach().cpu().numpy()
         written = dicom_segmentation(labels, mask.affine.cpu().numpy(), series, self.class_names, self.codes)
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        file = self.output_dir / f"{case_name(series)}{SEGMENTATION}"
-        unfinished = file.with_name(f".{file.name}")
-        written.save_as(unfinished)
-        unfinished.replace(file)
+        with whole_file(self.output_dir / f"{case_name(series)}{SEGMENTATION}") as file:
+            written.save_as(file)
 
 
 def dicom_segmentation(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 
 PACKAGE = Path(__file__).parent
 
@@ -82,9 +84,22 @@ def pass_over_missing_decoders() -> None:
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
 
 
+def end_when_told() -> None:
+    """Let SIGTERM, which job schedulers send before they kill, end this process like an error: nothing half-written."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    print("terminated", file=sys.stderr)
+    raise SystemExit(128 + number)
+
+
 def say_errors_in_a_sentence() -> None:
     """Let this process end with one sentence on standard error, instead of a traceback."""
     sys.excepthook = _say
+    # Such as TensorBoard's, which writes curves.
+    threading.excepthook = lambda thread: _say(thread.exc_type, thread.exc_value or thread.exc_type(), None)
     for handler in logging.getLogger().handlers:
         handler.addFilter(WithoutTraceback())
 

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from medsegdiff_bundle.files import whole_file
 from medsegdiff_bundle.provenance import checksum
 
 Array = NDArray[np.float64]
@@ -139,7 +140,8 @@ def write_calibration(
         "settings": dict(settings),
         "structures": {name: interval._asdict() for name, interval in structures.items()},
     }
-    Path(file).write_text(json.dumps(content, indent=2) + "\n")
+    with whole_file(file) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=2) + "\n")
 
 
 class VolumeIntervals:

@@ -7,7 +7,9 @@ answer, the report and its page take them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Mapping, MutableMapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import nibabel
@@ -64,6 +66,15 @@ def operations(image: MetaTensor) -> list[str]:
                 said.append(f"{word} from {_times(old)} to {_times(new)} {unit}.")
                 break
     return said
+
+
+def without_folders(sentence: str, *paths: Path) -> str:
+    """A sentence with the names alone of files and folders that it gives with their folders."""
+    for path in paths:
+        for each in (path, path.absolute()):
+            if str(each.parent) not in (".", "/"):
+                sentence = sentence.replace(f"{each.parent}{os.sep}", "")
+    return sentence
 
 
 def _axes(affine: Any) -> str:

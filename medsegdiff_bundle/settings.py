@@ -36,6 +36,20 @@ def boolean(value: Any) -> bool:
     raise ValueError("must be true or false")
 
 
+def boolean_or(other: str) -> Callable[[Any], bool | str]:
+    """True, false, or another word."""
+
+    def check(value: Any) -> bool | str:
+        if isinstance(value, str) and value.strip().lower() == other:
+            return other
+        try:
+            return boolean(value)
+        except ValueError as error:
+            raise ValueError(f"{error} or {other}") from error
+
+    return check
+
+
 def text(value: Any) -> str:
     """Any text but an empty one."""
     if not isinstance(value, str) or not value:
@@ -162,13 +176,15 @@ BELOW_ONE = number(0, math.nextafter(1, 0), "from 0 to below 1")
 # How each setting is read. A setting that is missing here is taken as it is.
 KINDS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "checkpoint", "shipped_weights"), path),
-    **dict.fromkeys(("amp", "anchor_only", "channels_last", "compile", "progress", "resume"), boolean),
+    **dict.fromkeys(("amp", "anchor_only", "channels_last", "compile", "progress"), boolean),
     **dict.fromkeys(("report", "dicom_seg", "overwrite", "force", "debug", "mirror_members"), boolean),
     **dict.fromkeys(("epochs", "val_interval", "val_stride", "batch_size", "image_channels"), whole(1)),
     **dict.fromkeys(("num_inference_steps", "ensemble_size", "num_train_timesteps", "passes_per_epoch"), whole(1)),
     **dict.fromkeys(("seed", "num_workers"), whole(0)),
     **dict.fromkeys(("beta", "dice_weight"), NOT_NEGATIVE),
     "output_ext": optional(text),
+    "resume": boolean_or("auto"),
+    "keep": whole(1),
     "also_write": several(text, "names"),
     "alpha": optional(NOT_NEGATIVE),
     **dict.fromkeys(("learning_rate", "signal_scale", "process_group_timeout"), POSITIVE),

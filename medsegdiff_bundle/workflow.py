@@ -42,6 +42,7 @@ def begin(debug: Any = False) -> None:
     """
     if _from_shell():
         errors.pass_over_missing_decoders()
+        errors.end_when_told()
         if not settings.typed("debug", debug):
             errors.say_errors_in_a_sentence()
     found = caller()

@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from medsegdiff_bundle.files import whole_file
+
 
 def arguments() -> argparse.Namespace:
     """Options of the command line."""
@@ -52,7 +54,9 @@ def mean(states: dict[Path, dict[str, Tensor]]) -> dict[str, Tensor]:
 def main() -> None:
     """Write the mean."""
     options = arguments()
-    torch.save(mean({path: weights(path) for path in options.checkpoints}), options.output)
+    averaged = mean({path: weights(path) for path in options.checkpoints})
+    with whole_file(options.output) as file:
+        torch.save(averaged, file)
 
 
 if __name__ == "__main__":

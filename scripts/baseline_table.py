@@ -40,6 +40,8 @@ from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surf
 from monai.utils import set_determinism
 from torch import Tensor
 
+from medsegdiff_bundle.files import whole_file
+
 TOGETHER = "all together"
 MEASURES = ("dice", "hd95", "surface_dice")
 
@@ -162,7 +164,7 @@ def main() -> None:
     print("\n".join(table))
     print_left_out(dice_per_case(stacked))
     if options.csv is not None:
-        with open(options.csv, "w", newline="") as file:
+        with whole_file(options.csv) as unfinished, open(unfinished, "w", newline="") as file:
             csv.writer(file).writerows([["network", "case", "class", *MEASURES], *lines])
 
 

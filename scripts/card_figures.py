@@ -33,6 +33,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from medsegdiff_bundle.datalist import case_name
+from medsegdiff_bundle.files import whole_file
 from medsegdiff_bundle.metrics import rater_consensus
 from medsegdiff_bundle.uncertainty import predictive_entropy
 from medsegdiff_bundle.visualization import contour_pictures
@@ -99,7 +100,8 @@ def draw_cases(rows: list[CaseRow], path: Path) -> None:
                 {"anchor": f"anchor {row.anchor:.3f}", "fused mask": f"fused {row.fused:.3f}"}.get(title, title)
             )
         line[0].set_title(f"{place}: {row.name}", fontsize="small")
-    figure.savefig(path, dpi=100)
+    with whole_file(path) as file:
+        figure.savefig(file, dpi=100)
     plt.close(figure)
 
 
@@ -126,7 +128,8 @@ def draw_curves(runs: list[str], path: Path) -> None:
             axis.legend(fontsize="small")
             axis.set_xlim(left=0)  # of a single validation, too, the epoch is a whole number
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.savefig(path, dpi=100)
+    with whole_file(path) as file:
+        figure.savefig(file, dpi=100)
     plt.close(figure)
 
 
@@ -135,7 +138,6 @@ def main() -> None:
     options = arguments()
     set_determinism(seed=0)
     name = options.task or "hippocampus"
-    options.figures.mkdir(parents=True, exist_ok=True)
     if options.runs:
         draw_curves(options.runs, options.figures / f"{name}_curves.png")
     config = load(options)

@@ -17,9 +17,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import shutil
 import sys
-import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +32,7 @@ from torch import Tensor, nn
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from medsegdiff_bundle.files import whole_files  # noqa: E402
 from medsegdiff_bundle.networks import ConditionFeatures, MedSegDiff  # noqa: E402
 from medsegdiff_bundle.schedulers import DDIMScheduler, DPMSolverMultistepScheduler  # noqa: E402
 
@@ -248,14 +247,10 @@ def write(config: ConfigParser, folder: Path) -> float:
     network = config.get_parsed_content("network_def").eval()
     network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
     settings = sampler_settings(config, network)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as temporary:
-        unchecked = Path(temporary)
+    with whole_files(folder) as unchecked:
         export(network, settings["spatial_dims"], unchecked)
         difference = check(network, settings["spatial_dims"], unchecked)
         (unchecked / "sampler.json").write_text(json.dumps(settings) + "\n")
-        for path in unchecked.iterdir():
-            shutil.move(path, folder / path.name)
     return difference
 
 

@@ -206,7 +206,9 @@ def main() -> None:
     mean = samples.mean(axis=0)
     labels = mean.argmax(axis=0).astype(np.uint8)
     uncertainty = np.clip(-(mean * np.log(mean)).sum(axis=0) / np.log(len(classes)), 0, 1)
-    np.savez_compressed(options.output, members=samples, labels=labels, uncertainty=uncertainty)
+    unfinished = options.output.with_name(f".unfinished-{options.output.name}.npz")
+    np.savez_compressed(unfinished, members=samples, labels=labels, uncertainty=uncertainty)
+    unfinished.replace(options.output if options.output.suffix == ".npz" else Path(f"{options.output}.npz"))
     for value, name in enumerate(classes):
         print(f"{name}: {int((labels == value).sum())} voxels")
 

@@ -27,6 +27,8 @@ import torch
 from evaluation import ROOT, shipped_weights
 from monai.bundle import ConfigParser
 
+from medsegdiff_bundle.files import whole_file, whole_files
+
 NAMES = {
     "hippocampus": "hippocampus_mri_medsegdiff_segmentation",
     "isic": "skin_dermoscopy_medsegdiff_segmentation",
@@ -67,7 +69,7 @@ def configurations(task: str) -> dict[str, dict[str, Any]]:
             read[name] = merge(read[name], overlay)
         read["metadata.json"] |= json.loads((ROOT / "docs" / "tasks" / task / "metadata.json").read_text())
     # Weights of a training replace those of the package, so that whoever trains also uses them.
-    read["train.json"]["ckpt_dir"] = "$@bundle_root + '/models'"
+    read["train.json"] |= {"ckpt_dir": "$@bundle_root + '/models'", "overwrite": True}
     return read
 
 
@@ -170,9 +172,9 @@ def move_large_files(folder: Path, url: str | None, beside: Path, limit: int = S
             )
     if entries:  # JSON is YAML
         (folder / "large_files.yml").write_text(json.dumps({"large_files": entries}, indent=4) + "\n")
-        beside.mkdir(parents=True, exist_ok=True)
-        for entry in entries:
-            shutil.move(folder / entry["path"], beside / Path(entry["path"]).name)
+        with whole_files(beside) as unfinished:
+            for entry in entries:
+                shutil.move(folder / entry["path"], unfinished / Path(entry["path"]).name)
 
 
 def _write(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
@@ -209,13 +211,10 @@ def package(task: str, output: Path, weights: Path | None = None, url: str | Non
         export_torchscript(folder)
         move_large_files(folder, url, output / folder.name)
         version = json.loads((folder / "configs" / "metadata.json").read_text())["version"]
-        output.mkdir(parents=True, exist_ok=True)
         finished = output / f"{folder.name}_v{version}.zip"
-        unfinished = finished.with_suffix(".tmp")
-        with zipfile.ZipFile(unfinished, "w") as archive:
+        with whole_file(finished) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:
             for path in sorted(path for path in folder.rglob("*") if path.is_file()):
                 _write(archive, path.relative_to(temporary).as_posix(), path.read_bytes())
-        unfinished.replace(finished)
     return finished
 
 

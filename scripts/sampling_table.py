@@ -35,6 +35,7 @@ from monai.utils import set_determinism
 from torch import Tensor
 
 from medsegdiff_bundle.datalist import case_name
+from medsegdiff_bundle.files import whole_file
 from medsegdiff_bundle.metrics import generalized_energy_distance, hungarian_matched_iou
 from medsegdiff_bundle.transforms import FuseEnsembled
 
@@ -112,7 +113,7 @@ def main() -> None:
                 flush=True,
             )
     if options.csv is not None:
-        with open(options.csv, "w", newline="") as file:
+        with whole_file(options.csv) as unfinished, open(unfinished, "w", newline="") as file:
             header = ["start", "steps", "members", "fusion", "case", "ged", "matched_iou", "dice"]
             csv.writer(file).writerows([header, *lines])
     print_left_out(torch.stack(anchor).nanmean(dim=1))

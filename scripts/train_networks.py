@@ -22,6 +22,8 @@ from pathlib import Path
 import torch
 from evaluation import ROOT, overlay, training_files
 
+from medsegdiff_bundle.files import whole_file
+
 
 def arguments() -> argparse.Namespace:
     """Options of the command line."""
@@ -46,11 +48,12 @@ def train(task: str | None, name: str, folder: Path, settings: list[str]) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "monai.bundle", "run", "training"]
     command += ["--config_file", str(training_files(task, name))]
-    command += ["--output_dir", str(folder), "--resume", str((folder / "last.ckpt").is_file()), *settings]
+    command += ["--output_dir", str(folder), "--resume", "auto", *settings]
     with open(folder / "log.txt", "a") as log:
         subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, check=True)
     state = torch.load(folder / "last.ckpt", map_location="cpu", weights_only=True)
-    budget.write_text(json.dumps({"steps": state["iteration"], "minutes": round(state["cpu_seconds"] / 60, 1)}))
+    with whole_file(budget) as file:
+        file.write_text(json.dumps({"steps": state["iteration"], "minutes": round(state["cpu_seconds"] / 60, 1)}))
     print(f"{name}: {budget.read_text()}", flush=True)
 
 

@@ -33,6 +33,7 @@ from evaluation import (
 from monai.utils import set_determinism
 from torch import Tensor
 
+from medsegdiff_bundle.files import whole_file
 from medsegdiff_bundle.metrics import (
     ReliabilityCurve,
     error_caught,
@@ -230,7 +231,8 @@ def draw_reliability(scores: dict[tuple[str, str], list[Score]], path: Path) -> 
     above.set_title("Reliability near the structures")
     below.set(xlabel="probability of the predicted class", ylabel="voxels", yscale="log")
     above.legend()
-    figure.savefig(path, dpi=110)
+    with whole_file(path) as file:
+        figure.savefig(file, dpi=110)
     plt.close(figure)
 
 
@@ -245,7 +247,8 @@ def draw_review(scores: dict[tuple[str, str], list[Score]], fraction: float, pat
     axes.set(xlabel="most uncertain voxels reviewed, %", ylabel="errors among them, %", xlim=(0, 20), ylim=(0, 100))
     axes.set_title("Errors caught near the structures")
     axes.legend(fontsize="small")
-    figure.savefig(path, dpi=110)
+    with whole_file(path) as file:
+        figure.savefig(file, dpi=110)
     plt.close(figure)
 
 
@@ -276,7 +279,8 @@ def draw_example(case: dict[str, Any], path: Path) -> None:
         axis.imshow(panel.permute(1, 2, 0), interpolation="none")
         axis.set_title(title, fontsize="small")
         axis.set_axis_off()
-    figure.savefig(path, dpi=110)
+    with whole_file(path) as file:
+        figure.savefig(file, dpi=110)
     plt.close(figure)
 
 
@@ -321,7 +325,6 @@ def main() -> None:
     print_share_of_noise(informations, drawn, views)
     if options.figures is not None and cases:
         folder = Path(options.figures)
-        folder.mkdir(parents=True, exist_ok=True)
         draw_reliability(scores["near"], folder / "uncertainty_reliability.png")
         draw_review(scores["near"], options.fraction, folder / "uncertainty_review.png")
         rates = torch.tensor([score.error_rate for score in scores["near"]["fused", "entropy"]])

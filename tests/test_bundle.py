@@ -51,7 +51,9 @@ def trained(small_training, tmp_path_factory):
 def test_training_writes_weights_pictures_and_curves(trained):
     weights = torch.load(trained / "model.pt", weights_only=True)
     assert all(isinstance(value, torch.Tensor) for value in weights.values())
-    assert {path.name for path in trained.iterdir()} == {"last.ckpt", "model.pt", "overlays", "tensorboard"}
+    assert {path.name for path in trained.iterdir()} == {
+        *("last.ckpt", "last.1.ckpt", "model.pt", "overlays", "tensorboard")
+    }
     assert len(list((trained / "overlays").glob("epoch_*.png"))) == 2
     state = torch.load(trained / "last.ckpt", weights_only=True)
     assert (state["epoch"], state["iteration"]) == (2, 4)
@@ -149,7 +151,7 @@ def test_inference_writes_mask_uncertainty_and_picture(trained, small_run, small
         assert volumes == pytest.approx([0.001 * count for count in voxels])  # voxels of 1 mm
         assert (tmp_path / f"{name}_report.html").is_file()
     endings = ("_report.html", "_report.json", "_seg.nii.gz", "_uncertainty.nii.gz", "_overlay.png")
-    assert len(list(tmp_path.iterdir())) == 2 * len(endings) + 2  # and the index of both, with its table
+    assert len(list(tmp_path.iterdir())) == 2 * len(endings) + 3  # and of both index, table and journal
 
 
 def test_maps_that_are_asked_for(small_dataset, tmp_path):

@@ -17,7 +17,7 @@ from PIL import Image
 import medsegdiff_bundle
 from medsegdiff_bundle.__main__ import main
 from medsegdiff_bundle.errors import UnsegmentedError
-from medsegdiff_bundle.files import whole_file
+from medsegdiff_bundle.journal import read_journal
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
@@ -63,7 +63,13 @@ def test_a_bad_file_does_not_end_the_others(folder, settings, tmp_path):
     assert sorted(Path(file).name for file in caught.value.failures) == ["a.nii.gz", "c.nii.gz", "e.nii.gz"]
     text = str(caught.value)
     assert text.startswith("3 of 6 images could not be segmented:\n") and "e.nii.gz' has 2 channel(s)" in text
-    assert sorted({file.name[0] for file in out.iterdir() if file.stem != "index"}) == ["b", "d", "f"]
+    assert sorted({file.name[0] for file in out.iterdir() if file.stem not in ("index", "journal")}) == ["b", "d", "f"]
+    noted = read_journal(out)
+    assert {case: entry["state"] for case, entry in noted.items()} == {
+        **dict.fromkeys("bdf", "done"),
+        **dict.fromkeys("ace", "failed"),
+    }
+    assert noted["e"]["reason"].startswith("The image 'e.nii.gz' has 2 channel(s)")  # of folders nothing
     failed = {}
     results = medsegdiff_bundle.segment(folder, on_failure=failed.__setitem__, **settings)
     assert [result.name for result in results] == ["b", "d", "f"] and len(failed) == 3
@@ -96,6 +102,7 @@ def test_a_rerun_takes_what_is_missing(folder, settings, tmp_path, caplog):
     assert again(overwrite=False) == ["b"]
     assert again(overwrite=False, seed=3) == ["b", "d", "f"]  # another setting
     assert again(overwrite=False, seed=3) == []
+    assert {entry["state"] for entry in read_journal(out).values()} == {"skipped"}
     assert again() == ["b", "d", "f"]
     assert json.loads((out / "b_report.json").read_text())["case"] == "b"
 
@@ -155,17 +162,6 @@ def test_monai_s_runner_goes_on(folder, settings, tmp_path):
     assert "error: 3 of 6 images could not be segmented:\n" in process.stderr
     assert "Traceback" not in process.stderr + process.stdout
     assert sorted(file.name for file in tmp_path.glob("*_seg.nii.gz")) == [f"{name}_seg.nii.gz" for name in "bdf"]
-
-
-def test_a_file_is_whole_or_not_there(tmp_path):
-    file = tmp_path / "new" / "a.nii.gz"
-    with whole_file(file) as temporary:
-        temporary.write_text("first")
-        assert not file.exists() and temporary.name.endswith(".nii.gz") and temporary.name.startswith(".")
-    with pytest.raises(KeyboardInterrupt), whole_file(file) as temporary:
-        temporary.write_text("torn")
-        raise KeyboardInterrupt
-    assert [each.name for each in file.parent.iterdir()] == ["a.nii.gz"] and file.read_text() == "first"
 
 
 def test_an_answer_that_needs_no_torch_is_quick(tmp_path):

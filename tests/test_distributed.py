@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from medsegdiff_bundle.journal import read_journal
+
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
 SAMPLE_DATA = ROOT / "medsegdiff_bundle" / "sample_data" / "hippocampus"
@@ -149,6 +151,10 @@ def test_inference_takes_every_case_once(tiny, trained, dataset, tmp_path):
     files = ("inference.json", "multi_gpu_inference.json", counted)
     output_of(two_processes(*files, folder=tmp_path, output_dir=tmp_path / "two", **options))
     expected = sorted((tmp_path / "one").iterdir())
+    assert {entry["state"] for entry in read_journal(tmp_path / "two").values()} == {"done"}
+    for journal in tmp_path.glob("*/journal*.jsonl"):
+        journal.unlink()
+    expected = [path for path in expected if path.exists()]
     assert [path.name for path in expected] == sorted(path.name for path in (tmp_path / "two").iterdir())
     for path in expected:
         if path.name.endswith(".nii.gz"):

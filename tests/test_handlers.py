@@ -1,23 +1,29 @@
 import math
+import os
+import signal
+from types import SimpleNamespace as Namespace
 
+import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine, Events
 from matplotlib.image import imread
-from monai.data import MetaTensor
-from monai.transforms import Compose, RandFlip
+from monai.data import DataLoader, Dataset, MetaTensor
+from monai.engines import IterationEvents
+from monai.transforms import Compose, RandFlip, RandScaleIntensity
 from torch import nn
 
 from medsegdiff_bundle.handlers import (
     DiceReport,
     EMAHandler,
     EpochSeed,
+    FiniteLoss,
     MissingClasses,
     OverlayHandler,
-    ProgressHandler,
     TrainingCheckpoint,
     WeightsLoader,
 )
+from medsegdiff_bundle.handlers.training_checkpoint import check_training_folder, checkpoints
 from medsegdiff_bundle.losses import MedSegDiffLoss
 from medsegdiff_bundle.transforms import load_image
 from medsegdiff_bundle.visualization.marks import MARGIN
@@ -26,8 +32,8 @@ from medsegdiff_bundle.visualization.marks import MARGIN
 class Evaluating(Engine):
     """An evaluator after a validation, with its metrics: {name: (mean, values of cases and classes)}."""
 
-    def __init__(self, metrics):
-        super().__init__(lambda engine, batch: None)
+    def __init__(self, metrics, step=lambda engine, batch: None):
+        super().__init__(step)
         self.state.key_metric_name = "fused"
         self.state.metrics = {name: mean for name, (mean, _) in metrics.items()}
         self.state.metric_details = {name: torch.tensor(values) for name, (_, values) in metrics.items()}
@@ -37,8 +43,8 @@ def fixed_rate(network):
     return torch.optim.lr_scheduler.ConstantLR(torch.optim.SGD(network.parameters(), lr=0.1))
 
 
-def sgd_run(folder, epochs, resume=False, evaluator=None, start=1.0):
-    """A run of 3 iterations per epoch: the weight w of one linear layer follows dL/dw = w + noise, by momentum."""
+def sgd_run(folder, epochs, resume=False, evaluator=None, start=1.0, at_step=lambda engine: None, **options):
+    """A run of 3 iterations per epoch: the weight w of a layer follows dL/dw = w + noise + data, by momentum."""
     network, ema_network = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
     nn.init.constant_(network.weight, start)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
@@ -46,24 +52,30 @@ def sgd_run(folder, epochs, resume=False, evaluator=None, start=1.0):
 
     def step(engine, batch):
         optimizer.zero_grad()
-        loss = 0.5 * network(torch.ones(1, 1)).square().sum() + torch.randn(()) * network.weight.sum()
+        loss = 0.5 * network(torch.ones(1, 1)).square().sum() + (torch.randn(()) + batch.sum()) * network.weight.sum()
         loss.backward()
         optimizer.step()
         lr_scheduler.step()
+        at_step(engine)
 
     trainer = Engine(step)
-    EpochSeed(0, Compose([])).attach(trainer)
+    transform = Compose([RandScaleIntensity(1.0, prob=1.0)])
+    EpochSeed(0, transform).attach(trainer)
+    evaluator = evaluator or Evaluating({"fused": (0.5, [[0.5]])})
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: evaluator.run([0]))
     EMAHandler(network, ema_network, decay=0.9).attach(trainer)
     checkpoint = TrainingCheckpoint(
         folder,
         ema_network,
         {"network": network, "optimizer": optimizer},
         lr_scheduler,
-        evaluator or Engine(lambda engine, batch: None),
+        evaluator,
         resume,
+        **options,
     )
     checkpoint.attach(trainer)
-    trainer.run([0] * 3, max_epochs=epochs)
+    data = Dataset([torch.full((1, 1), float(value)) for value in range(6)], transform)
+    trainer.run(DataLoader(data, batch_size=2, shuffle=True), max_epochs=epochs)
     return network.weight.item(), ema_network.weight.item(), lr_scheduler.get_last_lr()[0]
 
 
@@ -80,6 +92,91 @@ def test_resume_without_a_file_or_without_epochs_left(tmp_path):
     sgd_run(tmp_path, 2)
     with pytest.raises(ValueError, match="has 2 epochs already, of 2 asked for"):
         sgd_run(tmp_path, 2, resume=True)
+
+
+def test_a_training_replaces_no_other(tmp_path):
+    sgd_run(tmp_path, 1)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="overwrite '.*last.ckpt' of another one: --resume True .* --output_dir"):
+            sgd_run(tmp_path, 1)
+        (tmp_path / "model.pt").touch()
+    for file in tmp_path.glob("*.ckpt"):
+        file.unlink()
+    with pytest.raises(ValueError, match="would overwrite '.*model.pt'"):
+        check_training_folder(str(tmp_path))
+    assert not check_training_folder(str(tmp_path), "auto")  # begins: it was killed before its first checkpoint
+    sgd_run(tmp_path, 1, overwrite=True)
+    assert check_training_folder(str(tmp_path), "auto", overwrite=True)
+
+
+def test_auto_starts_goes_on_and_is_done(tmp_path):
+    whole = sgd_run(tmp_path / "whole", 3)
+    sgd_run(tmp_path / "auto", 2, resume="auto")
+    assert sgd_run(tmp_path / "auto", 3, resume="auto", start=7.0) == pytest.approx(whole, rel=1e-6)
+    steps = []
+    assert sgd_run(tmp_path / "auto", 3, resume="auto", at_step=steps.append) == pytest.approx(whole, rel=1e-6)
+    assert not steps
+
+
+@pytest.mark.parametrize("damage", ["torn", "flipped", "gone", "other"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_used(damage, tmp_path, caplog):
+    whole = sgd_run(tmp_path / "whole", 4)
+    sgd_run(tmp_path / "parts", 3)
+    last = tmp_path / "parts" / "last.ckpt"
+    content = bytearray(last.read_bytes())
+    place = content.index(np.float32(torch.load(last, weights_only=True)["network"]["weight"]).tobytes())
+    content[place] ^= 1
+    if damage == "gone":
+        last.unlink()
+    elif damage == "other":
+        torch.save({"weight": torch.zeros(1)}, last)
+    else:
+        last.write_bytes(content if damage == "flipped" else content[: len(content) // 2])
+    assert sgd_run(tmp_path / "parts", 4, resume=True, start=7.0) == pytest.approx(whole, rel=1e-6)
+    assert damage == "gone" or f"{str(last)!r}" in caplog.text
+    assert torch.load(last, weights_only=True)["epoch"] == 4
+    for file in (last, tmp_path / "parts" / "last.1.ckpt"):
+        file.write_text("no zip")
+    with pytest.raises(ValueError, match="last.ckpt' cannot be read"):
+        sgd_run(tmp_path / "parts", 5, resume=True)
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_so_many_checkpoints_are_kept(keep, tmp_path):
+    sgd_run(tmp_path, 5, keep=keep)
+    kept = [torch.load(file, weights_only=True)["epoch"] for file in checkpoints(tmp_path)]
+    assert kept == [5, 4, 3][:keep]
+
+
+@pytest.mark.parametrize("step", [1, 4, 5, 6, 7])
+def test_told_to_stop_and_resumed_it_ends_where_an_uninterrupted_run_does(step, tmp_path):
+    """In the midst of an epoch, and in the validation after its last step; SIGTERM is as it was afterwards."""
+
+    def tell(engine):
+        if engine.state.iteration == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    whole = sgd_run(tmp_path / "whole", 4)
+    with pytest.raises(SystemExit) as caught:
+        sgd_run(tmp_path / "parts", 4, at_step=tell)
+    assert caught.value.code == 143 and signal.getsignal(signal.SIGTERM) is before
+    assert torch.load(tmp_path / "parts" / "last.ckpt", weights_only=True)["iteration"] == step
+    validated = []
+    evaluator = Evaluating({"fused": (0.5, [[0.5]])}, lambda engine, batch: validated.append(batch))
+    assert sgd_run(tmp_path / "parts", 4, resume=True, start=7.0, evaluator=evaluator) == pytest.approx(whole, rel=1e-6)
+    assert len(validated) == 4 - (step - 1) // 3
+
+
+def test_told_to_stop_in_a_validation(tmp_path):
+    def tell(engine, batch):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    whole = sgd_run(tmp_path / "whole", 3)
+    with pytest.raises(SystemExit):
+        sgd_run(tmp_path / "parts", 3, evaluator=Evaluating({"fused": (0.5, [[0.5]])}, tell))
+    assert torch.load(tmp_path / "parts" / "last.ckpt", weights_only=True)["begun"]["batches"] == 3
+    assert sgd_run(tmp_path / "parts", 3, resume=True, start=7.0) == pytest.approx(whole, rel=1e-6)
 
 
 def test_average_starts_at_the_loaded_weights_and_warms_up():
@@ -249,8 +346,15 @@ def test_a_loss_that_is_no_number_ends_the_training():
 
     def step(engine, value):
         loss.parts = {"diffusion": torch.tensor(1.0), "anchor": torch.tensor(value)}
+        engine.fire_event(IterationEvents.LOSS_COMPLETED)
+        steps.append(value)
 
+    steps = []
     trainer = Engine(step)
-    ProgressHandler(loss, Engine(step), ["liver"], summary_writer=None).attach(trainer)
+    trainer.register_events(*IterationEvents)
+    FiniteLoss(loss).attach(trainer)
     with pytest.raises(ValueError, match="The loss of the anchor is nan in iteration 2: try a lower learning_rate"):
         trainer.run([0.5, float("nan"), 0.5])
+    assert steps == [0.5]  # and no step of the optimizer after it
+    with pytest.raises(ValueError, match="iteration 1, of 'a.nii', 'b.nii': try"):
+        FiniteLoss(loss)(Namespace(state=Namespace(iteration=1, batch={"file_of_image": ["a.nii", "b.nii"]})))

@@ -4,11 +4,12 @@ import hashlib
 import json
 
 import pytest
+import torch
 from torch import nn
 
 import medsegdiff_bundle
 from medsegdiff_bundle.handlers import WeightsLoader
-from medsegdiff_bundle.provenance import as_reported, describe_run
+from medsegdiff_bundle.provenance import as_reported, checksum, describe_run
 
 SHA256 = hashlib.sha256(b"weights").hexdigest()
 
@@ -39,7 +40,8 @@ def test_run(tmp_path, caplog):
 
 def test_other_weights(tmp_path):
     _, weights = written(tmp_path)
-    WeightsLoader(str(weights), nn.Linear(1, 1), sha256=SHA256.upper())
+    torch.save(nn.Linear(1, 1).state_dict(), weights)
+    WeightsLoader(str(weights), nn.Linear(1, 1), sha256=checksum(weights).upper())
     weights.write_bytes(b"others")
     with pytest.raises(ValueError, match="model.pt' are others than those asked for: SHA-256 "):
         WeightsLoader(str(weights), nn.Linear(1, 1), sha256=SHA256)

@@ -105,7 +105,7 @@ def test_nothing_half_written(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(SimpleITK, "WriteImage", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(ValueError, match="a_seg.nrrd' cannot be written: disk full."):
         saved(np.zeros((1, 4, 4, 4)), "a.nrrd", tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
 

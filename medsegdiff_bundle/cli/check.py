@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medsegdiff_bundle.files import whole_file
+
 if TYPE_CHECKING:
     from medsegdiff_bundle.planning import Fault
 
@@ -70,7 +72,7 @@ def print_faults(faults: Sequence[Fault], width: int = 120) -> None:
 
 
 def _write(faults: Sequence[Fault], path: Path) -> None:
-    with path.open("w", encoding="utf-8", newline="") as stream:
+    with whole_file(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["case", "fault", "fatal", "what"])
         writer.writerows([fault.case, fault.kind, str(fault.fatal).lower(), fault.sentence] for fault in faults)

@@ -52,6 +52,7 @@ def run(options: argparse.Namespace) -> int:
     segmentation.check_request(options.image, options.task, given, output_dir=options.output_dir, like=options.like)
     logging.getLogger("ignite").setLevel(logging.CRITICAL)  # says what the sentence below says
     errors.pass_over_missing_decoders()
+    errors.end_when_told()
     quick_start.import_segmenter()
     failures: list[str] = []
 

@@ -67,7 +67,7 @@ def say_what_is_left_out(folder: Path, cases: Iterable[str], parts: Iterable[Pat
         and entry not in own
         and not entry.name.startswith(results)
         and not (entry.name.startswith(surfaces) and entry.name.endswith(".stl"))
-        and entry.name not in ("index.html", "index.csv")
+        and entry.name not in ("index.html", "index.csv", "journal.jsonl")
         and not any(case.is_relative_to(entry) for case in taken)
     )
     if left_out:

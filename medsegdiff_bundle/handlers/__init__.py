@@ -2,11 +2,12 @@
 
 from .ema import EMAHandler
 from .epoch_seed import EpochSeed
+from .finite_loss import FiniteLoss
 from .overlay import OverlayHandler
 from .pretrained import WeightsLoader
 from .progress import DiceReport, MissingClasses, ProgressHandler
 from .report import ReportHandler
-from .training_checkpoint import TrainingCheckpoint
+from .training_checkpoint import TrainingCheckpoint, check_training_folder
 from .validation import FinalValidationHandler
 
 __all__ = [
@@ -14,10 +15,12 @@ __all__ = [
     "EMAHandler",
     "EpochSeed",
     "FinalValidationHandler",
+    "FiniteLoss",
     "MissingClasses",
     "OverlayHandler",
     "ProgressHandler",
     "ReportHandler",
     "TrainingCheckpoint",
     "WeightsLoader",
+    "check_training_folder",
 ]

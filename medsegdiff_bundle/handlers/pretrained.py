@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
+import os
 
-import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
 from medsegdiff_bundle.provenance import checksum
+from medsegdiff_bundle.weights import read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -28,15 +28,16 @@ class WeightsLoader:
         sha256: checksum that the file must have, 64 hexadecimal digits; None takes any file.
 
     Raises:
-        ValueError: there is no such file or it has another checksum (when the handler is made), it holds no flat state
-            dict, or its weights do not fit (when the run starts or by `load`).
+        ValueError: there is no such file, it has another checksum, is damaged, or holds no flat state dict or a number
+            that is not finite (when the handler is made); or its weights do not fit (when the run starts or by `load`).
     """
 
     def __init__(self, path: str, network: nn.Module, strict: bool = True, sha256: str | None = None) -> None:
-        if path and not Path(path).is_file():
+        if path and not os.path.isfile(path):
             raise ValueError(f"The weights {path!r} do not exist.")
         if sha256 is not None and (found := checksum(path)) != sha256.lower():
             raise ValueError(f"The weights {path!r} are others than those asked for: SHA-256 {found}, not {sha256}.")
+        self.weights = read_weights(path) if path else {}
         self.path = path
         self.network = network
         self.strict = strict
@@ -54,15 +55,8 @@ class WeightsLoader:
 
     def load(self) -> None:
         """Load."""
-        try:
-            weights = torch.load(self.path, map_location="cpu", weights_only=True)
-        except Exception as error:  # a file of another kind can raise anything
-            reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-            raise ValueError(f"The weights {self.path!r} cannot be read: {reason}.") from error
-        if not isinstance(weights, dict) or not all(isinstance(weight, Tensor) for weight in weights.values()):
-            raise ValueError(f"The file {self.path!r} holds something else than weights, a flat state dict.")
-        self.network.load_state_dict(self._fitting(weights), strict=self.strict)
-        self.loaded = True
+        self.network.load_state_dict(self._fitting(self.weights), strict=self.strict)
+        self.loaded, self.weights = True, {}
 
     def _fitting(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """The weights that agree with the network's in name and shape; if strict, all."""

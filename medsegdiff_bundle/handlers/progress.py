@@ -124,9 +124,6 @@ class ProgressHandler:
         evaluator: the validation engine.
         class_names: without the background.
         summary_writer: of TensorBoard.
-
-    Raises:
-        ValueError: while training, a loss that is no finite number.
     """
 
     def __init__(
@@ -137,6 +134,7 @@ class ProgressHandler:
         self.class_names = class_names
         self.summary_writer = summary_writer
         self.sums: dict[str, Tensor] = {}
+        self.steps = 0  # of these, fewer than an epoch has where it was begun by another process
         self.validation = ""
         self.started = 0.0
         self.epochs_done = 0
@@ -156,16 +154,12 @@ class ProgressHandler:
 
     def reset(self, engine: Engine) -> None:
         """Start an epoch's sums."""
-        self.sums = {}
+        self.sums, self.steps = {}, 0
 
     def add(self, engine: Engine) -> None:
-        """Count one iteration's loss, unless training has failed."""
+        """Count one iteration's loss."""
+        self.steps += 1
         for name, value in self.loss.parts.items():
-            if not value.isfinite():
-                raise ValueError(
-                    f"The loss of the {name} is {value.item()} in iteration {engine.state.iteration}: "
-                    "try a lower learning_rate, or amp false."
-                )
             self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value
 
     def validated(self, evaluator: Engine, trainer: Engine) -> None:
@@ -184,7 +178,7 @@ class ProgressHandler:
     def report(self, trainer: Engine) -> None:
         """Print the epoch's line."""
         state: Any = trainer.state
-        parts = {name: float(value) / state.epoch_length for name, value in self.sums.items()}
+        parts = {name: float(value) / self.steps for name, value in self.sums.items()}
         for name, value in parts.items():
             self.summary_writer.add_scalar(f"train_loss/{name}", value, state.epoch)
         spent = time.monotonic() - self.started

@@ -16,6 +16,7 @@ from medsegdiff_bundle.datalist import case_name
 from medsegdiff_bundle.grid import image_grid
 from medsegdiff_bundle.pages import REPORT, write_index, write_whole
 from medsegdiff_bundle.provenance import describe_run
+from medsegdiff_bundle.remarks import without_folders
 from medsegdiff_bundle.report import html_report
 from medsegdiff_bundle.transforms import load_image
 
@@ -80,7 +81,7 @@ class ReportHandler:
             described = {"date": date, "input": {"file": path.name, **image_grid(image).summary()}, **self.run}
             case["result"] = result = {"case": name, **described, **case["result"]}
             for kind in ("warnings", "processing"):
-                result[kind] = [_without_folders(each, path, self.output_dir or path) for each in result.get(kind, [])]
+                result[kind] = [without_folders(each, path, self.output_dir or path) for each in result.get(kind, [])]
             for sentence in result["warnings"]:
                 logger.warning("%s: %s", name, sentence)
             if self.output_dir is None:
@@ -99,12 +100,3 @@ class ReportHandler:
         """Write the index of several cases."""
         if self.html and self.output_dir is not None:
             write_index(self.output_dir)
-
-
-def _without_folders(sentence: str, *paths: Path) -> str:
-    """A sentence with the names alone of files and folders that it gives with their folders."""
-    for path in paths:
-        for each in (path, path.absolute()):
-            if str(each.parent) not in (".", "/"):
-                sentence = sentence.replace(f"{each.parent}{os.sep}", "")
-    return sentence

@@ -30,6 +30,8 @@ class LoadImaged(monai.transforms.LoadImaged):
 
     A list of files is one image of one channel each, (C, S) in their order, on the grid of the first.
 
+    The name of a file stays as `file_of_<key>` beside its image, whose metadata a training drops.
+
     Args:
         keys: of the files.
         channels: of pictures; see `medsegdiff_bundle.readers.PictureReader`.
@@ -68,6 +70,7 @@ class LoadImaged(monai.transforms.LoadImaged):
         for key in self.key_iterator(dict(data)):
             for kind in KINDS:  # of every image, as a batch keeps the metadata that all of its images have
                 result[key].meta.setdefault(kind, "")
+            result[f"file_of_{key}"] = "; ".join(map(str, ensure_tuple(data[key])))  # which outlives the metadata
             if not torch.isfinite(convert_to_tensor(result[key], track_meta=False)).all():
                 raise ValueError(f"{str(data[key])!r} holds NaN or infinite values.")
         return result

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,12 @@ from monai.data import MetaTensor, PILWriter
 from monai.utils import ensure_tuple
 
 from medsegdiff_bundle.datalist import case_name, result_ending
+from medsegdiff_bundle.files import whole_files
 from medsegdiff_bundle.labels import colour
 from medsegdiff_bundle.readers.nifti import signed_sizes
 
 from .save import ITKWriter, MGHWriter, VolumeWriter
 
-HEADERS = (".nhdr", ".mhd", ".hdr")  # of formats of two files
 WRITERS = {
     ".nii": VolumeWriter,
     ".nii.gz": VolumeWriter,
@@ -56,7 +55,7 @@ class SaveImaged(monai.transforms.SaveImaged):
         allow_missing_keys: whether a missing key is passed over.
 
     Raises:
-        ValueError: there is no writer for that ending.
+        ValueError: there is no writer for that ending, or a file cannot be written.
     """
 
     def __init__(
@@ -100,14 +99,10 @@ class SaveImaged(monai.transforms.SaveImaged):
         options = {} if picture else {"spatial_ndim": 2 if values.ndim == 3 and len(values) == 1 else 3}
         writer.set_data_array(values, channel_dim=0, **options)
         writer.set_metadata(values.meta, resample=False)
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        # Some formats have two files, of which one names the other.
-        with tempfile.TemporaryDirectory(prefix=".", dir=self.output_dir) as unfinished:
-            writer.write(Path(unfinished) / f"{name}{ending}")
+        with whole_files(self.output_dir, self.output_dir / f"{name}{ending}") as folder:
+            writer.write(folder / f"{name}{ending}")
             if self.class_names and WRITERS[ending] is VolumeWriter:
-                name_labels(Path(unfinished) / f"{name}{ending}", self.class_names)
-            for file in sorted(Path(unfinished).iterdir(), key=lambda file: file.name.endswith(HEADERS)):
-                file.replace(self.output_dir / file.name)
+                name_labels(folder / f"{name}{ending}", self.class_names)
 
 
 def name_labels(file: Path, class_names: Sequence[str]) -> None:

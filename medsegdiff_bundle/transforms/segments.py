@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Hashable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +16,7 @@ from monai.transforms import MapTransform
 from medsegdiff_bundle.datalist import CONTOURS, case_name
 from medsegdiff_bundle.datalist.slices import is_series
 from medsegdiff_bundle.dicom import contours
+from medsegdiff_bundle.files import FullDiskError, whole_files
 from medsegdiff_bundle.labels import colour
 from medsegdiff_bundle.remarks import add_warning
 
@@ -75,6 +75,8 @@ class SaveSegmentsd(MapTransform):
             for kind in self.kinds:
                 try:
                     self._write(d[key], kind)
+                except FullDiskError:
+                    raise
                 except Exception as error:  # whatever a library raises
                     add_warning(d, f"No file of the kind {kind} is written: {str(error) or type(error).__name__}")
         return d
@@ -86,9 +88,8 @@ class SaveSegmentsd(MapTransform):
         labels = mask[0].detach().cpu().numpy().astype(np.uint8)
         affine = mask.affine.cpu().numpy()
         shown = shown_by_itk(str(source), labels.shape, affine)
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".", dir=self.output_dir) as unfinished:
-            folder, name = Path(unfinished), case_name(source)
+        with whole_files(self.output_dir) as folder:
+            name = case_name(source)
             if kind == "seg.nrrd":
                 write_segments(labels, shown, self.class_names, folder / f"{name}.seg.nrrd")
             elif kind == "stl":
@@ -100,8 +101,6 @@ class SaveSegmentsd(MapTransform):
                 contours(labels, affine, source, self.class_names).save_as(folder / f"{name}{CONTOURS}")
             else:
                 raise ValueError("contours lie on the slices of a DICOM series, and this image is none.")
-            for file in folder.iterdir():
-                file.replace(self.output_dir / file.name)
 
 
 def write_segments(labels: np.ndarray, affine: np.ndarray, class_names: Sequence[str], file: Path) -> None:

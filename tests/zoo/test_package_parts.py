@@ -24,7 +24,7 @@ def test_merged_as_monai_merges(package, task, name):
     parser = ConfigParser()
     parser.read_config([str(ROOT / "configs" / name), str(ROOT / "configs" / "tasks" / f"{task}.json")])
     both, merged = parser.get(), package.configurations(task)[name]
-    expected = {"train.json": {"ckpt_dir"}, "inference.json": {"shipped_weights"}}[name]
+    expected = {"train.json": {"ckpt_dir", "overwrite"}, "inference.json": {"shipped_weights"}}[name]
     shown = both.get("displayable_configs", {}) if name == "train.json" else {}
     literal = {key: value for key, value in shown.items() if key in merged and merged[key] != both[key]}
     assert {key for key in merged if merged[key] != both[key]} == expected | set(literal)
