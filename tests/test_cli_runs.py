@@ -1,14 +1,18 @@
 """The commands are runs of the same bundle: trained, evaluated and segmented as by MONAI's runner."""
 
 import csv
+import hashlib
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import monai
 import numpy as np
 import pytest
 
+import medsegdiff_bundle
 from medsegdiff_bundle import cli
 
 ROOT = Path(__file__).parent.parent
@@ -76,6 +80,33 @@ def test_the_same_masks_as_by_monai_s_runner(trained, tmp_path):
     import nibabel
 
     assert np.asarray(nibabel.load(tmp_path / "ours" / "hippocampus_001_seg.nii.gz").dataobj).any()
+
+
+def test_weights_against_masks(trained, small_dataset, tmp_path, capfd):
+    """A network is segmented with first, and compared like a folder."""
+    labels, images = tmp_path / "labels", tmp_path / "images"
+    for folder, part in ((labels, "labelsTr"), (images, "imagesTr")):
+        folder.mkdir()
+        for name in ("hippocampus_001", "hippocampus_003"):
+            (folder / f"{name}.nii.gz").symlink_to(IMAGES.parent / part / f"{name}.nii.gz")
+    words = ["compare", str(labels), f"truth={labels}", "models/isic.pt", "--images", str(images), "-d", "cpu"]
+    assert cli.main([*words, "-o", str(tmp_path / "s"), "-q"]) == 2  # of another task
+    words[3] = f"shipped={ROOT / 'models' / 'model.pt'}"
+    assert cli.main([*words, "-o", str(tmp_path / "out")]) == 0
+    out = capfd.readouterr().out
+    assert (tmp_path / "out" / "shipped" / "hippocampus_001_seg.nii.gz").is_file()
+    lines = {line.split()[0]: line.split() for line in out.splitlines() if line.strip()}
+    assert lines["truth"][1] == "1.0000" and 0.8 < float(lines["shipped"][1]) < 1 and lines["shipped"][-1] == "2"
+
+
+def test_info(capsys):
+    assert cli.main(["info", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    digits = hashlib.sha256((ROOT / "models" / "model.pt").read_bytes()).hexdigest()
+    assert found["weights"]["model.pt"]["sha256"] == digits and found["devices"][0].startswith("cpu (")
+    assert found["medsegdiff"] == medsegdiff_bundle.__version__ and found["packages"]["monai"] == monai.__version__
+    assert cli.main(["info"]) == 0
+    assert digits in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,16 +33,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("predictions", nargs="?", help="folder of masks, or one file")
     parser.add_argument("labels", nargs="?", help="folder of labels, or one file")
     parser.add_argument("-o", "--output", metavar="FOLDER", help="gets scores.csv and summary.json (default: none)")
-    parser.add_argument(
-        "--classes", nargs="+", metavar="NAME", help="of the numbers from 1 on (default: as the files say)"
-    )
-    parser.add_argument(
-        "--tolerance", type=float, default=1.0, metavar="MM", help="of the surface Dice (default: %(default)s)"
-    )
+    add_measures(parser)
     parser.add_argument("--data", metavar="FOLDER", help="data set whose validation cases are segmented and compared")
     parser.add_argument("-c", "--checkpoint", metavar="FILE", help="weights, with --data (default: those of the task)")
     parser.add_argument("-d", "--device", help="with --data, such as cpu or cuda:0 (default: a GPU if there is one)")
     bundle.add_overlays(parser)
+
+
+def add_measures(parser: argparse.ArgumentParser) -> None:
+    """Add the options of what is measured."""
+    parser.add_argument(
+        "--classes", nargs="+", metavar="NAME", help="of the numbers from 1 on (default: as the files say)"
+    )
+    parser.add_argument(
+        "--tolerance", type=_distance, default=1.0, metavar="MM", help="of the surface Dice (default: %(default)s)"
+    )
+
+
+def _distance(word: str) -> float:
+    found = float(word)
+    if not 0 <= found < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a distance in mm of at least 0, got {word}.")
+    return found
 
 
 def run(options: argparse.Namespace) -> int:
@@ -54,8 +67,6 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("Two folders are compared: PREDICTIONS LABELS; or a data set: --data FOLDER.")
     if options.settings or options.config or options.checkpoint or options.device or options.task:
         raise ValueError("Weights, tasks and settings are for --data: masks are compared without a network.")
-    if not options.tolerance >= 0:
-        raise ValueError(f"--tolerance must be a distance in mm of at least 0, got {options.tolerance}.")
     return _evaluate_folders(options)
 
 
@@ -63,52 +74,60 @@ def _evaluate_folders(options: argparse.Namespace) -> int:
     from medsegdiff_bundle.evaluation.folders import find_names, find_pairs
 
     pairs, predictions, labels = find_pairs(options.predictions, options.labels)
-    for what, files in (("prediction(s) without a label", predictions), ("label(s) without a prediction", labels)):
-        if files:
-            print(f"{len(files)} {what}: {', '.join(file.name for file in files)}", file=sys.stderr)
     names = dict(enumerate(options.classes, start=1)) if options.classes else find_names(pairs)
-    rows, failures = _scores(pairs, names, options)
+    rows, failures = score_folder(pairs, predictions, labels, names, options.tolerance, options.quiet)
     if rows:
         from medsegdiff_bundle.evaluation import summary
 
-        rows = summary.completed(rows)
         found: dict[str, Any] = {
             "tolerance": options.tolerance,
-            "left_out": {
+            "unmatched": {
                 "predictions": [file.name for file in predictions],
                 "labels": [file.name for file in labels],
-                "refused": failures,
             },
+            "refused": failures,
             **summary.summarize(rows),
         }
         if options.output:
             summary.write_scores(rows, Path(options.output) / "scores.csv")
             summary.write_summary(found, Path(options.output) / "summary.json")
         if not options.quiet:
-            print(summary.table(found))
+            print(summary.summary_table(found))
     return 1 if failures else 0
 
 
-def _scores(
-    pairs: list[Pair], names: dict[int, str], options: argparse.Namespace
+def score_folder(
+    pairs: Sequence[Pair],
+    predictions: Sequence[Path],
+    labels: Sequence[Path],
+    names: Mapping[int, str],
+    tolerance: float,
+    quiet: bool,
 ) -> tuple[list[Scores], dict[str, str]]:
+    """Scores of what `find_pairs` found, of all classes in all cases, and a sentence for each case that failed.
+
+    What does not match and what fails is said on standard error.
+    """
+    for what, files in (("prediction(s) without a label", predictions), ("label(s) without a prediction", labels)):
+        if files:
+            print(f"{len(files)} {what}: {', '.join(file.name for file in files)}", file=sys.stderr)
     from tqdm import tqdm
 
     from medsegdiff_bundle import errors
 
     errors.pass_over_missing_decoders()
+    from medsegdiff_bundle.evaluation import summary
     from medsegdiff_bundle.evaluation.scores import compare_files
 
     rows: list[Scores] = []
     failures: dict[str, str] = {}
-    quiet = options.quiet or not sys.stderr.isatty()
-    for pair in tqdm(pairs, desc="comparing", disable=quiet, leave=False):
+    for pair in tqdm(pairs, desc="comparing", disable=quiet or not sys.stderr.isatty(), leave=False):
         try:
-            rows += compare_files(pair.prediction, pair.label, pair.name, names, options.tolerance)
+            rows += compare_files(pair.prediction, pair.label, pair.name, names, tolerance)
         except ValueError as error:
             failures[pair.name] = errors.sentence(error)
             print(f"error: {failures[pair.name]}", file=sys.stderr)
-    return rows, failures
+    return summary.completed(rows, names, [pair.name for pair in pairs if pair.name not in failures]), failures
 
 
 def _evaluate_weights(options: argparse.Namespace) -> int:

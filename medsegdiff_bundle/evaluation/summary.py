@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,19 @@ CONVENTIONS = {"left_out": {}, "counted": {"dice": 1.0, "surface_dice": 1.0, "hd
 MEASURES = ("dice", "surface_dice", "hd95")
 
 
-def completed(rows: Sequence[Scores]) -> list[Scores]:
-    """The rows with one for each class of each case, as some classes are in other cases alone."""
-    names = {row.label: row.name for row in sorted(rows, key=lambda row: row.label)}
+def completed(
+    rows: Sequence[Scores], names: Mapping[int, str] | None = None, cases: Iterable[str] | None = None
+) -> list[Scores]:
+    """The rows with one for each class of each case, as some classes are in other cases alone.
+
+    Args:
+        rows: of cases.
+        names: of the classes by number; None or empty takes those of the rows.
+        cases: of which some may have no class that is marked, and so no row; None takes those of the rows.
+    """
+    names = dict(sorted((names or {row.label: row.name for row in rows}).items()))
     found = {(row.case, row.label): row for row in rows}
-    cases = list(dict.fromkeys(row.case for row in rows))
+    cases = list(dict.fromkeys((row.case for row in rows) if cases is None else cases))
     empty = (NEITHER, None, None, None, 0.0, 0.0, rows[0].units if rows else "")
     return [
         found.get((case, label), Scores(case, label, name, *empty)) for case in cases for label, name in names.items()
@@ -94,7 +102,7 @@ def _rounded(value: Any) -> Any:
     return "" if value is None else f"{value:.6g}" if isinstance(value, float) else value
 
 
-def table(summary: Mapping[str, Any]) -> str:
+def summary_table(summary: Mapping[str, Any]) -> str:
     """The means of each class as a table of text."""
     unit, volume_unit = summary["units"].split(", ")
     lines = [
@@ -106,18 +114,23 @@ def table(summary: Mapping[str, Any]) -> str:
         lines.append(
             [
                 name,
-                *(_shown(value) for value in (one["dice"], all_cases["dice"])),
-                _shown(one["hd95"], 2),
-                _shown(one["surface_dice"]),
-                _shown(found["volume_error"], 3, "+"),
+                *(shown(value) for value in (one["dice"], all_cases["dice"])),
+                shown(one["hd95"], 2),
+                shown(one["surface_dice"]),
+                shown(found["volume_error"], 3, "+"),
                 *(str(found[kind]) for kind in ("label only", "prediction only")),
                 f"{found['cases'] - found[NEITHER]} of {found['cases']}",
             ]
         )
     if len(lines) > 2:
         mean, counted = summary["mean"]["left_out"], summary["mean"]["counted"]
-        shown = [_shown(mean["dice"]), _shown(counted["dice"]), _shown(mean["hd95"], 2), _shown(mean["surface_dice"])]
-        lines.append(["mean", *shown, "", "", "", ""])
+        means = [shown(mean["dice"]), shown(counted["dice"]), shown(mean["hd95"], 2), shown(mean["surface_dice"])]
+        lines.append(["mean", *means, "", "", "", ""])
+    return text_table(lines)
+
+
+def text_table(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells under one another, the first to the left and the others to the right."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     rows = [
         "  ".join(f"{cell:{'<' if i == 0 else '>'}{w}}" for i, (cell, w) in enumerate(zip(line, widths, strict=True)))
@@ -126,5 +139,6 @@ def table(summary: Mapping[str, Any]) -> str:
     return "\n".join(row.rstrip() for row in rows)
 
 
-def _shown(value: float | None, digits: int = 4, sign: str = "") -> str:
+def shown(value: float | None, digits: int = 4, sign: str = "") -> str:
+    """A number for a table."""
     return "-" if value is None else f"{value:{sign}.{digits}f}"

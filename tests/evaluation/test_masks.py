@@ -27,7 +27,10 @@ def save(array, file, affine=None):
 
 
 def run(*words):
-    return cli.main(["evaluate", *map(str, words)])
+    try:
+        return cli.main(["evaluate", *map(str, words)])
+    except SystemExit as ended:
+        return ended.code
 
 
 def scores(prediction, label, spacing, **options):
@@ -128,7 +131,7 @@ def test_other_cases_go_on(folders, capsys):
     assert "1 prediction(s) without a label: extra_seg.nii.gz" in said.err
     assert "1 label(s) without a prediction: d.nii.gz" in said.err
     summary = json.loads((folders / "s" / "summary.json").read_text())
-    assert summary["left_out"]["labels"] == ["d.nii.gz"] and sorted(summary["left_out"]["refused"]) == ["b", "c", "e"]
+    assert summary["unmatched"]["labels"] == ["d.nii.gz"] and sorted(summary["refused"]) == ["b", "c", "e"]
     assert summary["classes"]["liver"]["cases"] == 1
 
 
@@ -178,7 +181,7 @@ def test_pictures(tmp_path, capsys):
         (["none", "labels"], "There is no folder 'none'."),
         (["out", "empty"], "There are no masks in 'empty'."),
         (["out", "others"], "No mask in 'out', such as 'a_seg.nii.gz', is called like a label in 'others', such as"),
-        (["out", "labels", "--tolerance", "-1"], "--tolerance must be a distance in mm of at least 0, got -1.0."),
+        (["out", "labels", "--tolerance", "-1"], "--tolerance: must be a distance in mm of at least 0, got -1."),
         (["out", "labels", "--task", "isic"], "Weights, tasks and settings are for --data"),
         (["out", "labels", "--data", "x"], "--data compares weights with a data set: it takes no folders of masks."),
         (["--data", ".", "--task", "liver"], "There is no task 'liver': choose from"),
@@ -191,5 +194,40 @@ def test_asked_wrongly(words, said, folders, monkeypatch, capsys):
     Path("empty").mkdir()
     save(box((4, 4, 4), (1, 2), (1, 2), (1, 2)), folders / "others" / "z.nii.gz")
     assert run(*words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and said in error and error.count("\n") == 1
+
+
+def test_comparison(folders, capsys):
+    """Of the cases that both have; the first is better by what it finds in the case that it does not miss."""
+    for case in "ab":
+        image = nibabel.load(folders / "labels" / f"{case}.nii.gz")
+        save(np.asarray(image.dataobj), folders / "perfect" / f"{case}.nii.gz")
+    words = ["compare", folders / "labels", f"ours={folders / 'out'}", folders / "perfect", "-o", folders / "s"]
+    assert cli.main([*map(str, words), "--classes", "liver", "tumour"]) == 0
+    said = capsys.readouterr()
+    assert "1 label(s) without a prediction: c.nii.gz" in said.err and said.out.endswith("\n2 cases\n")
+    found = json.loads((folders / "s" / "comparison.json").read_text())
+    assert found["ours"]["mean"]["left_out"]["dice"] == pytest.approx(0.75)
+    perfect = found["perfect"]
+    assert perfect["mean"]["left_out"]["dice"] == 1 and (perfect["better"], perfect["worse"]) == (1, 0)
+    # Case by case the other is better by 0 and by 0.5: mean 0.25, standard error 0.25.
+    assert (perfect["difference"], perfect["standard_error"]) == (pytest.approx(0.25), pytest.approx(0.25))
+    assert (folders / "s" / "ours.csv").is_file() and "+0.2500 ± 0.2500" in said.out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["labels", "out"], "One alone, 'out', is compared with nothing"),
+        (["labels", "out", "nowhere"], "There is no folder of masks or file of weights 'nowhere'."),
+        (["labels", "out", "./out"], "Two are called 'out': give them names, as NAME=./out."),
+        (["labels", "out", "dataset.pt"], "dataset.pt is a file of weights: --images and -o FOLDER are needed."),
+    ],
+)
+def test_comparison_asked_wrongly(words, said, folders, monkeypatch, capsys):
+    monkeypatch.chdir(folders)
+    Path("dataset.pt").write_text("none")
+    assert cli.main(["compare", *words]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and said in error and error.count("\n") == 1
