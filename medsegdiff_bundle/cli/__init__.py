@@ -17,7 +17,7 @@ from typing import Any, NoReturn, Protocol, cast
 import medsegdiff_bundle
 from medsegdiff_bundle.settings import nearest
 
-COMMANDS = ("check", "train", "segment", "evaluate", "compare", "info")  # as help lists them
+COMMANDS = ("check", "configure", "train", "segment", "evaluate", "compare", "info")  # as help lists them
 
 
 class Command(Protocol):

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from medsegdiff_bundle.losses import MedSegDiffLoss
 
+from .record import VALIDATION, TrainingRecord
+
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
@@ -124,10 +126,16 @@ class ProgressHandler:
         evaluator: the validation engine.
         class_names: without the background.
         summary_writer: of TensorBoard.
+        record: of the training, which gets a row for each epoch.
     """
 
     def __init__(
-        self, loss: MedSegDiffLoss, evaluator: Engine, class_names: list[str], summary_writer: SummaryWriter
+        self,
+        loss: MedSegDiffLoss,
+        evaluator: Engine,
+        class_names: list[str],
+        summary_writer: SummaryWriter,
+        record: TrainingRecord | None = None,
     ) -> None:
         self.loss = loss
         self.evaluator = evaluator
@@ -135,7 +143,9 @@ class ProgressHandler:
         self.summary_writer = summary_writer
         self.sums: dict[str, Tensor] = {}
         self.steps = 0  # of these, fewer than an epoch has where it was begun by another process
+        self.record = record
         self.validation = ""
+        self.scores: dict[str, float] = {}  # of the last validation, for the record
         self.started = 0.0
         self.epochs_done = 0
 
@@ -166,13 +176,16 @@ class ProgressHandler:
         """Keep the Dice per class of fused mask and anchor, and the other metrics."""
         texts = []
         for name in ("fused", "anchor"):
+            self.scores[f"{VALIDATION}{name}"] = metric_mean(evaluator, name)
             for label, value in dice_per_class(evaluator, name, self.class_names).items():
+                self.scores[f"{VALIDATION}{name} {label}"] = value
                 if not math.isnan(value):
                     self.summary_writer.add_scalar(f"val_dice_{name}/{label}", value, trainer.state.epoch)
             texts.append(_sentence(evaluator, name, self.class_names))
         self.validation = " | val Dice " + ", ".join(texts)
         for name, value in other_metrics(evaluator).items():
             self.summary_writer.add_scalar(f"val/{name}", value, trainer.state.epoch)
+            self.scores[f"{VALIDATION}{name}"] = value
             self.validation += f", {name} {_number(value)}"
 
     def report(self, trainer: Engine) -> None:
@@ -188,4 +201,6 @@ class ProgressHandler:
             f"Epoch {state.epoch}/{state.max_epochs} | loss {losses}{self.validation} "
             f"| ETA {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
         )
-        self.validation = ""
+        if self.record is not None:
+            self.record.add(state.epoch, {**{f"loss {name}": value for name, value in parts.items()}, **self.scores})
+        self.validation, self.scores = "", {}

@@ -7,7 +7,7 @@ their outputs carry the metadata and applied operations of the input, so that `I
 from .fusion import FuseEnsembled, STAPLEEnsembled
 from .intensity import CropMeasuredd, NormalizeIntensityd
 from .invert import InvertLabelsd
-from .labels import CheckGridd, CheckLabelsd, PictureLabelsd, RandRaterd, UnpackRatersd
+from .labels import CheckGridd, CheckLabelsd, MapLabelsd, PictureLabelsd, RandRaterd, UnpackRatersd
 from .load import LoadImaged, OriginalImaged, load_image
 from .members import MemberLabelsd, SplitAnchord
 from .plausible import CheckImaged, WarnUncertaind
@@ -27,6 +27,7 @@ __all__ = [
     "FuseEnsembled",
     "InvertLabelsd",
     "LoadImaged",
+    "MapLabelsd",
     "MemberLabelsd",
     "NormalizeIntensityd",
     "OriginalImaged",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -140,6 +140,46 @@ class CheckLabelsd(MapTransform):
             many = "several" if (count > 1).any() else "none"
             raise ValueError(f"The label {file!r} puts a voxel into {many} of its {len(channels)} channels of classes.")
         return channels.argmax(dim=0, keepdim=True) + (0 if with_background else count[None])
+
+
+class MapLabelsd(MapTransform):
+    """Numbers of classes in the place of the values that the files of a data set hold for them.
+
+    MONAI's `MapLabelValued` leaves values alone that it does not know, which would pass for other classes.
+
+    Args:
+        keys: of the labels.
+        class_values: value of each class, background first, (K,).
+        allow_missing_keys: whether a missing key is passed over.
+
+    Raises:
+        ValueError: a file holds another value.
+
+    Shapes:
+        (1, S) -> the same
+    """
+
+    def __init__(self, keys: KeysCollection, class_values: Sequence[int], allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        if len(set(class_values)) < len(class_values):
+            raise ValueError(f"class_values must differ, got {list(class_values)}.")
+        self.class_values = list(class_values)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Map each key."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            values = convert_to_tensor(d[key], track_meta=False)
+            found = torch.full_like(values, -1)
+            for number, value in enumerate(self.class_values):
+                found[(values - value).abs() <= WHOLE] = number
+            if (found < 0).any():
+                raise ValueError(
+                    f"The label {_file(d[key], key)!r} holds {values[found < 0][0].item():g}, which is none of the "
+                    f"values of the classes, {', '.join(map(str, self.class_values))}."
+                )
+            d[key] = convert_to_dst_type(found, d[key], dtype=values.dtype)[0]
+        return d
 
 
 class PictureLabelsd(MapTransform):

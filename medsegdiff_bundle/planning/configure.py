@@ -1,0 +1,119 @@
+"""From the folder of a data set to a file of settings: check, count, choose, write."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from medsegdiff_bundle.datalist import Case, DataSet, cases_of
+from medsegdiff_bundle.inferers.memory import free_memory
+
+from .check import check_data_set
+from .fingerprint import take_fingerprint
+from .inspection import Fault
+from .overlay import overlay, write_overlay
+from .page import page
+from .plan import GIGABYTE, Budget, Plan, make_plan
+
+UNASKED_MEMORY = 8 * GIGABYTE  # of a CPU, which others use, too
+
+
+class FaultyDataError(ValueError):
+    """A data set has faults.
+
+    Attributes:
+        faults: they.
+    """
+
+    def __init__(self, data_set: DataSet, faults: list[Fault]) -> None:
+        fatal = [fault for fault in faults if fault.fatal]
+        number = f"{len(fatal)} fault{'s' * (len(fatal) != 1)}"
+        super().__init__(f"{str(data_set.root)!r} has {number}: mend or remove what the table names.")
+        self.faults = faults
+
+
+def configure(
+    data_set: DataSet,
+    target: Path,
+    budget: Budget,
+    class_names: list[str] | None = None,
+    advance: Callable[[], None] | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> Plan:
+    """Write the settings of a training on a data set, and the page that says why each is what it is.
+
+    Args:
+        data_set: from `read_data_set`.
+        target: the JSON file; the page lies beside it.
+        budget: what the training may take.
+        class_names: of the classes without the background, in the place of those of the set.
+        advance: called after each case that was read.
+        say: told what is being done.
+
+    Raises:
+        FaultyDataError: before anything is written.
+        ValueError: the names are not as many as the classes.
+    """
+    facts, faults = check_data_set(data_set, advance)
+    if any(fault.fatal for fault in faults):
+        raise FaultyDataError(data_set, faults)
+    chosen = {section: cases_of(data_set, section) for section in ("training", "validation")}
+    say("counting with MONAI's DataAnalyzer")
+    counted: list[Case] = [case for cases in chosen.values() for case in cases]
+    fingerprint = take_fingerprint(data_set, facts, counted)
+    if class_names is not None:
+        if len(class_names) != len(fingerprint.class_values) - 1:
+            raise ValueError(
+                f"class_names must be {len(fingerprint.class_values) - 1}, one for each value of the labels but "
+                f"{fingerprint.class_values[0]}, got {class_names}."
+            )
+        data_set = dataclasses.replace(data_set, class_names=tuple(class_names))
+    sections = len(chosen["training"]), len(chosen["validation"])
+    plan = make_plan(data_set, fingerprint, sections, budget, say)
+    entries = overlay(plan, data_set, fingerprint, target.stem)
+    command = f"medsegdiff train {target.name}"
+    write_overlay(entries, page(plan, data_set, fingerprint, faults, budget, command), target)
+    return plan
+
+
+def budget_of(memory: str | None, hours: float, device: str | None) -> Budget:
+    """A budget from words.
+
+    Args:
+        memory: such as "8GB", "500MB" or "24GiB"; None takes all of a GPU, or 8 GB of a CPU, or what is free if less.
+        hours: of wall time.
+        device: such as "cpu"; None takes a GPU if there is one.
+
+    Raises:
+        ValueError: one of them is no such thing.
+    """
+    if hours <= 0:
+        raise ValueError(f"hours must be positive, got {hours:g}.")
+    where = torch.device(device or ("cuda:0" if torch.cuda.is_available() else "cpu"))
+    if memory is not None:
+        return Budget(memory_of(memory), hours, where)
+    free = free_memory(where)
+    if where.type == "cuda":
+        return Budget(free or UNASKED_MEMORY, hours, where)
+    return Budget(min(UNASKED_MEMORY, free or UNASKED_MEMORY), hours, where)
+
+
+def memory_of(word: str) -> int:
+    """Bytes of "8GB" (10^9), "8GiB" (2^30), "500MB".
+
+    Raises:
+        ValueError: it is no such word, or less than 100 MB.
+    """
+    units = {"gib": 2**30, "gb": 10**9, "g": 10**9, "mib": 2**20, "mb": 10**6, "m": 10**6}
+    text = word.strip().lower().replace(" ", "")
+    unit = next((unit for unit in units if text.endswith(unit)), "")
+    try:
+        number = float(text[: -len(unit)]) * units[unit] if unit else 0.0
+    except ValueError:
+        number = 0.0
+    if not 10**8 <= number < float("inf"):
+        raise ValueError(f"memory must be like 8GB, of at least 100MB, got {word!r}.")
+    return int(number)
