@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import medsegdiff_bundle
-from medsegdiff_bundle import settings
+from medsegdiff_bundle import configuration, settings
 
 logger = logging.getLogger(__name__)
 
@@ -45,11 +45,11 @@ def used_settings() -> dict[str, Any]:
         return {}
     config: Any = parser.get()
     shipped = _shipped(config.get("task"))
-    of_evaluator = _behind("evaluator", config)
+    of_evaluator = configuration.behind(["evaluator"], config)
     names = [name for name in ("task", *settings.KINDS, *UNTYPED) if name in of_evaluator or name == "task"]
     found = {name: _plain(parser.ref_resolver.get_resolved_content(name)) for name in names if name not in LEFT_OUT}
     for name, value in _changes(config, shipped):
-        if name not in found and settings.parts(name)[0] not in (*LEFT_OUT, *STEPS):
+        if name not in found and settings.parts(name)[0] not in (*LEFT_OUT, *STEPS) and not name.startswith("_"):
             found[name] = _plain(value)
     return found
 
@@ -145,22 +145,7 @@ def _shipped(task: Any) -> dict[str, Any]:
     """Content of `inference.json` with the file of a task."""
     configs = settings.bundle_root() / "configs"
     overlay = configs / "tasks" / f"{task}.json"
-    from monai.bundle import ConfigParser
-
-    parser = ConfigParser()
-    parser.read_config([str(file) for file in (configs / "inference.json", overlay) if file.is_file()])
-    return dict(parser.get())
-
-
-def _behind(name: str, config: Any) -> set[str]:
-    """Entries of a configuration that one of them refers to, directly or by others."""
-    found: set[str] = set()
-    left = [name]
-    while left:
-        if (name := left.pop()) not in found and name in config:
-            found.add(name)
-            left += [settings.parts(each)[0] for each in settings.references(config[name])]
-    return found
+    return configuration.read([file for file in (configs / "inference.json", overlay) if file.is_file()])
 
 
 def _changes(config: Any, shipped: Any, before: str = "") -> Iterator[tuple[str, Any]]:

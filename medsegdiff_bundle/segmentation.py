@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from medsegdiff_bundle import configuration
 from medsegdiff_bundle.provenance import as_reported
 from medsegdiff_bundle.settings import bundle_root, check_names, read_files, typed
 
@@ -153,13 +154,12 @@ def check_request(
         task, given = as_reported(like, task, given)
     configs = bundle_root() / "configs"
     files = [configs / "inference.json"]
-    own = read_files(files)["task"]
-    overlays = {path.stem: path for path in sorted((configs / "tasks").glob("*.json"))}
-    if task not in (None, own, *overlays):
-        raise ValueError(f"There is no task {task!r}: choose from {', '.join(sorted({own, *overlays}))}.")
-    if task not in (None, own):
-        files.append(overlays[task])
-    config = read_files(files)
+    if task is not None:
+        known = configuration.tasks(configs) or [read_files(files)["task"]]  # a package of the model zoo has one task
+        if task not in known:
+            raise ValueError(f"There is no task {task!r}: choose from {', '.join(known)}.")
+        files += [file for file in [configs / "tasks" / f"{task}.json"] if file.is_file()]
+    config = configuration.read(files, given)
     check_names(given, config, [config, given], "inference.json")
     given = {name: typed(name, value, programs=False) for name, value in given.items()}
     if isinstance(image, (str, os.PathLike)):

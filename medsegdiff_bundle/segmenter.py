@@ -18,7 +18,7 @@ from monai.bundle import ConfigParser
 from monai.engines import Evaluator, IterationEvents
 from monai.transforms import Invertd
 
-from medsegdiff_bundle import errors
+from medsegdiff_bundle import configuration, errors
 from medsegdiff_bundle.cases import CallersError, run_cases
 from medsegdiff_bundle.datalist import case_name, result_ending
 from medsegdiff_bundle.datalist.naming import PICTURES
@@ -150,6 +150,7 @@ class Segmenter:
         parser.read_config([str(file) for file in self._files])
         parser["bundle_path"] = None  # the package is imported already
         put_in(parser, {"bundle_root": str(self._files[0].parent.parent), **self._given, **others})
+        parser.set(configuration.complete(parser.get(), self._files[0].parent))
         return parser
 
     def _take_parts(self, parser: ConfigParser) -> None:
@@ -158,8 +159,12 @@ class Segmenter:
         # As results, not as settings, which the report would tell. Each call has its own cases.
         parser.ref_resolver.resolved_content["dataset::data"] = []
         if self._output_dir is None:
-            _leave_out_writers(parser)
+            parser.ref_resolver.resolved_content["save"] = []  # handlers do without a folder by themselves
         self._checkpoint = content("checkpoint")
+        if self._checkpoint is None:
+            raise ValueError(
+                f"There are no weights of the task {content('task')!r}: name a file of them as checkpoint."
+            )
         if not Path(self._checkpoint).is_file():
             raise ValueError(
                 f"There are no weights of the task {content('task')!r}: the file {self._checkpoint!r} does not exist."
@@ -238,10 +243,3 @@ def _as_read(values: torch.Tensor, case: dict[str, Any]) -> np.ndarray:
     plain: np.ndarray = values.detach().cpu().numpy()
     turned = str(case["image"].meta["filename_or_obj"]).lower().endswith(PICTURES)
     return plain.swapaxes(-1, -2) if turned else plain
-
-
-def _leave_out_writers(parser: ConfigParser) -> None:
-    """Leave out the transforms that write files. Handlers do without a folder by themselves."""
-    for index, transform in enumerate(parser["postprocessing#transforms"]):
-        if "output_dir" in transform:
-            parser.ref_resolver.resolved_content[f"postprocessing::transforms::{index}"] = None

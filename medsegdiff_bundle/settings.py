@@ -175,7 +175,7 @@ BELOW_ONE = number(0, math.nextafter(1, 0), "from 0 to below 1")
 
 # How each setting is read. A setting that is missing here is taken as it is.
 KINDS: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "checkpoint", "shipped_weights"), path),
+    **dict.fromkeys(("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "checkpoint"), path),
     **dict.fromkeys(("amp", "anchor_only", "channels_last", "compile", "progress"), boolean),
     **dict.fromkeys(("report", "dicom_seg", "overwrite", "force", "debug", "mirror_members"), boolean),
     **dict.fromkeys(("epochs", "val_interval", "val_stride", "batch_size", "image_channels"), whole(1)),
@@ -208,6 +208,7 @@ KINDS: dict[str, Callable[[Any], Any]] = {
     "output": choice(*OUTPUTS),
     "use_click": optional(boolean),
     "weights_sha256": optional(text),
+    "shipped_weights": optional(path),
     "modality": optional(text),
     "uncertainty_limit": optional(SHARE),
 }
@@ -386,7 +387,7 @@ def bundle_root() -> Path:
 
 
 def read_files(files: Iterable[Path]) -> dict[str, Any]:
-    """Contents of configuration files, later ones over earlier ones, as MONAI's parser merges them but for "+"."""
+    """Contents of configuration files, later ones over earlier ones, as MONAI's parser merges them."""
     content: dict[str, Any] = {}
     for file in files:
         for name, value in json.loads(file.read_text(encoding="utf-8")).items():
@@ -394,7 +395,10 @@ def read_files(files: Iterable[Path]) -> dict[str, Any]:
             where: Any = content
             for step in way:
                 where = where[int(step) if isinstance(where, list) else step]
-            where[int(last) if isinstance(where, list) else last] = value
+            place = int(last) if isinstance(where, list) else last
+            if name.startswith("+") and place in where:
+                value = [*where[place], *value] if isinstance(value, list) else {**where[place], **value}
+            where[place] = value
     return content
 
 

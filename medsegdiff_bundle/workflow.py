@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from medsegdiff_bundle import errors, settings
+from medsegdiff_bundle import configuration, errors, settings
 
 STEPS = ("imports", "initialize", "run", "training", "finalize")  # of a configuration, not its settings
 # What MONAI's runner takes for itself.
@@ -27,31 +28,29 @@ class Caller(NamedTuple):
     given: dict[str, Any]  # settings in place of those of the files
 
 
-def begin(debug: Any = False) -> None:
-    """Check the settings of the run whose `initialize` calls this, before anything else is made of them.
+def begin() -> None:
+    """Complete the configuration of the run whose `initialize` calls this, and check its settings.
 
-    Values that a command line hands over as text are put in as what they mean. In a process of
-    `python -m monai.bundle`, whatever goes wrong from here on is said in one sentence.
-
-    Args:
-        debug: whether errors are shown with their traceback.
+    Nothing else is made of them before. Values that a command line hands over as text are put in as what they mean. In
+    a process of `python -m monai.bundle`, whatever goes wrong from here on is said in one sentence.
 
     Raises:
         ValueError: the configuration has no such setting, or the setting no such value.
         SystemExit: `--help` was given: the settings were printed.
     """
+    found = caller()
     if _from_shell():
         errors.pass_over_missing_decoders()
         errors.end_when_told()
-        if not settings.typed("debug", debug):
+        if found is None or not settings.typed("debug", found.parser.get("debug", False)):
             errors.say_errors_in_a_sentence()
-    found = caller()
     if found is None:
         return  # others than a workflow evaluate a part of a configuration
-    config = found.parser.config
-    assert isinstance(config, Mapping)
+    folder = _folder(found.workflow)
+    config = configuration.complete(found.parser.get(), folder)
+    found.parser.set(config)
     if found.files:
-        content = ConfigParser.load_config_files(found.files)
+        content = configuration.complete(ConfigParser.load_config_files(found.files), folder)
         if found.given.keys() & {"help", "h"} - content.keys():
             print(_listed(content))
             raise SystemExit(0)
@@ -59,6 +58,7 @@ def begin(debug: Any = False) -> None:
     run_ids = [str(getattr(found.workflow, name)) for name in ("init_id", "run_id", "final_id")]
     settings.check_spelling(config, settings.bundle_files(settings.bundle_root()), run_ids)
     _put_in_typed(found)
+    found.parser.parse(reset=True)  # a changed configuration makes the parser forget what it knew, this expression too
     device = config.get("device")
     if isinstance(device, str) and not device.startswith(("$", "@", "%")):
         check_device(device)
@@ -74,6 +74,12 @@ def check_device(device: Any) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"There is no device {str(device)!r} here.") from error
+
+
+def _folder(workflow: ConfigWorkflow) -> Path:
+    """Folder of the configuration files of this bundle: that of the run's first one, if it is one of them."""
+    folder = Path(workflow.config_root_path)
+    return folder if (folder / "inference.json").is_file() else settings.bundle_root() / "configs"
 
 
 def _from_shell() -> bool:
@@ -121,7 +127,6 @@ def caller() -> Caller | None:
 def _put_in_typed(run: Caller) -> None:
     """Replace the values of the configuration, given ones and those of files, by what they mean."""
     parser = run.parser
-    changed = False
     for name in dict.fromkeys([*settings.KINDS, *run.given]):
         if name not in parser:
             continue
@@ -131,9 +136,6 @@ def _put_in_typed(run: Caller) -> None:
         typed = settings.typed(name, value)
         if type(typed) is not type(parser[name]) or typed != parser[name]:
             parser[name] = typed
-            changed = True
-    if changed:
-        parser.parse(reset=True)  # a new value makes the parser forget what it knew, this expression too
 
 
 def _listed(content: Mapping[str, Any]) -> str:

@@ -36,7 +36,8 @@ from torch.utils.flop_counter import FlopCounterMode
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from medsegdiff_bundle.inferers import member_noise, tune_allocator  # noqa: E402 - found by the line above
+from medsegdiff_bundle.configuration import load  # noqa: E402 - found by the line above
+from medsegdiff_bundle.inferers import member_noise, tune_allocator  # noqa: E402
 from medsegdiff_bundle.transforms import EnsembleUncertaintyd, FuseEnsembled  # noqa: E402
 
 # Configuration on top of inference.json, size of the image, and MONAI's network of about as many operations.
@@ -117,10 +118,7 @@ class Bench:
 
     def configuration(self, files: list[str]) -> ConfigParser:
         """inference.json under other files, all of which the bundle's commands would read."""
-        config = ConfigParser()
-        config.read_config([str(ROOT / "configs" / name) for name in ["inference.json", *files]])
-        config["bundle_root"] = str(ROOT)
-        return config
+        return load([ROOT / "configs" / name for name in ["inference.json", *files]], {"bundle_root": str(ROOT)})
 
     def autocast(self) -> torch.autocast:
         """The precision of everything that is timed."""

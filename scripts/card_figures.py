@@ -137,7 +137,7 @@ def main() -> None:
     """Draw the figures."""
     options = arguments()
     set_determinism(seed=0)
-    name = options.task or "hippocampus"
+    name = options.task
     if options.runs:
         draw_curves(options.runs, options.figures / f"{name}_curves.png")
     config = load(options)

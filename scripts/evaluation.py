@@ -27,7 +27,8 @@ from torch import Tensor
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from medsegdiff_bundle.inferers import EnsembleInferer  # noqa: E402 - found by the line above
+from medsegdiff_bundle import configuration  # noqa: E402 - found by the line above
+from medsegdiff_bundle.inferers import EnsembleInferer  # noqa: E402
 from medsegdiff_bundle.metrics import overlap, rater_consensus  # noqa: E402
 from medsegdiff_bundle.networks import BaselineNetwork  # noqa: E402
 from medsegdiff_bundle.transforms import InvertLabelsd  # noqa: E402
@@ -39,20 +40,20 @@ CONVENTIONS = ["readers, all cases", "readers, not empty", "consensus, all cases
 
 def case_options(description: str | None) -> argparse.ArgumentParser:
     """Options of the command line that say which cases, as `load` and `batches` read them."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", default=None, help="of configs/tasks; hippocampus by default")
-    parser.add_argument("--dataset_dir", default=None, help="folder of the cases; the embedded ones by default")
-    parser.add_argument("--section", default="validation", help="validation or test")
-    parser.add_argument("--overrides", nargs="*", default=[], metavar="KEY=JSON", help="of train.json, for all")
-    parser.add_argument("--cases", type=int, default=None, help="the first cases only")
-    return parser
+    options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--task", default="hippocampus", help="of configs/tasks; hippocampus by default")
+    options.add_argument("--dataset_dir", default=None, help="folder of the cases; the embedded ones by default")
+    options.add_argument("--section", default="validation", help="validation or test")
+    options.add_argument("--overrides", nargs="*", default=[], metavar="KEY=JSON", help="of train.json, for all")
+    options.add_argument("--cases", type=int, default=None, help="the first cases only")
+    return options
 
 
 def weights_options(description: str | None) -> argparse.ArgumentParser:
     """`case_options`, and the weights of this model, see `chosen_weights`."""
-    parser = case_options(description)
-    parser.add_argument("--checkpoint", type=Path, default=None, help="of this model; what is shipped by default")
-    return parser
+    options = case_options(description)
+    options.add_argument("--checkpoint", type=Path, default=None, help="of this model; what is shipped by default")
+    return options
 
 
 def chosen_weights(options: argparse.Namespace) -> Path:
@@ -71,22 +72,20 @@ def overlay(name: str) -> list[str]:
     return found
 
 
-def training_files(task: str | None, name: str) -> list[str]:
+def training_files(task: str, name: str) -> list[str]:
     """The configuration files that train the network of this name for a task, from the bundle's folder on."""
-    return ["configs/train.json", *([f"configs/tasks/{task}.json"] if task else []), *overlay(name)]
+    return ["configs/train.json", f"configs/tasks/{task}.json", *overlay(name)]
 
 
 def load(options: argparse.Namespace, name: str = "ours") -> ConfigParser:
     """The training configuration, with its validation part, of the network of this name."""
-    config = ConfigParser()
-    config.read_config([str(ROOT / file) for file in training_files(options.task, name)])
-    config.update({"bundle_root": str(ROOT), "validate#dataset#data#section": options.section})
+    given = {"bundle_root": str(ROOT), "validate#dataset#data#section": options.section}
     if options.dataset_dir is not None:
-        config["dataset_dir"] = options.dataset_dir
+        given["dataset_dir"] = options.dataset_dir
     for override in options.overrides:
         key, _, value = override.partition("=")
-        config[key] = json.loads(value)
-    return config
+        given[key] = json.loads(value)
+    return configuration.load([ROOT / file for file in training_files(options.task, name)], given)
 
 
 def batches(config: ConfigParser, cases: int | None) -> Iterator[dict[str, Any]]:
@@ -104,12 +103,10 @@ def segmented(config: ConfigParser, batch: dict[str, Any], network: Any, inferer
     return {**case, "seconds": seconds, "preprocessing": config.get_parsed_content("validate#preprocessing")}
 
 
-def shipped_weights(task: str | None) -> Path:
+def shipped_weights(task: str) -> Path:
     """The weights that inference takes by default for a task."""
-    config = ConfigParser()
-    names = ["inference.json", *([f"tasks/{task}.json"] if task else [])]
-    config.read_config([str(ROOT / "configs" / name) for name in names])
-    config["bundle_root"] = str(ROOT)
+    files = [ROOT / "configs" / "inference.json", ROOT / "configs" / "tasks" / f"{task}.json"]
+    config = configuration.load(files, {"bundle_root": str(ROOT)})
     return Path(config.get_parsed_content("checkpoint"))
 
 

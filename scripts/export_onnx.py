@@ -32,12 +32,14 @@ from torch import Tensor, nn
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from medsegdiff_bundle.configuration import load  # noqa: E402
 from medsegdiff_bundle.files import whole_files  # noqa: E402
 from medsegdiff_bundle.networks import ConditionFeatures, MedSegDiff  # noqa: E402
 from medsegdiff_bundle.schedulers import DDIMScheduler, DPMSolverMultistepScheduler  # noqa: E402
 
 OPSET = 18
 TOLERANCE = 1e-3  # of a predicted mask, which is in [-1, 1]
+OF_EACH_KEY = ("mode", "padding_mode", "anti_aliasing", "align_corners")  # arguments of a transform with a value a key
 
 
 class Encoder(nn.Module):
@@ -209,26 +211,27 @@ def sampler_settings(config: ConfigParser, network: MedSegDiff) -> dict[str, Any
 def preprocessing_summary(config: ConfigParser) -> list[dict[str, Any]]:
     """Names and plain arguments of the preprocessing's transforms."""
     summary = []
-    for index, transform in enumerate(config["preprocessing#transforms"]):
-        if "_disabled_" in transform and config.get_parsed_content(f"preprocessing#transforms#{index}#_disabled_"):
-            continue
-        plain = {"transform": transform["_target_"].rpartition(".")[2]}
-        for key in transform:
-            if not key.startswith("_") and key != "keys":
-                value = config.get_parsed_content(f"preprocessing#transforms#{index}#{key}")
-                if isinstance(value, (bool, int, float, str, list, type(None))):  # a function, say, is not
-                    plain[key] = value
-        summary.append(plain)
+    for name in ("load", "image_checks", "preparation", "crop", "normalization"):
+        for index, transform in enumerate(config[name]):
+            place = f"{name}#{index}"
+            keys = transform["keys"] if isinstance(transform["keys"], list) else [transform["keys"]]
+            if "image" not in keys or "_disabled_" in transform and config.get_parsed_content(f"{place}#_disabled_"):
+                continue
+            plain = {"transform": transform["_target_"].rpartition(".")[2]}
+            for key in transform:
+                if not key.startswith("_") and key != "keys":
+                    value = config.get_parsed_content(f"{place}#{key}")
+                    if isinstance(value, list) and key in OF_EACH_KEY:
+                        value = value[keys.index("image")]
+                    if isinstance(value, (bool, int, float, str, list, type(None))):  # a function, say, is not
+                        plain[key] = value
+            summary.append(plain)
     return summary
 
 
 def read_config(files: list[Path]) -> ConfigParser:
     """An inference configuration, whose first file lies in the bundle's folder `configs`."""
-    config = ConfigParser()
-    config.read_config([str(file) for file in files])
-    config["bundle_root"] = str(files[0].resolve().parent.parent)
-    config["device"] = "$torch.device('cpu')"
-    return config
+    return load(files, {"bundle_root": str(files[0].resolve().parent.parent), "device": "$torch.device('cpu')"})
 
 
 def write(config: ConfigParser, folder: Path) -> float:

@@ -33,10 +33,10 @@ import nibabel
 import numpy as np
 import torch
 from evaluation import ROOT
-from monai.bundle import ConfigParser
 from PIL import Image
 
 import medsegdiff_bundle
+from medsegdiff_bundle import configuration
 from medsegdiff_bundle.files import UNFINISHED
 from medsegdiff_bundle.handlers.training_checkpoint import checkpoints
 from medsegdiff_bundle.weights import read_state, read_weights
@@ -47,9 +47,7 @@ PROCESSES = multiprocessing.get_context("fork")
 
 def write_images(folder: Path) -> Path:
     """Weights of a tiny network, and beside them a folder of three volumes."""
-    parser = ConfigParser()
-    parser.read_config(str(ROOT / "configs" / "inference.json"))
-    parser.update({**NETWORK, "bundle_root": str(ROOT)})
+    parser = configuration.load([ROOT / "configs" / "inference.json"], {**NETWORK, "bundle_root": str(ROOT)})
     torch.manual_seed(1)
     weights = folder / "weights.pt"
     torch.save(parser.get_parsed_content("network_def").state_dict(), weights)

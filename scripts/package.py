@@ -14,7 +14,6 @@ import copy
 import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -27,6 +26,7 @@ import torch
 from evaluation import ROOT, shipped_weights
 from monai.bundle import ConfigParser
 
+from medsegdiff_bundle import configuration
 from medsegdiff_bundle.files import whole_file, whole_files
 
 NAMES = {
@@ -37,39 +37,33 @@ NAMES = {
 SIZE_LIMIT = 25_000_000  # bytes; the zoo's repository takes no larger file
 
 
-def merge(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
-    """A configuration with a task's overlay, as MONAI merges the two files, without what nothing refers to.
-
-    An overlay serves several files. So of its entries only those stay that replace something of `base`, and those that
-    such an entry refers to (`@name`), directly or through others.
-    """
-    if "displayable_configs" not in base:  # only inference.json has them; MONAI Label's training fails on them
-        shown = {f"@displayable_configs#{key}": value for key, value in overlay.get("displayable_configs", {}).items()}
-        overlay = {key: shown.get(value, value) if isinstance(value, str) else value for key, value in overlay.items()}
-    merged = copy.deepcopy(base)
-    rest = dict(overlay)
-    while chosen := {key: value for key, value in rest.items() if _wanted(key.split("#")[0], merged)}:
-        for key, value in chosen.items():
-            ConfigParser(merged).set(value, key)
-            del rest[key]
-    return merged
-
-
-def _wanted(name: str, config: dict[str, Any]) -> bool:
-    return name in config or re.search(rf"@{name}\b", json.dumps(config)) is not None
-
-
 def configurations(task: str) -> dict[str, dict[str, Any]]:
-    """File name -> content, for the folder `configs` of a task's package."""
-    read = {path.name: json.loads(path.read_text()) for path in (ROOT / "configs").glob("*.json")}
-    if task != "hippocampus":
-        overlay = json.loads((ROOT / "configs" / "tasks" / f"{task}.json").read_text())
-        overlay.pop("shipped_weights")  # a package has weights of one task, in models/model.pt
-        for name in ("train.json", "inference.json"):
-            read[name] = merge(read[name], overlay)
-        read["metadata.json"] |= json.loads((ROOT / "docs" / "tasks" / task / "metadata.json").read_text())
+    """File name -> content, for the folder `configs` of a task's package, whose files stand alone.
+
+    An overlay of a task serves several files: of its entries each file gets those that something in it refers to.
+    """
+    configs = ROOT / "configs"
+    read = {path.name: json.loads(path.read_text()) for path in configs.glob("*.json")}
+    overlay = configs / "tasks" / f"{task}.json"
+    for name in ("train.json", "inference.json"):
+        own = {"task", *read[name]} - {configuration.BASE, "_desc_"}
+        whole = configuration.read([configs / name, overlay])
+        read[name] = {key: value for key, value in whole.items() if key in own | configuration.behind(own, whole)}
+    train, inference, evaluate = (read[f"{name}.json"] for name in ("train", "inference", "evaluate"))
+    inference["shipped_weights"] = "$@bundle_root + '/models/model.pt'"
     # Weights of a training replace those of the package, so that whoever trains also uses them.
-    read["train.json"] |= {"ckpt_dir": "$@bundle_root + '/models'", "overwrite": True}
+    train |= {"ckpt_dir": "$@bundle_root + '/models'", "overwrite": True}
+    for config in (train, inference):
+        if config.get("spacing") is not None:  # structures of the user's own need not have it
+            config["spacing"] = f"${config['spacing']} if @class_names == {config['class_names']} else None"
+    # MONAI Label offers these of inference.json, and fails on them in a training.
+    shown = {f"@displayable_configs#{key}": value for key, value in train.pop("displayable_configs", {}).items()}
+    train |= {key: shown[value] for key, value in train.items() if isinstance(value, str) and value in shown}
+    both = {**train, **evaluate}
+    configuration.take(both, inference)
+    evaluate |= {key: value for key, value in both.items() if key not in train}
+    if task != "hippocampus":
+        read["metadata.json"] |= json.loads((ROOT / "docs" / "tasks" / task / "metadata.json").read_text())
     return read
 
 
@@ -203,7 +197,7 @@ def package(task: str, output: Path, weights: Path | None = None, url: str | Non
     if task not in NAMES:
         raise ValueError(f"task must be one of {', '.join(NAMES)}, got {task!r}.")
     if weights is None:
-        weights = shipped_weights(None if task == "hippocampus" else task)
+        weights = shipped_weights(task)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / NAMES[task]
         folder.mkdir()

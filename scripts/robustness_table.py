@@ -89,8 +89,8 @@ def mean_dice(options: argparse.Namespace, name: str, checkpoint: Path, shift: s
     """Mean Dice over cases and classes of each way to use a network, without the cases whose label is empty."""
     config = load(options, name)
     if shift is not None:
-        steps = [step["_target_"] for step in config["val_transforms"]]
-        config["val_transforms"].insert(steps.index("medsegdiff_bundle.transforms.CheckGridd") + 1, STEPS[shift])
+        steps = [step["_target_"] for step in config["label_checks"]]
+        config["label_checks"].insert(steps.index("medsegdiff_bundle.transforms.CheckGridd") + 1, STEPS[shift])
     network = trained(config, checkpoint)
     postprocessing = config.get_parsed_content("validate#postprocessing")
     num_classes = config.get_parsed_content("num_classes")

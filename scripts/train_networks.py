@@ -28,14 +28,14 @@ from medsegdiff_bundle.files import whole_file
 def arguments() -> argparse.Namespace:
     """Options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", default=None, help="of configs/tasks; hippocampus by default")
+    parser.add_argument("--task", default="hippocampus", help="of configs/tasks; hippocampus by default")
     parser.add_argument("--networks", nargs="+", default=["ours"], help="ours, or of configs/baselines and ablations")
     parser.add_argument("--output", required=True, type=Path, help="folder of their folders")
     parser.add_argument("training", nargs=argparse.REMAINDER, help="-- and arguments of the training")
     return parser.parse_args()
 
 
-def train(task: str | None, name: str, folder: Path, settings: list[str]) -> None:
+def train(task: str, name: str, folder: Path, settings: list[str]) -> None:
     """Train one network, unless it is done.
 
     Raises:

@@ -8,7 +8,8 @@ from pathlib import Path
 import monai.bundle
 import pytest
 import torch
-from monai.bundle import ConfigParser
+
+from medsegdiff_bundle import configuration
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
@@ -19,9 +20,9 @@ NAMES = sorted(path.stem for path in (CONFIGS / "baselines").glob("*.json"))
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("tasks", "image"), [([], (1, 1, 35, 50, 36)), (["tasks/isic.json"], (1, 3, 100, 70))])
 def test_it_segments_images_of_any_size(name, tasks, image):
-    parser = ConfigParser()
-    parser.read_config([str(CONFIGS / file) for file in ("train.json", *tasks, f"baselines/{name}.json")])
-    parser["bundle_root"] = str(ROOT)
+    parser = configuration.load(
+        [CONFIGS / file for file in ("train.json", *tasks, f"baselines/{name}.json")], {"bundle_root": str(ROOT)}
+    )
     network = parser.get_parsed_content("network_def").eval()
     with torch.no_grad():
         logits = network(torch.rand(image))
@@ -56,13 +57,12 @@ def test_training(small_dataset, tmp_path, capsys):
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_an_ablation_changes_the_network_or_its_loss(name):
     changes = json.loads((CONFIGS / "ablations" / f"{name}.json").read_text())
-    parser = ConfigParser()
-    parser.read_config([str(CONFIGS / "train.json"), str(CONFIGS / "ablations" / f"{name}.json")])
-    parser["bundle_root"] = str(ROOT)
+    parser = configuration.load(
+        [CONFIGS / "train.json", CONFIGS / "ablations" / f"{name}.json"], {"bundle_root": str(ROOT)}
+    )
     assert all(parser[key] == value for key, value in changes.items())
-    whole = ConfigParser()
-    whole.read_config(str(CONFIGS / "train.json"))
-    assert all(whole[key] != value if key in whole else value == 0 for key, value in changes.items())
+    whole = configuration.load([CONFIGS / "train.json"])
+    assert all(whole[key] != value if key in whole and value else not value for key, value in changes.items())
     network = parser.get_parsed_content("network_def")
     if "alpha" in changes:
         assert parser.get_parsed_content("loss").alpha is None

@@ -11,10 +11,10 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser
 from PIL import Image
 
 import medsegdiff_bundle
+from medsegdiff_bundle import configuration
 from medsegdiff_bundle.__main__ import main
 from medsegdiff_bundle.errors import UnsegmentedError
 from medsegdiff_bundle.journal import read_journal
@@ -26,9 +26,7 @@ NETWORK = {"network_def#channels": [4, 8, 8], "network_def#num_heads": 2, "netwo
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
-    parser = ConfigParser()
-    parser.read_config(str(CONFIGS / "inference.json"))
-    parser.update({**NETWORK, "bundle_root": str(ROOT)})
+    parser = configuration.load([CONFIGS / "inference.json"], {**NETWORK, "bundle_root": str(ROOT)})
     torch.manual_seed(1)
     file = tmp_path_factory.mktemp("weights") / "weights.pt"
     torch.save(parser.get_parsed_content("network_def").state_dict(), file)

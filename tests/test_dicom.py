@@ -16,6 +16,7 @@ from monai.data import MetaTensor
 from pydicom.uid import CTImageStorage, EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 import medsegdiff_bundle
+from medsegdiff_bundle import configuration
 from medsegdiff_bundle.datalist import image_datalist
 from medsegdiff_bundle.dicom import SaveDICOMSegmentationd, dicom_segmentation
 from medsegdiff_bundle.grid import image_grid, image_modality
@@ -111,9 +112,7 @@ def array():
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
     """A network of a few thousand weights that marks some of each class."""
-    parser = ConfigParser()
-    parser.read_config(str(ROOT / "configs" / "inference.json"))
-    parser.update({**SMALL, "bundle_root": str(ROOT)})
+    parser = configuration.load([ROOT / "configs" / "inference.json"], {**SMALL, "bundle_root": str(ROOT)})
     torch.manual_seed(1)
     file = tmp_path_factory.mktemp("weights") / "model.pt"
     torch.save(parser.get_parsed_content("network_def").state_dict(), file)

@@ -87,15 +87,11 @@ def training(tiny, tmp_path_factory):
     """Settings of a training without chance, but for the first weights: files and options."""
     config = tmp_path_factory.mktemp("config") / "given.json"
     size = [16, 16, 16]
-    transforms = json.loads((CONFIGS / "train.json").read_text())["train_transforms"][:7]
     config.write_text(
         json.dumps(
             {
-                "train_transforms": [
-                    *transforms,
-                    {"_target_": "CenterSpatialCropd", "keys": ["image", "label"], "roi_size": size},
-                    {"_target_": "EnsureTyped", "keys": ["image", "label"], "track_meta": False},
-                ],
+                "patches": [{"_target_": "CenterSpatialCropd", "keys": ["image", "label"], "roi_size": size}],
+                "augmentation": [],
                 "train#dataloader#shuffle": False,
                 "train#trainer#prepare_batch#_target_": "given_noise.GivenNoise",
             }

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
-from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 
+from medsegdiff_bundle import configuration
 from medsegdiff_bundle.fusion import _distinct_patterns, staple
 
 ROOT = Path(__file__).parent.parent
@@ -123,9 +123,10 @@ def test_more_classes_agree_with_simpleitk(members, num_classes):
 @pytest.fixture(scope="module")
 def real_members():
     """Labels of 10 members that the shipped weights draw of a real volume, (10, X, Y, Z)."""
-    config = ConfigParser()
-    config.read_config(str(ROOT / "configs" / "inference.json"))
-    config.update({"bundle_root": str(ROOT), "device": "cpu", "amp": False, "ensemble_size": 10})
+    config = configuration.load(
+        [ROOT / "configs" / "inference.json"],
+        {"bundle_root": str(ROOT), "device": "cpu", "amp": False, "ensemble_size": 10},
+    )
     network = config.get_parsed_content("network").eval()
     network.load_state_dict(torch.load(config.get_parsed_content("checkpoint"), weights_only=True))
     file = ROOT / "medsegdiff_bundle" / "sample_data" / "hippocampus" / "imagesTr" / "hippocampus_001.nii.gz"

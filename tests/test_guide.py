@@ -1,12 +1,12 @@
 """The guide for users of the public code names settings, classes and files that exist."""
 
-import json
 import pydoc
 import re
 from pathlib import Path
 
 import pytest
-from monai.bundle import ConfigParser
+
+from medsegdiff_bundle import configuration
 
 ROOT = Path(__file__).parent.parent
 GUIDE = (ROOT / "docs" / "from_medsegdiff.md").read_text()
@@ -27,9 +27,7 @@ def our_settings():
 @pytest.mark.parametrize("setting", sorted(set(our_settings())))
 def test_settings_exist(setting):
     values = {"sample", "epsilon", "v_prediction", "cosine", "linear_beta"}
-    configs = [
-        ConfigParser(json.loads((ROOT / "configs" / name).read_text())) for name in ("train.json", "inference.json")
-    ]
+    configs = [configuration.load([ROOT / "configs" / name]) for name in ("train.json", "inference.json")]
     parent, _, name = setting.partition("#")
     if parent == "network_def":
         network = pydoc.locate(configs[0]["network_def"]["_target_"])

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 
+from medsegdiff_bundle import configuration
 from medsegdiff_bundle.intervals import (
     Interval,
     VolumeIntervals,
@@ -177,8 +177,8 @@ def test_one_member_has_no_interval(weights):
 def test_what_ships_holds_for_its_weights_and_the_defaults(path):
     task = path.name.split(".")[0]
     files = ["inference.json", *([] if task == "model" else [f"tasks/{task}.json"])]
-    parser = ConfigParser()
-    parser.read_config([str(ROOT / "configs" / file) for file in files])
-    parser.update({"bundle_root": str(ROOT), "device": "cpu"})
+    parser = configuration.load(
+        [ROOT / "configs" / file for file in files], {"bundle_root": str(ROOT), "device": "cpu"}
+    )
     shipped = parser.get_parsed_content("volume_intervals")
     assert shipped.missing is None and set(shipped.structures) == set(parser.get_parsed_content("class_names"))

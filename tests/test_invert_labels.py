@@ -6,11 +6,11 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, Orientationd, Resized, Spacingd, SpatialCropd
 from PIL import Image
 
+from medsegdiff_bundle import configuration
 from medsegdiff_bundle.transforms import FuseEnsembled, InvertLabelsd
 from medsegdiff_bundle.transforms import LoadImaged as OurLoadImaged
 from medsegdiff_bundle.transforms.invert import interpolated
@@ -129,9 +129,8 @@ def test_only_a_mean_stays_probabilities(method, channels):
 @pytest.mark.parametrize("part", ["inference", "validation"])
 def test_the_configurations_choose_the_class_last(part, picture):
     """Members of smooth probabilities in place of a network's: the mask of a picture, and of the anchor."""
-    parser = ConfigParser()
     files = {"inference": ["inference.json", "tasks/isic.json"], "validation": ["train.json", "tasks/isic.json"]}[part]
-    parser.read_config([str(CONFIGS / file) for file in files])
+    parser = configuration.load([CONFIGS / file for file in files])
     prefix = "" if part == "inference" else "validate#"
     parser.update({"bundle_root": str(ROOT), "patch_size": [24, 24], "device": "cpu"})
     transform = parser.get_parsed_content(f"{prefix}preprocessing")

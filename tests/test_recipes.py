@@ -7,19 +7,16 @@ import monai.bundle
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser
 from monai.transforms import RandFlipd
 from PIL import Image
 
+from medsegdiff_bundle import configuration
 from medsegdiff_bundle.schedulers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
 PAPER = "recipes/paper.json"
-TASKS = {
-    "hippocampus": [],
-    **{path.stem: [f"tasks/{path.name}"] for path in sorted((CONFIGS / "tasks").glob("*.json"))},
-}
+TASKS = {task: [f"tasks/{task}.json"] for task in configuration.tasks(CONFIGS) if task != configuration.OTHER}
 TINY = {
     "bundle_root": str(ROOT),
     "device": "cpu",
@@ -33,9 +30,10 @@ TINY = {
 
 
 def parser(kind, *files, **settings):
-    config = ConfigParser()
-    config.read_config([str(CONFIGS / file) for file in (f"{kind}.json", *files)])
-    config.update({"bundle_root": str(ROOT), "device": "cpu", "amp": False, **settings})
+    config = configuration.load(
+        [CONFIGS / file for file in (f"{kind}.json", *files)],
+        {"bundle_root": str(ROOT), "device": "cpu", "amp": False, **settings},
+    )
     return config
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
-from monai.bundle import ConfigParser
 from monai.data import MetaTensor, decollate_batch
 from monai.transforms import Compose, SaveImaged
 from PIL import Image
 
+from medsegdiff_bundle import configuration
 from medsegdiff_bundle.handlers import ReportHandler
 from medsegdiff_bundle.report import ensemble_statistics, html_report
 from medsegdiff_bundle.transforms import EnsembleStatisticsd
@@ -158,9 +158,9 @@ def test_handler_names_each_case_by_its_file(tmp_path):
 
 def test_transforms_alone_give_the_numbers_and_write_nothing(small_run, tmp_path):
     """As MONAI Label runs them: without handlers, and without the transforms that save."""
-    config = ConfigParser()
-    config.read_config(str(ROOT / "configs" / "inference.json"))
-    config.update({**small_run, "output_dir": str(tmp_path / "nothing")})
+    config = configuration.load(
+        [ROOT / "configs" / "inference.json"], {**small_run, "output_dir": str(tmp_path / "nothing")}
+    )
     batch = next(iter(config.get_parsed_content("dataloader")))
     members = torch.rand(1, 3, 3, *batch["image"].shape[2:]).softmax(2)
     batch["pred"] = MetaTensor(members).copy_meta_from(batch["image"])

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
-from monai.bundle import ConfigParser
 from monai.transforms import LoadImage
 from PIL import Image
 
 import medsegdiff_bundle
+from medsegdiff_bundle import configuration
 from medsegdiff_bundle.__main__ import main
 
 ROOT = Path(__file__).parent.parent
@@ -41,9 +41,7 @@ def settings(tmp_path_factory):
     found = {}
     for task, small in SMALL.items():
         overlay = CONFIGS / "tasks" / f"{task}.json"
-        parser = ConfigParser()
-        parser.read_config([str(CONFIGS / "inference.json"), *([str(overlay)] if overlay.is_file() else [])])
-        parser.update({**small, "bundle_root": str(ROOT)})
+        parser = configuration.load([CONFIGS / "inference.json", overlay], {**small, "bundle_root": str(ROOT)})
         torch.manual_seed(1)
         network = parser.get_parsed_content("network_def")
         torch.save(network.state_dict(), folder / f"{task}.pt")
@@ -363,7 +361,7 @@ def test_other_files_of_pictures(settings, tmp_path):
         ("/nowhere", {}, "There is no image file or folder '/nowhere'."),
         ("text.txt", {}, "'text.txt' cannot be read: "),
         ("broken.png", {"task": "isic"}, "'broken.png' cannot be read: "),
-        ("crop.nii.gz", {"task": "liver"}, "There is no task 'liver': choose from hippocampus, isic, lidc."),
+        ("crop.nii.gz", {"task": "liver"}, "There is no task 'liver': choose from hippocampus, isic, lidc, other."),
         ("crop.nii.gz", {"checkpoint": "none.pt"}, "weights of the task 'hippocampus': the file 'none.pt' does"),
         ("crop.nii.gz", {"checkpoint": "text.txt"}, "The weights 'text.txt' cannot be read: "),
         ("crop.nii.gz", {"checkpoint": "answer.txt"}, "The weights 'answer.txt' cannot be read: "),

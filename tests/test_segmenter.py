@@ -10,11 +10,10 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser
 from PIL import Image
 
 import medsegdiff_bundle
-from medsegdiff_bundle import cli
+from medsegdiff_bundle import cli, configuration
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
@@ -24,9 +23,7 @@ NETWORK = {"network_def#channels": [4, 8, 8], "network_def#num_heads": 2, "netwo
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
     """A network of a few thousand weights on the CPU."""
-    parser = ConfigParser()
-    parser.read_config(str(CONFIGS / "inference.json"))
-    parser.update({**NETWORK, "bundle_root": str(ROOT)})
+    parser = configuration.load([CONFIGS / "inference.json"], {**NETWORK, "bundle_root": str(ROOT)})
     torch.manual_seed(1)
     file = tmp_path_factory.mktemp("weights") / "weights.pt"
     torch.save(parser.get_parsed_content("network_def").state_dict(), file)

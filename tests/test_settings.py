@@ -1,18 +1,17 @@
 """Names and values of settings, before any work starts; nothing here needs torch."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from medsegdiff_bundle import settings
+from medsegdiff_bundle import configuration, settings
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
-INFERENCE = json.loads((CONFIGS / "inference.json").read_text())
-TRAIN = json.loads((CONFIGS / "train.json").read_text())
+INFERENCE = configuration.read([CONFIGS / "inference.json"])
+TRAIN = configuration.read([CONFIGS / "train.json"])
 
 
 @pytest.mark.parametrize(
@@ -43,7 +42,7 @@ def test_a_name_that_is_none(given, nearest):
         {"epochs": 2},
         {"train#dataset#data": []},
         {"train::trainer::max_epochs": 2},
-        {"train#handlers#0#strict": True},
+        {"load_pretrained#strict": True},
         {"experiment_name": "mine", "run_name": "first", "tracking_uri": "file:x"},
         {"my_loss": {}, "train#trainer#loss_function": "@my_loss"},
         {"additional_metrics#energy": {"_target_": "medsegdiff_bundle.metrics.EnergyDistance"}},

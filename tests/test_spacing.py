@@ -1,18 +1,17 @@
 """Voxel sizes: images come into the grid that the weights know, and what is found in them comes back."""
 
-import json
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import Compose, EnsureChannelFirstd, Invertd, Orientationd
 from scipy import ndimage
 
 import medsegdiff_bundle
+from medsegdiff_bundle import configuration
 from medsegdiff_bundle.readers.nifti import is_sheared
 from medsegdiff_bundle.remarks import remarks
 from medsegdiff_bundle.transforms import LoadImaged, Spacingd
@@ -109,8 +108,7 @@ def test_what_else_a_case_holds(tmp_path):
     ("name", "keys"), [("train.json", ["train_transforms", "val_transforms"]), ("inference.json", ["preprocessing"])]
 )
 def test_one_setting_for_all(name, keys, settings, expected):
-    parser = ConfigParser(json.loads((ROOT / "configs" / name).read_text()))
-    parser.update({"bundle_root": str(ROOT), **settings})
+    parser = configuration.load([ROOT / "configs" / name], {"bundle_root": str(ROOT), **settings})
     for key in keys:
         content = parser.get_parsed_content(key)
         steps = [step for step in getattr(content, "transforms", content) if isinstance(step, Spacingd)]

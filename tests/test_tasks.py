@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
-from monai.bundle import ConfigParser
 from monai.transforms import RandomizableTrait, RandRotate90d
 from PIL import Image
+
+from medsegdiff_bundle import configuration
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
@@ -130,9 +131,10 @@ def test_drawn_masks_meet_all_raters(drawn, raters, tmp_path):
     for part in ("images", "masks"):
         (tmp_path / part).mkdir()
     nodule(tmp_path, "a", 0)
-    config = ConfigParser()
-    config.read_config([str(CONFIGS / "train.json"), str(CONFIGS / "tasks" / "lidc.json")])
-    config.update({"dataset_dir": str(tmp_path), "drawn_members": drawn, "patch_size": [16, 16], "max_shift": 8})
+    config = configuration.load(
+        [CONFIGS / "train.json", CONFIGS / "tasks" / "lidc.json"],
+        {"dataset_dir": str(tmp_path), "drawn_members": drawn, "patch_size": [16, 16], "max_shift": 8},
+    )
     files = {key: str(tmp_path / folder / "a.png") for key, folder in (("image", "images"), ("label", "masks"))}
     config["train#dataset#data"] = [files]
     assert config.get_parsed_content("train#dataset")[0]["label"].shape == (raters, 16, 16)
@@ -315,9 +317,9 @@ def test_a_mask_of_another_size_is_named(name, make, section, tmp_path):
     make(tmp_path, "a", 0)
     image, mask = (tmp_path / part / "a.png" for part in ("images", "masks"))
     Image.open(mask).crop((0, 0, 20, 20)).save(mask)
-    parser = ConfigParser()
-    parser.read_config([str(CONFIGS / file) for file in ("train.json", f"tasks/{name}.json")])
-    parser["bundle_root"] = str(ROOT)
+    parser = configuration.load(
+        [CONFIGS / file for file in ("train.json", f"tasks/{name}.json")], {"bundle_root": str(ROOT)}
+    )
     with pytest.raises(RuntimeError) as raised:
         parser.get_parsed_content(f"{section}#preprocessing")({"image": str(image), "label": str(mask)})
     sentence = f"The label {str(mask)!r} has the shape (20, 20), its image {str(image)!r} {SIZE[name]}."
@@ -329,10 +331,11 @@ def test_without_augmentation_the_crop_and_the_choice_of_a_rater_stay(name, tmp_
     for part in ("images", "masks"):
         (tmp_path / part).mkdir()
     {"isic": lesion, "lidc": nodule}[name](tmp_path, "a", 0)
-    parser = ConfigParser()
     files = ["train.json", f"tasks/{name}.json", "ablations/no_augmentation.json"]
-    parser.read_config([str(CONFIGS / file) for file in files])
-    parser.update({"bundle_root": str(ROOT), "device": "cpu", "patch_size": [16, 24], "max_shift": 2})
+    parser = configuration.load(
+        [CONFIGS / file for file in files],
+        {"bundle_root": str(ROOT), "device": "cpu", "patch_size": [16, 24], "max_shift": 2},
+    )
     transform = parser.get_parsed_content("train#preprocessing")
     kept = [type(each).__name__ for each in transform.transforms if isinstance(each, RandomizableTrait)]
     assert kept == {"isic": [], "lidc": ["RandRaterd", "RandSpatialCropd"]}[name]
@@ -343,32 +346,20 @@ def test_without_augmentation_the_crop_and_the_choice_of_a_rater_stay(name, tmp_
 @pytest.mark.parametrize("name", ["isic", "lidc"])
 def test_quarter_turns_are_for_squares(name):
     for patch_size, turns in (([16, 16], 1), ([16, 24], 0)):
-        parser = ConfigParser()
-        parser.read_config([str(CONFIGS / file) for file in ("train.json", f"tasks/{name}.json")])
-        parser.update({"bundle_root": str(ROOT), "patch_size": patch_size})
+        parser = configuration.load(
+            [CONFIGS / file for file in ("train.json", f"tasks/{name}.json")],
+            {"bundle_root": str(ROOT), "patch_size": patch_size},
+        )
         transforms = parser.get_parsed_content("train#preprocessing").transforms
         assert sum(isinstance(each, RandRotate90d) for each in transforms) == turns
-
-
-def test_preprocessing_of_inference_is_that_of_validation():
-    """Image by image the same transforms, and more only for the label."""
-    for path in sorted((CONFIGS / "tasks").glob("*.json")):
-        task = json.loads(path.read_text())
-        for_image = []
-        for transform in task["val_transforms"]:
-            keys = transform["keys"] if isinstance(transform["keys"], list) else [transform["keys"]]
-            if "image" in keys:
-                for_image.append({**transform, "keys": "image"})
-        assert for_image == [each for each in task["preprocessing"]["transforms"] if "force" not in each]
 
 
 @pytest.fixture
 def stronger():
     """Each step of the lesions' stronger augmentation, by its place, as it always happens."""
-    parser = ConfigParser()
-    parser.read_config([str(CONFIGS / file) for file in ("train.json", "augmentation/isic.json")])
-    parser["train_transforms"] = [{**each, "prob": 1.0} for each in parser["train_transforms"][-4:-1]]
-    transforms = parser.get_parsed_content("train_transforms")
+    parser = configuration.load([CONFIGS / file for file in ("train.json", "augmentation/isic.json")])
+    parser["steps"] = [{**each, "prob": 1.0} for each in parser["normalized_augmentation"][:-1]]
+    transforms = parser.get_parsed_content("steps")
     monai.utils.set_determinism(seed=0)
     yield transforms
     monai.utils.set_determinism(seed=None)

@@ -10,6 +10,7 @@ import torch
 from scipy.ndimage import affine_transform, gaussian_filter
 
 import medsegdiff_bundle
+from medsegdiff_bundle import configuration
 
 ROOT = Path(__file__).parent.parent
 
@@ -118,5 +119,8 @@ def test_weights_are_flat_finite_and_small(path):
 
 
 def test_every_task_has_weights():
-    tasks = {path.stem for path in (ROOT / "configs" / "tasks").glob("*.json")}
-    assert {path.stem for path in (ROOT / "models").glob("*.pt")} == tasks | {"model"}
+    weights = set()
+    for path in (ROOT / "configs" / "tasks").glob("*.json"):
+        task = configuration.load([ROOT / "configs" / "inference.json", path], {"bundle_root": str(ROOT)})
+        weights.add(task.get_parsed_content("checkpoint"))
+    assert weights == {*map(str, (ROOT / "models").glob("*.pt")), None}  # of other structures there are none

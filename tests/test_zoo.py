@@ -7,7 +7,8 @@ from pathlib import Path
 import monai.bundle
 import pytest
 import torch
-from monai.bundle import ConfigParser
+
+from medsegdiff_bundle import configuration
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
@@ -30,7 +31,7 @@ def test_network_has_the_stated_input_and_output(config, small_run):
 
 
 def test_torchscript_with_embedded_metadata(small_run, tmp_path):
-    parser = ConfigParser(json.loads((CONFIGS / "inference.json").read_text()))
+    parser = configuration.load([CONFIGS / "inference.json"])
     parser.update(small_run)
     network = parser.get_parsed_content("network_def").eval()
     torch.save(network.state_dict(), tmp_path / "model.pt")

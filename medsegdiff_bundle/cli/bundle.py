@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medsegdiff_bundle import settings
+from medsegdiff_bundle import configuration, settings
 from medsegdiff_bundle.cli.options import task_files
 
 
@@ -41,11 +41,10 @@ def chosen_files(base: str, task: str | None, overlays: Iterable[str], last: Seq
     """
     configs = settings.bundle_root() / "configs"
     files = [configs / base]
-    own = settings.read_files(files).get("task", "hippocampus")
     tasks = {path.stem: path for path in task_files()}
-    if task not in (None, own, *tasks):
-        raise ValueError(f"There is no task {task!r}: choose from {', '.join(sorted({own, *tasks}))}.")
-    if task in tasks:
+    if task is not None:
+        if task not in tasks:
+            raise ValueError(f"There is no task {task!r}: choose from {', '.join(tasks)}.")
         files.append(tasks[task])
     for overlay in overlays:
         inside = configs / f"{overlay.removesuffix('.json')}.json"
@@ -70,7 +69,7 @@ def run_bundle(files: Sequence[Path], given: Mapping[str, Any], quiet: bool = Fa
     Raises:
         ValueError: there is no such setting or value, or the run says what was asked wrongly.
     """
-    content = settings.read_files(files)
+    content = configuration.read(files, given)
     settings.check_names(given, content, [content, dict(given)], " with ".join(file.name for file in files))
     typed = {name: settings.typed(name, value, programs=False) for name, value in given.items()}
     from monai.bundle import ConfigWorkflow
@@ -84,6 +83,7 @@ def run_bundle(files: Sequence[Path], given: Mapping[str, Any], quiet: bool = Fa
     if not debug:
         for handler in logging.getLogger().handlers:
             handler.addFilter(errors.WithoutTraceback())
+    workflow.parser.set({**content, "_meta_": workflow.parser.get("_meta_")})
     put_in(workflow.parser, {"bundle_root": str(settings.bundle_root()), **typed})
     try:
         workflow.initialize()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medsegdiff_bundle import settings
+from medsegdiff_bundle import configuration, settings
 
 
 def add_settings(parser: argparse.ArgumentParser, *files: str) -> None:
@@ -47,7 +47,7 @@ def add_setting(parser: argparse.ArgumentParser, *flags: str, name: str, text: s
 
 def content(files: Sequence[str]) -> dict[str, Any]:
     """Entries of some files of `configs`."""
-    return settings.read_files([settings.bundle_root() / "configs" / file for file in files])
+    return configuration.read([settings.bundle_root() / "configs" / file for file in files])
 
 
 def shown_default(name: str, files: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ class WeightsLoader:
     `strict_shape=False` copies nothing from a flat state dict, without a word.
 
     Args:
-        path: of the state dict; an empty path loads nothing.
+        path: of the state dict; an empty path loads nothing, and None, of a task that has none, is refused.
         network: that gets the weights.
         strict: every weight must be there in the right shape; otherwise, for fine-tuning, those are copied whose name
             and shape agree, and their share is logged.
@@ -32,7 +32,9 @@ class WeightsLoader:
             that is not finite (when the handler is made); or its weights do not fit (when the run starts or by `load`).
     """
 
-    def __init__(self, path: str, network: nn.Module, strict: bool = True, sha256: str | None = None) -> None:
+    def __init__(self, path: str | None, network: nn.Module, strict: bool = True, sha256: str | None = None) -> None:
+        if path is None:
+            raise ValueError("There are no weights for these classes: name a file of weights as checkpoint.")
         if path and not os.path.isfile(path):
             raise ValueError(f"The weights {path!r} do not exist.")
         if sha256 is not None and (found := checksum(path)) != sha256.lower():

@@ -4,6 +4,7 @@ Letters in shapes: R raters, E members, K classes. All work on one case (before 
 their outputs carry the metadata and applied operations of the input, so that `Invertd` and `SaveImaged` work on them.
 """
 
+from .choose import RandAxesFlipd, for_image
 from .fusion import FuseEnsembled, STAPLEEnsembled
 from .intensity import CropMeasuredd, NormalizeIntensityd
 from .invert import InvertLabelsd
@@ -33,6 +34,7 @@ __all__ = [
     "OriginalImaged",
     "PictureLabelsd",
     "PlaceByITKd",
+    "RandAxesFlipd",
     "RandRaterd",
     "STAPLEEnsembled",
     "SaveImaged",
@@ -42,5 +44,6 @@ __all__ = [
     "UnpackRatersd",
     "VolumeWriter",
     "WarnUncertaind",
+    "for_image",
     "load_image",
 ]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from monai.bundle import ConfigParser
 
 import medsegdiff_bundle
+from medsegdiff_bundle import configuration
 from medsegdiff_bundle.uncertainty import mutual_information
 
 pytestmark = pytest.mark.monai_label
@@ -34,9 +34,7 @@ def server(guide_workspace, label_python, serve, guide_commands):
 def expected(guide_workspace):
     """The same scores, computed without the server: mean mutual information where any member sees a structure."""
     bundle = guide_workspace / "app" / "model" / HIPPOCAMPUS
-    parser = ConfigParser()
-    parser.read_config(str(bundle / "configs" / "inference.json"))
-    parser.update({"bundle_root": str(bundle), "device": "cpu"})
+    parser = configuration.load([bundle / "configs" / "inference.json"], {"bundle_root": str(bundle), "device": "cpu"})
     network = parser.get_parsed_content("network_def").eval()
     network.load_state_dict(torch.load(bundle / "models" / "model.pt", weights_only=True))
     scores = {}

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from monai.bundle import ConfigParser
 from PIL import Image
 
 import medsegdiff_bundle
+from medsegdiff_bundle import configuration
 
 pytestmark = pytest.mark.monai_label
 
@@ -33,8 +33,7 @@ PICTURE_SIZE = (90, 70)  # width and height
 def skin_package(tmp_path_factory):
     """The unpacked package for skin lesions, with random weights."""
     folder = tmp_path_factory.mktemp("skin")
-    parser = ConfigParser()
-    parser.read_config([str(ROOT / "configs" / name) for name in ("inference.json", "tasks/isic.json")])
+    parser = configuration.load([ROOT / "configs" / name for name in ("inference.json", "tasks/isic.json")])
     torch.manual_seed(1)  # whose network marks a part of the picture
     state = parser.get_parsed_content("network_def").state_dict()
     torch.save({name: weight.half() for name, weight in state.items()}, folder / "random.pt")

@@ -1,0 +1,134 @@
+"""Configurations that leave to others what those say already; nothing here needs torch.
+
+    train.json  --"base"-->  inference.json  --"task"-->  tasks/<task>.json
+
+`train.json` names another file by `base`: what it refers to by `@name` and does not say itself is as in that file, and
+"..." stands for what is written there, in a dictionary as a key, in a list as an element. What is still missing, such
+as the names of the classes, is as the file of the task says. So each fact stands once, and settings and overlays change
+it by its name wherever it stands. `medsegdiff_bundle.workflow.begin` completes the configuration of a run; the packages
+of the model zoo hold complete files, which `complete` leaves as they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medsegdiff_bundle import settings
+
+if TYPE_CHECKING:
+    from monai.bundle import ConfigParser
+
+BASE, REST = "base", "..."
+OTHER = "other"  # the task of structures of which nothing is known
+
+
+def complete(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A configuration with what it leaves to others.
+
+    Args:
+        config: merged from files and settings; it stays as it is.
+        folder: of the configuration files.
+
+    Raises:
+        ValueError: a file that it needs is not there.
+    """
+    whole = dict(config)
+    if base := whole.pop(BASE, None):
+        below = _read(folder / base)
+        for name, value in whole.items():
+            whole[name] = _over(value, below.get(name), f"{name} of {base}")
+        take(whole, below)
+        whole.setdefault("task", below.get("task"))
+    of_task = _of_task(whole, folder)
+    if _missing(whole) & of_task.keys():
+        take(whole, of_task)
+        whole["task"] = of_task["task"] or whole["task"]
+    return whole
+
+
+def read(files: Iterable[Path], given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Complete content of configuration files, the first in the folder of all; later ones over earlier ones.
+
+    Args:
+        files: of the configuration.
+        given: settings in place of theirs, of which the names of the classes decide what the task is.
+    """
+    paths = [Path(file) for file in files]
+    classes = {name: value for name, value in (given or {}).items() if name == "class_names"}
+    return complete({**settings.read_files(paths), **classes}, paths[0].parent)
+
+
+def load(files: Iterable[Path], given: Mapping[str, Any] | None = None) -> ConfigParser:
+    """MONAI's parser of complete files, as `begin` makes them of those of a run.
+
+    Args:
+        files: the first in the folder of all configurations; later ones over earlier ones.
+        given: settings in place of theirs.
+    """
+    from monai.bundle import ConfigParser
+
+    paths = [Path(file) for file in files]
+    found = ConfigParser()
+    found.read_config([str(path) for path in paths])
+    for name, value in (given or {}).items():
+        found.set(value, name)
+    found.set(complete(dict(found.get()), paths[0].parent))
+    return found
+
+
+def behind(names: Iterable[str], config: Mapping[str, Any]) -> set[str]:
+    """Entries of a configuration that some of them refer to, directly or by others, and they themselves."""
+    found: set[str] = set()
+    left = list(names)
+    while left:
+        if (name := left.pop()) not in found and name in config:
+            found.add(name)
+            left += [settings.parts(each)[0] for each in settings.references(config[name])]
+    return found
+
+
+def tasks(folder: Path) -> list[str]:
+    """Names of the tasks that have a file."""
+    return sorted(path.stem for path in (folder / "tasks").glob("*.json"))
+
+
+def _over(value: Any, below: Any, name: str) -> Any:
+    """A value with what its "..." stands for."""
+    if REST not in value if isinstance(value, (dict, list)) else True:
+        return value
+    if type(below) is not type(value):
+        raise ValueError(f"There is no {name}, for which {REST!r} would stand.")
+    if isinstance(value, list):
+        place = value.index(REST)
+        return [*value[:place], *below, *value[place + 1 :]]
+    return {**below, **{key: each for key, each in value.items() if key != REST}}
+
+
+def take(config: dict[str, Any], source: Mapping[str, Any]) -> None:
+    """Add entries of another that a configuration refers to and lacks, and those that they refer to."""
+    while found := _missing(config) & source.keys():
+        config.update({name: source[name] for name in sorted(found)})
+
+
+def _missing(config: Mapping[str, Any]) -> set[str]:
+    return {settings.parts(name)[0] for name in settings.references(config)} - config.keys() - {""}
+
+
+def _of_task(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The file of a configuration's task; if its classes are others than the task's, that of an unknown one."""
+    file, other = (folder / "tasks" / f"{name}.json" for name in (config.get("task"), OTHER))
+    if file.is_file():
+        content = _read(file)
+        classes = content.get("class_names")
+        return content if classes is None or list(config.get("class_names", classes)) == classes else _read(other)
+    # The packages of the model zoo are complete, and a task that has a name but no file keeps its name.
+    return {**_read(other), "task": None} if other.is_file() else {}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise ValueError(f"There is no configuration file {str(file)!r}.")
+    return dict(json.loads(file.read_text(encoding="utf-8")))
