@@ -141,6 +141,14 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(damage, tmp_path,
         sgd_run(tmp_path / "parts", 5, resume=True)
 
 
+def test_a_checkpoint_of_another_network(tmp_path):
+    sgd_run(tmp_path, 1)
+    state = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    torch.save({**state, "network": {"weight": torch.zeros(2, 1)}}, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match="last.ckpt' is of a training of another network or task: .* the network does"):
+        sgd_run(tmp_path, 2, resume=True)
+
+
 @pytest.mark.parametrize("keep", [1, 3])
 def test_so_many_checkpoints_are_kept(keep, tmp_path):
     sgd_run(tmp_path, 5, keep=keep)

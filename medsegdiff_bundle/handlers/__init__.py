@@ -8,9 +8,11 @@ from .pretrained import WeightsLoader
 from .progress import DiceReport, MissingClasses, ProgressHandler
 from .report import ReportHandler
 from .training_checkpoint import TrainingCheckpoint, check_training_folder
+from .training_data import CheckTrainingData
 from .validation import FinalValidationHandler
 
 __all__ = [
+    "CheckTrainingData",
     "DiceReport",
     "EMAHandler",
     "EpochSeed",

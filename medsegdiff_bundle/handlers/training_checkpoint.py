@@ -139,9 +139,13 @@ class TrainingCheckpoint:
                 raise ValueError(said)
             logger.info(said)
             engine.terminate()
-        self.ema_network.load_state_dict(state["ema_network"])
-        for name, thing in self.objects.items():
-            thing.load_state_dict(state[name])
+        try:
+            for name, thing in {"ema_network": self.ema_network, **self.objects}.items():
+                thing.load_state_dict(state[name])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise ValueError(
+                f"{str(path)!r} is of a training of another network or task: what it holds of the {name} does not fit."
+            ) from error
         self.lr_scheduler.last_epoch = state["iteration"] - 1
         self.lr_scheduler.step()
         self.best_metric = state["best_metric"]
