@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medsegdiff_bundle import configuration, settings
+from medsegdiff_bundle.meanings import MEANINGS
 
 
 def add_settings(parser: argparse.ArgumentParser, *files: str) -> None:
@@ -29,19 +30,22 @@ def add_settings(parser: argparse.ArgumentParser, *files: str) -> None:
     parser.set_defaults(files=files)
 
 
-def add_setting(parser: argparse.ArgumentParser, *flags: str, name: str, text: str, metavar: str | None = None) -> None:
+def add_setting(parser: argparse.ArgumentParser, *flags: str, name: str, metavar: str | None = None) -> None:
     """Add a setting with an option of its own.
 
     Args:
         parser: of a command that takes settings.
         flags: of the option, such as "-n", "--steps".
         name: of the setting.
-        text: what it means.
         metavar: word for its value.
     """
     default = shown_default(name, parser.get_default("files"))
     parser.add_argument(
-        *flags, dest=name, type=value, metavar=metavar, help=f"{text} (default: {default})".replace("%", "%%")
+        *flags,
+        dest=name,
+        type=value,
+        metavar=metavar,
+        help=f"{MEANINGS[name].text} (default: {default})".replace("%", "%%"),
     )
 
 
@@ -51,7 +55,9 @@ def content(files: Sequence[str]) -> dict[str, Any]:
 
 
 def shown_default(name: str, files: Sequence[str]) -> str:
-    """Default of a setting, with those of tasks that have another."""
+    """Default of a setting, with those of tasks that have another; an expression in words."""
+    if MEANINGS[name].default:
+        return MEANINGS[name].default
     of_all = _default(content(files), name)
     of_tasks = {path.stem: _default(content([*files, f"tasks/{path.name}"]), name) for path in task_files()}
     others = [f"{each} {found}" for each, found in of_tasks.items() if found != of_all]
