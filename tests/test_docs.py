@@ -19,7 +19,7 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 NOW = [page for page in PAGES if page.parent.name != "runs"]  # the diary keeps the words of its time
 THEIRS = tuple(
     f"scripts/segmentation_{name}.py" for name in ("train", "sample", "env")
-)  # of the public MedSegDiff code
+)  # of others
 IDS = {"ids": lambda page: page.relative_to(ROOT).as_posix() if isinstance(page, Path) else None}
 
 
