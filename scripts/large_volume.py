@@ -108,7 +108,7 @@ def main() -> None:
     spent = time.perf_counter() - begin
     print(f"{tuple(result.shape)} {result.dtype} in {spent:.0f} s, peak {gigabytes():.1f} GB", flush=True)
     postprocessing({"pred": result[0]})
-    print(f"with fusion, map and volumes, peak {gigabytes():.1f} GB   (target: below 6 GB)")
+    print(f"with fusion, map and volumes, peak {gigabytes():.2f} GB   (target: below 6 GB)")
 
 
 if __name__ == "__main__":
