@@ -38,6 +38,7 @@ def used_settings() -> dict[str, Any]:
     All that the evaluator depends on of `medsegdiff_bundle.settings.KINDS`, but paths and what has no influence on the
     mask, and whatever else differs from these files, such as `network_def#channels`.
     """
+    from medsegdiff_bundle.model_file import read_model
     from medsegdiff_bundle.workflow import calling_parser  # with torch and MONAI, which the rest here need not
 
     parser = calling_parser()
@@ -45,12 +46,16 @@ def used_settings() -> dict[str, Any]:
         return {}
     config: Any = parser.get()
     shipped = _shipped(config.get("task"))
+    model = read_model(parser.get_parsed_content("checkpoint")) if "checkpoint" in config else None
+    of_weights = model["configuration"] if model else {}
     of_evaluator = configuration.behind(["evaluator"], config)
     names = [name for name in ("task", *settings.KINDS, *UNTYPED) if name in of_evaluator or name == "task"]
     found = {name: _plain(parser.ref_resolver.get_resolved_content(name)) for name in names if name not in LEFT_OUT}
     for name, value in _changes(config, shipped):
-        if name not in found and settings.parts(name)[0] not in (*LEFT_OUT, *STEPS) and not name.startswith("_"):
-            found[name] = _plain(value)
+        first = settings.parts(name)[0]
+        if name not in found and first not in (*LEFT_OUT, *STEPS) and not name.startswith("_"):
+            if first not in of_weights or config[first] != of_weights[first]:  # which carry it themselves
+                found[name] = _plain(value)
     return found
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from medsegdiff_bundle import configuration
+from medsegdiff_bundle.model_file import MUST_FIT, over_files, read_model
 from medsegdiff_bundle.provenance import as_reported
 from medsegdiff_bundle.settings import bundle_root, check_names, read_files, typed
 
@@ -154,12 +155,16 @@ def check_request(
         task, given = as_reported(like, task, given)
     configs = bundle_root() / "configs"
     files = [configs / "inference.json"]
-    if task is not None:
+    model = read_model(given.get("checkpoint"))
+    if task is not None and not (like is not None and model and model["task"] == task):
         known = configuration.tasks(configs) or [read_files(files)["task"]]  # a package of the model zoo has one task
         if task not in known:
             raise ValueError(f"There is no task {task!r}: choose from {', '.join(known)}.")
         files += [file for file in [configs / "tasks" / f"{task}.json"] if file.is_file()]
     config = configuration.read(files, given)
+    if model:
+        own = {**read_files(files), **{name: given[name] for name in MUST_FIT if name in given}}
+        config = configuration.complete(over_files(own, model, given["checkpoint"], configs, given), configs)
     check_names(given, config, [config, given], "inference.json")
     given = {name: typed(name, value, programs=False) for name, value in given.items()}
     if isinstance(image, (str, os.PathLike)):

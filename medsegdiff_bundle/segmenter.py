@@ -18,7 +18,7 @@ from monai.bundle import ConfigParser
 from monai.engines import Evaluator, IterationEvents
 from monai.transforms import Invertd
 
-from medsegdiff_bundle import configuration, errors
+from medsegdiff_bundle import errors, model_file
 from medsegdiff_bundle.cases import CallersError, run_cases
 from medsegdiff_bundle.datalist import case_name, result_ending
 from medsegdiff_bundle.datalist.naming import PICTURES
@@ -150,7 +150,7 @@ class Segmenter:
         parser.read_config([str(file) for file in self._files])
         parser["bundle_path"] = None  # the package is imported already
         put_in(parser, {"bundle_root": str(self._files[0].parent.parent), **self._given, **others})
-        parser.set(configuration.complete(parser.get(), self._files[0].parent))
+        model_file.complete_with_weights(parser, self._files[0].parent, self._given)
         return parser
 
     def _take_parts(self, parser: ConfigParser) -> None:

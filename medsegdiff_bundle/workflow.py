@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from medsegdiff_bundle import configuration, errors, settings
+from medsegdiff_bundle import configuration, errors, model_file, settings
 
 STEPS = ("imports", "initialize", "run", "training", "finalize")  # of a configuration, not its settings
 # What MONAI's runner takes for itself.
@@ -47,8 +47,8 @@ def begin() -> None:
     if found is None:
         return  # others than a workflow evaluate a part of a configuration
     folder = _folder(found.workflow)
-    config = configuration.complete(found.parser.get(), folder)
-    found.parser.set(config)
+    model_file.complete_with_weights(found.parser, folder, found.given)
+    config: Any = found.parser.get()
     if found.files:
         content = configuration.complete(ConfigParser.load_config_files(found.files), folder)
         if found.given.keys() & {"help", "h"} - content.keys():

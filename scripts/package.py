@@ -28,6 +28,7 @@ from monai.bundle import ConfigParser
 
 from medsegdiff_bundle import configuration
 from medsegdiff_bundle.files import whole_file, whole_files
+from medsegdiff_bundle.model_file import describe_model, write_model
 
 NAMES = {
     "hippocampus": "hippocampus_mri_medsegdiff_segmentation",
@@ -94,6 +95,8 @@ def stage(task: str, weights: Path, folder: Path) -> None:
     shutil.copy(ROOT / "configs" / "logging.conf", folder / "configs")
     shutil.copy(ROOT / "LICENSE", folder)
     shutil.copy(weights, folder / "models" / "model.pt")
+    parser = ConfigParser(copy.deepcopy(configs["inference.json"]))
+    write_model(folder / "models" / "model.pt", describe_model(parser))
     intervals = weights.with_suffix(".intervals.json")
     if intervals.is_file():
         shutil.copy(intervals, folder / "models" / "model.intervals.json")

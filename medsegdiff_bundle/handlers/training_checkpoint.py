@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from medsegdiff_bundle.files import check_writable, whole_file
+from medsegdiff_bundle.model_file import write_model
 from medsegdiff_bundle.weights import read_state
 
 from .progress import metric_mean
@@ -85,6 +87,8 @@ class TrainingCheckpoint:
         resume: continue from `last.ckpt` instead of starting anew; "auto" continues if there is one.
         overwrite: start anew where another training wrote.
         keep: checkpoints that are kept, `last.ckpt` and those before it, from which a damaged one is replaced.
+        model: of the weights, see `medsegdiff_bundle.model_file.describe_model`: goes into `model.model.json`, which
+            tells inference what they segment and how images get to them; None writes none.
 
     Raises:
         ValueError: nothing to resume from, or nothing left to do, or another training would be overwritten.
@@ -100,12 +104,14 @@ class TrainingCheckpoint:
         resume: bool | str = False,
         overwrite: bool = False,
         keep: int = 2,
+        model: Mapping[str, Any] | None = None,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.ema_network = ema_network
         self.objects = objects
         self.lr_scheduler = lr_scheduler
         self.keep = keep
+        self.model = model
         self.best_metric = -math.inf
         self.seconds_before = 0.0
         self.metric_name = "fused"
@@ -153,6 +159,7 @@ class TrainingCheckpoint:
         self.left = state.get("begun")
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
         within = f" and {self.left['batches']} batches" if self.left else ""
+        self.describe()  # the run may have ended between the two files
         logger.info(f"Resumed from {path} after epoch {state['epoch']}{within}.")
 
     def save_last(self, engine: Engine) -> None:
@@ -185,6 +192,12 @@ class TrainingCheckpoint:
             if idist.get_rank() == 0:
                 with whole_file(self.output_dir / "model.pt") as file:
                     torch.save(weights, file)
+                self.describe()
+
+    def describe(self) -> None:
+        """Write what the weights are beside `model.pt`."""
+        if self.model is not None and idist.get_rank() == 0 and (self.output_dir / "model.pt").is_file():
+            write_model(self.output_dir / "model.pt", self.model)
 
     def report_best(self, engine: Engine) -> None:
         """Print the validation metric of `model.pt`; that of the fused mask is called Dice."""

@@ -1,0 +1,246 @@
+"""Weights carry their model: beside `mine.pt`, `mine.model.json` says what it segments and how images get to it.
+
+The file holds entries of the configuration that the weights were trained with: classes, channels, voxel sizes, window
+of intensities, network, scheduler and sampler. References (`@spacing`) stay, so that a setting still changes what it
+changed; what was a program is written as its value, and a file with programs is refused, as it may be anyone's.
+Reading needs no torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import medsegdiff_bundle
+from medsegdiff_bundle import configuration, settings
+from medsegdiff_bundle.files import whole_file
+from medsegdiff_bundle.provenance import checksum
+
+if TYPE_CHECKING:
+    from monai.bundle import ConfigParser
+
+logger = logging.getLogger(__name__)
+
+ENTRIES = (
+    *("spatial_dims", "image_channels", "class_names", "spacing", "mirror_axes", "modality"),
+    *("num_train_timesteps", "schedule", "signal_scale", "prediction_type", "scheduler", "network_def"),
+    *("displayable_configs", "start_from_anchor", "mirror_members", "roi_size", "overlap"),
+    *("load", "preparation", "crop", "normalization"),
+)
+OF_EVERY_RUN = ("bundle_root", "bundle_path", "num_classes")  # what they refer to and each configuration has
+MUST_FIT = ("class_names", "spatial_dims", "image_channels")  # or the weights segment something else
+# What a component may be: a network, a scheduler or a transform, none of which writes files or calls what it is given.
+COMPONENT = re.compile(r"(medsegdiff_bundle\.(networks|schedulers|transforms)\.)?[A-Z]\w*")
+NO_COMPONENT = re.compile("Sav|Writ|Lambda|TorchVision|CuCIM|Handler|Dataset|Download")
+ABSENT = object()
+
+
+def model_file(checkpoint: str | os.PathLike) -> Path:
+    """Name of the file beside weights."""
+    return Path(os.path.splitext(checkpoint)[0] + ".model.json")
+
+
+def described_model() -> dict[str, Any]:
+    """The model of the configuration that calls this, see `describe_model`."""
+    from medsegdiff_bundle.workflow import calling_parser  # with torch and MONAI, which the rest here need not
+
+    parser = calling_parser()
+    assert parser is not None  # as it stands in a configuration
+    return describe_model(parser)
+
+
+def describe_model(parser: ConfigParser) -> dict[str, Any]:
+    """What a configuration says of its model: `task`, `version` of this package, and the `configuration`'s entries."""
+    config: Any = parser.get()
+    names = [name for name in ENTRIES if name in config]
+    names += sorted(configuration.behind(names, config) - {*names, *OF_EVERY_RUN})
+    entries = {name: _without_programs(config[name], name, parser) for name in names}
+    return {"task": config.get("task"), "version": medsegdiff_bundle.__version__, "configuration": entries}
+
+
+def write_model(checkpoint: str | os.PathLike, model: Mapping[str, Any]) -> None:
+    """Write the file beside weights that are there, with their checksum."""
+    content = {"sha256": checksum(checkpoint), **model}
+    with whole_file(model_file(checkpoint)) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read_model(checkpoint: Any) -> dict[str, Any] | None:
+    """What weights say of their model; None if there is no such file, as of weights of version 0.12 and before.
+
+    Raises:
+        ValueError: the file is of other weights, holds something else, or a program.
+    """
+    if not isinstance(checkpoint, (str, os.PathLike)) or not os.path.isfile(checkpoint):
+        return None
+    if not model_file(checkpoint).is_file():
+        return None
+    file = model_file(checkpoint)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        entries, of_weights = dict(content["configuration"]), str(content["sha256"])
+        missing = [name for name in MUST_FIT if name not in entries]
+        if missing or not isinstance(content["task"], (str, type(None))):
+            raise KeyError(missing[0] if missing else "task")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{str(file)!r} does not describe weights: {type(error).__name__} {error}.") from error
+    if of_weights != _checksum(str(checkpoint), os.stat(checkpoint).st_mtime_ns):
+        raise ValueError(
+            f"{str(file)!r} describes other weights than those of {str(checkpoint)!r}: bring the file that came with "
+            "them, or remove it."
+        )
+    for text in _programs(entries):
+        raise ValueError(f"{str(file)!r} holds {text!r}, which may be a program.")
+    for name in MUST_FIT:
+        settings.typed(name, entries[name], programs=False)
+    return dict(content)
+
+
+def complete_with_weights(parser: ConfigParser, folder: Path, given: Collection[str] = ()) -> None:
+    """Complete a configuration, see `configuration.complete`, as its weights say what they do.
+
+    Args:
+        parser: of the configuration.
+        folder: of the configuration files.
+        given: names of settings that were given in place of those of files.
+
+    Raises:
+        ValueError: the weights do not fit what the configuration says of classes or channels.
+    """
+    config: Any = dict(parser.get())
+    parser.set(configuration.complete(config, folder))
+    if "checkpoint" not in parser:
+        return  # a training
+    checkpoint = parser.get_parsed_content("checkpoint")
+    if model := read_model(checkpoint):
+        parser.set(configuration.complete(over_files(config, model, checkpoint, folder, given), folder))
+    elif checkpoint and os.path.isfile(checkpoint):
+        _remark(str(checkpoint), _said(parser.get_parsed_content("class_names")))
+
+
+def over_files(
+    config: Mapping[str, Any],
+    model: Mapping[str, Any],
+    checkpoint: str | os.PathLike,
+    folder: Path,
+    given: Collection[str] = (),
+) -> dict[str, Any]:
+    """A configuration, not completed yet, with what weights say in place of what this bundle's files say.
+
+    What the user says stays: settings that were given, and entries of files of their own.
+
+    Args:
+        config: of files and settings.
+        model: see `read_model`.
+        checkpoint: the file of weights, for the sentence.
+        folder: of the configuration files.
+        given: names of settings that were given.
+
+    Raises:
+        ValueError: the user says other classes or channels than the weights have.
+    """
+    known = _of_this_bundle(config.get("task"), folder)
+    names = {"#".join(settings.parts(name)) for name in given}
+    result = {**config, "task": model["task"] or config.get("task", configuration.OTHER)}
+    for name, value in model["configuration"].items():
+        found = config.get(name, ABSENT)
+        if name == "class_names" and found is not ABSENT or name in MUST_FIT and name in names:
+            said = settings.typed(name, found)
+            if said != value and not str(said).startswith("$"):
+                raise ValueError(f"The weights {str(checkpoint)!r} are of {name} {_said(value)}, not {_said(said)}.")
+        result[name] = _over(value, found, [each.get(name, ABSENT) for each in known], name, names)
+    return result
+
+
+def _of_this_bundle(task: Any, folder: Path) -> list[dict[str, Any]]:
+    """What the bundle's own files say, with the file of a task and without."""
+    found = []
+    for base in ("inference.json", "train.json"):
+        for files in ([folder / base], [folder / base, folder / "tasks" / f"{task}.json"]):
+            if all(file.is_file() for file in files):
+                found.append(settings.read_files(files))
+    return found
+
+
+def _over(value: Any, found: Any, known: list[Any], name: str, given: Collection[str]) -> Any:
+    """A value of the weights, if what is found is of this bundle; what is the user's own, even within, stays."""
+    if name in given:
+        return found
+    if not isinstance(value, dict) or not isinstance(found, dict):
+        return value if found is ABSENT or found in known else found
+    inside = [each for each in known if isinstance(each, dict)]
+    if found.get("_target_") not in (None, value.get("_target_"), *(each.get("_target_") for each in inside)):
+        return found
+    result = {}
+    for key in {**value, **found}:
+        own = _over(
+            value.get(key, ABSENT),
+            found.get(key, ABSENT),
+            [each.get(key, ABSENT) for each in inside],
+            f"{name}#{key}",
+            given,
+        )
+        if own is not ABSENT:
+            result[key] = own
+    return result
+
+
+def _without_programs(value: Any, name: str, parser: ConfigParser) -> Any:
+    """A value of a configuration with what its programs make in their place, and without components left out."""
+    if isinstance(value, str):
+        return _plain(parser.get_parsed_content(name), name) if value.startswith("$") else value
+    if isinstance(value, dict):
+        return {key: _without_programs(each, f"{name}#{key}", parser) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        inside = [_without_programs(each, f"{name}#{index}", parser) for index, each in enumerate(value)]
+        left_out = [isinstance(each, dict) and each.pop("_disabled_", False) for each in inside]
+        return [each for each, left in zip(inside, left_out, strict=True) if not left]
+    return value
+
+
+def _plain(value: Any, name: str) -> Any:
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} cannot be written beside the weights: {value!r} is no plain value.") from error
+
+
+def _programs(value: Any) -> Iterator[str]:
+    """Texts that MONAI's parser would act on, but for references, and components that are none of a model."""
+    if isinstance(value, str) and value.startswith(("$", "%")):
+        yield value
+    elif isinstance(value, list):
+        for each in value:
+            yield from _programs(each)
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            if key == "_target_" and (not COMPONENT.fullmatch(str(each)) or NO_COMPONENT.search(str(each))):
+                yield str(each)
+            elif key == "_mode_" or key.startswith(("$", "%", "+")) or "#" in key or "::" in key:
+                yield key
+            yield from _programs(each)
+
+
+@functools.cache  # once for each
+def _remark(checkpoint: str, class_names: str) -> None:
+    logger.warning(
+        "The weights %r do not say what they segment, as %r is not there: %s is what the settings say.",
+        checkpoint,
+        model_file(checkpoint).name,
+        class_names,
+    )
+
+
+@functools.cache
+def _checksum(file: str, changed: int) -> str:
+    return checksum(file)
+
+
+def _said(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

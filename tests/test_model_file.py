@@ -1,0 +1,222 @@
+"""Weights that say what they are: a training of one's own structures, of which inference is told nothing else."""
+
+import json
+import shutil
+from pathlib import Path
+
+import monai.bundle
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+import medsegdiff_bundle
+from medsegdiff_bundle import configuration, model_file
+from medsegdiff_bundle.provenance import checksum
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = ROOT / "configs"
+MINE = {
+    "task": "abdomen",
+    "shipped_weights": None,
+    "modality": "CT",
+    "uncertainty_limit": None,
+    "volume_ranges": {},
+    "dicom_codes": {},
+    "class_names": ["liver", "spleen"],
+    "spacing": [2.0, 2.0, 2.0],
+    "window": [-20.0, 300.0],
+    "displayable_configs": {"num_inference_steps": 2, "ensemble_size": 3, "fusion": "mean"},
+    "network_def#channels": [4, 8, 8],
+    "network_def#num_heads": 2,
+    "network_def#token_size": 4,
+    "preparation": [
+        {"_target_": "Orientationd", "keys": ["image", "label"], "axcodes": "RAS", "labels": None},
+        {
+            "_target_": "ScaleIntensityRanged",
+            "keys": "image",
+            "a_min": "$@window[0]",
+            "a_max": "$@window[1]",
+            "b_min": -1,
+            "b_max": 1,
+        },
+        {
+            "_target_": "medsegdiff_bundle.transforms.Spacingd",
+            "_requires_": "@bundle_path",
+            "_disabled_": "$@spacing is None",
+            "keys": ["image", "label"],
+            "pixdim": "@spacing",
+            "mode": ["bilinear", "nearest"],
+        },
+    ],
+}
+CASE = ROOT / "medsegdiff_bundle" / "sample_data" / "hippocampus" / "imagesTr" / "hippocampus_001.nii.gz"
+
+
+@pytest.fixture(scope="module")
+def trained(small_dataset, tmp_path_factory):
+    """Folder of a training of one epoch of a file of settings."""
+    folder = tmp_path_factory.mktemp("abdomen")
+    (folder / "mine.json").write_text(json.dumps(MINE))
+    monai.bundle.run(
+        run_id="training",
+        config_file=[str(CONFIGS / "train.json"), str(folder / "mine.json")],
+        logging_file=False,
+        **{"bundle_root": str(ROOT), "dataset_dir": str(small_dataset), "output_dir": str(folder), "device": "cpu"},
+        **{"patch_size": [16, 16, 16], "epochs": 1, "val_interval": 1, "num_inference_steps": 1, "ensemble_size": 1},
+    )
+    return folder
+
+
+def test_what_a_training_writes(trained):
+    model = json.loads((trained / "model.model.json").read_text())
+    assert model["sha256"] == checksum(trained / "model.pt")
+    assert (model["task"], model["version"]) == ("abdomen", medsegdiff_bundle.__version__)
+    entries = model["configuration"]
+    assert {name: entries[name] for name in ("class_names", "spacing", "displayable_configs", "window")} == {
+        name: MINE[name] for name in ("class_names", "spacing", "displayable_configs", "window")
+    }
+    assert entries["network_def"]["channels"] == [4, 8, 8]
+    scale, spacing = entries["preparation"][1:]
+    assert (scale["a_min"], scale["a_max"]) == (-20, 300) and spacing["pixdim"] == "@spacing"
+    assert "$" not in (trained / "model.model.json").read_text()
+
+
+def test_segment_needs_nothing_else(trained):
+    weights = trained / "model.pt"
+    segmenter = medsegdiff_bundle.Segmenter(checkpoint=weights, device="cpu")
+    assert segmenter.class_names == ("liver", "spleen")
+    assert (segmenter.inferer.num_inference_steps, segmenter.inferer.ensemble_size) == (2, 3)
+    names = [type(step).__name__ for step in segmenter.preprocessing.transforms]
+    assert names[3:] == ["Orientationd", "ScaleIntensityRanged", "Spacingd"]
+    found = segmenter(CASE)
+    assert list(found.report["structures"]) == ["liver", "spleen"]
+    told = medsegdiff_bundle.segment(CASE, checkpoint=weights, device="cpu", seed=0, class_names=["liver", "spleen"])
+    np.testing.assert_array_equal(found.mask, told.mask)
+
+
+def test_a_mask_is_made_again_from_its_report(trained, tmp_path):
+    weights = trained / "model.pt"
+    given = {"ensemble_size": 2, "seed": 3, "spacing": [3, 3, 3]}
+    found = medsegdiff_bundle.segment(CASE, checkpoint=weights, output_dir=tmp_path, device="cpu", **given)
+    report = tmp_path / "hippocampus_001_report.json"
+    assert not any("_target_" in str(value) for value in json.loads(report.read_text())["settings"].values())
+    again = medsegdiff_bundle.segment(CASE, like=report, checkpoint=weights, device="cpu")
+    np.testing.assert_array_equal(again.mask, found.mask)
+
+
+def test_so_do_the_runs_of_the_bundle(trained, small_dataset, tmp_path, capsys):
+    common = {"logging_file": False, "bundle_root": str(ROOT), "device": "cpu", "checkpoint": str(trained / "model.pt")}
+    out = {"output_dir": str(tmp_path)}
+    monai.bundle.run(config_file=str(CONFIGS / "inference.json"), dataset_dir=str(CASE), **common, **out)
+    report = json.loads((tmp_path / "hippocampus_001_report.json").read_text())
+    assert list(report["structures"]) == ["liver", "spleen"] and report["task"] == "abdomen"
+    alone = medsegdiff_bundle.segment(CASE, checkpoint=trained / "model.pt", device="cpu")
+    mask = np.asarray(nibabel.load(tmp_path / "hippocampus_001_seg.nii.gz").dataobj)
+    np.testing.assert_array_equal(mask, alone.mask)
+    files = [str(CONFIGS / name) for name in ("train.json", "evaluate.json")]
+    monai.bundle.run(config_file=files, dataset_dir=str(small_dataset), **common, **out)
+    assert "liver 0." in capsys.readouterr().out
+
+
+def test_what_the_user_says_stays(trained, tmp_path):
+    given = {"checkpoint": trained / "model.pt", "device": "cpu"}
+    changed = medsegdiff_bundle.Segmenter(**given, ensemble_size=2, spacing=[3, 3, 3], mirror_axes=[])
+    assert changed.inferer.ensemble_size == 2 and list(changed.inferer.mirror_axes) == []
+    assert changed.preprocessing.transforms[-1].spacing_transform.pixdim.tolist() == [3, 3, 3]
+    shown = medsegdiff_bundle.Segmenter(**given, **{"displayable_configs#ensemble_size": 5})
+    assert (shown.inferer.ensemble_size, shown.inferer.num_inference_steps) == (5, 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"task": "hippocampus"}, "are of class_names liver, spleen, not anterior, posterior."),
+        ({"task": "isic"}, "are of class_names liver, spleen, not lesion."),
+        ({"class_names": ["liver"]}, "are of class_names liver, spleen, not liver."),
+        ({"class_names": ["spleen", "liver"]}, "are of class_names liver, spleen, not spleen, liver."),
+        ({"image_channels": 2}, "are of image_channels 1, not 2."),
+        ({"spatial_dims": 2}, "are of spatial_dims 3, not 2."),
+        ({"network_def#channels": [4, 8, 16]}, "do not fit"),
+    ],
+)
+def test_what_does_not_fit_is_refused(given, sentence, trained):
+    with pytest.raises(ValueError, match=f"model.pt' {sentence}"):
+        medsegdiff_bundle.segment(CASE, checkpoint=trained / "model.pt", device="cpu", **given)
+
+
+def test_a_run_refuses_it_too(trained, tmp_path):
+    files = [str(CONFIGS / name) for name in ("inference.json", "tasks/hippocampus.json")]
+    settings = {"bundle_root": str(ROOT), "device": "cpu", "checkpoint": str(trained / "model.pt")}
+    with pytest.raises(RuntimeError) as raised:
+        monai.bundle.run(config_file=files, logging_file=False, output_dir=str(tmp_path / "out"), **settings)
+    causes, cause = [], raised.value
+    while cause is not None:
+        causes.append(str(cause))
+        cause = cause.__cause__
+    assert any("are of class_names liver, spleen, not anterior, posterior." in text for text in causes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_of_before_load_with_a_remark(trained, tmp_path, caplog):
+    shutil.copy(trained / "model.pt", tmp_path / "old.pt")
+    settings = {"class_names": ["liver", "spleen"], **{key: MINE[key] for key in MINE if key.startswith("network_def")}}
+    with caplog.at_level("WARNING"):
+        found = medsegdiff_bundle.segment(CASE, checkpoint=tmp_path / "old.pt", device="cpu", **settings)
+    assert list(found.report["structures"]) == ["liver", "spleen"]
+    said = [record.message for record in caplog.records if "do not say what they segment" in record.message]
+    assert len(said) == 1 and "'old.model.json' is not there: liver, spleen is what the settings say" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda model: {**model, "sha256": "0" * 64}, "model.json' describes other weights than those of '.*mine.pt'"),
+        (lambda model: {**model, "configuration": {}}, "does not describe weights: KeyError 'class_names'"),
+        (lambda model: [1], "'.*mine.model.json' does not describe weights: TypeError"),
+        (lambda model: with_entry(model, load=["$__import__('os').abort()"]), "holds \".*abort.*\", which may be"),
+        (lambda model: with_entry(model, load=[{"_target_": "os.system"}]), "holds 'os.system', which may"),
+        (lambda model: with_entry(model, load=[{"_target_": "SaveImaged"}]), "holds 'SaveImaged', which"),
+        (lambda model: with_entry(model, load=[{"_target_": "Resized", "_mode_": "callable"}]), "holds '_mode_'"),
+        (lambda model: with_entry(model, load="%/etc/any.json"), "holds '%/etc/any.json'"),
+        (lambda model: with_entry(model, class_names=["liver", "liver"]), "class_names must be a list of names"),
+    ],
+)  # fmt: skip
+def test_files_that_are_none(change, sentence, trained, tmp_path):
+    shutil.copy(trained / "model.pt", tmp_path / "mine.pt")
+    model = json.loads((trained / "model.model.json").read_text())
+    (tmp_path / "mine.model.json").write_text(json.dumps(change(model)))
+    with pytest.raises(ValueError, match=sentence):
+        medsegdiff_bundle.segment(CASE, checkpoint=tmp_path / "mine.pt", device="cpu")
+
+
+def with_entry(model, **entries):
+    return {**model, "configuration": {**model["configuration"], **entries}}
+
+
+@pytest.mark.parametrize("task", [task for task in configuration.tasks(CONFIGS) if task != configuration.OTHER])
+def test_shipped_weights_say_what_the_files_of_their_task_say(task):
+    config = configuration.load(
+        [CONFIGS / "inference.json", CONFIGS / "tasks" / f"{task}.json"], {"bundle_root": str(ROOT), "device": "cpu"}
+    )
+    model = model_file.read_model(config.get_parsed_content("checkpoint"))
+    assert model["task"] == task
+    assert model["configuration"] == model_file.describe_model(config)["configuration"]
+
+
+def test_a_resumed_training_describes_what_is_there(trained, small_dataset, tmp_path):
+    """The run ended between the two files."""
+    folder = tmp_path / "again"
+    shutil.copytree(trained, folder)
+    state = torch.load(folder / "last.ckpt", weights_only=True)
+    torch.save({**state, "best_metric": 2.0}, folder / "last.ckpt")
+    (folder / "model.model.json").write_text("{}")
+    monai.bundle.run(
+        run_id="training",
+        config_file=[str(CONFIGS / "train.json"), str(folder / "mine.json")],
+        logging_file=False,
+        **{"bundle_root": str(ROOT), "dataset_dir": str(small_dataset), "output_dir": str(folder), "device": "cpu"},
+        **{"patch_size": [16, 16, 16], "epochs": 2, "val_interval": 1, "num_inference_steps": 1, "ensemble_size": 1},
+        resume=True,
+    )
+    assert json.loads((folder / "model.model.json").read_text())["sha256"] == checksum(folder / "model.pt")
