@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser
+
+from medsegdiff_bundle import configuration
 
 NAME = "given"  # of the values among what the expressions of a configuration can name
 SIGNS = ("$", "@", "%", "::", "#")  # that the parser acts on, at the beginning of a text or within it
@@ -28,6 +31,21 @@ def put_in(parser: ConfigParser, settings: Mapping[str, Any]) -> None:
         else:
             values.append(value)
             parser[name] = f"${NAME}[{len(values) - 1}]"
+
+
+def load(files: Iterable[Path], settings: Mapping[str, Any]) -> ConfigParser:
+    """MONAI's parser of complete files, see `configuration.load`, with settings that are values.
+
+    Args:
+        files: the first in the folder of all configurations; later ones over earlier ones.
+        settings: in place of theirs.
+    """
+    paths = [Path(file) for file in files]
+    parser = ConfigParser()
+    parser.read_config([str(path) for path in paths])
+    put_in(parser, settings)
+    parser.set(configuration.complete(parser.get(), paths[0].parent))
+    return parser
 
 
 def _is_plain(value: Any) -> bool:

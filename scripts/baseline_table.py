@@ -24,7 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from evaluation import (
+from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
+from monai.utils import set_determinism
+from torch import Tensor
+
+from medsegdiff_bundle.evaluation.networks import (
     batches,
     case_options,
     inferers,
@@ -36,10 +40,6 @@ from evaluation import (
     spread,
     trained,
 )
-from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
-from monai.utils import set_determinism
-from torch import Tensor
-
 from medsegdiff_bundle.files import whole_file
 
 TOGETHER = "all together"

@@ -16,7 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from evaluation import (
+from monai.utils import set_determinism
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+import medsegdiff_bundle
+from medsegdiff_bundle.evaluation.networks import (
     batches,
     chosen_weights,
     fused_labels,
@@ -27,11 +32,6 @@ from evaluation import (
     trained,
     weights_options,
 )
-from monai.utils import set_determinism
-from numpy.typing import NDArray
-from scipy.stats import spearmanr
-
-import medsegdiff_bundle
 from medsegdiff_bundle.inferers import EnsembleInferer
 from medsegdiff_bundle.intervals import LEVEL, conformal_quantile, fit, leave_one_out, write_calibration
 from medsegdiff_bundle.metrics.overlap import dice as dice_of_pairs

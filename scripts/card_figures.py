@@ -17,7 +17,12 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 import torch
-from evaluation import (
+from monai.utils import set_determinism
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
+
+from medsegdiff_bundle.datalist import case_name
+from medsegdiff_bundle.evaluation.networks import (
     batches,
     chosen_weights,
     dice,
@@ -28,11 +33,6 @@ from evaluation import (
     trained,
     weights_options,
 )
-from monai.utils import set_determinism
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import Tensor
-
-from medsegdiff_bundle.datalist import case_name
 from medsegdiff_bundle.files import whole_file
 from medsegdiff_bundle.metrics import rater_consensus
 from medsegdiff_bundle.uncertainty import predictive_entropy

@@ -13,7 +13,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from evaluation import (
+from monai.utils import set_determinism
+from torch import Tensor
+
+from medsegdiff_bundle.evaluation.networks import (
     CONVENTIONS,
     batches,
     chosen_weights,
@@ -26,9 +29,6 @@ from evaluation import (
     trained,
     weights_options,
 )
-from monai.utils import set_determinism
-from torch import Tensor
-
 from medsegdiff_bundle.settings import FUSIONS
 from medsegdiff_bundle.transforms import FuseEnsembled
 

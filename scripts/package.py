@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from evaluation import ROOT, shipped_weights
 from monai.bundle import ConfigParser
 
 from medsegdiff_bundle import configuration
+from medsegdiff_bundle.evaluation.networks import ROOT, shipped_weights
 from medsegdiff_bundle.files import whole_file, whole_files
 from medsegdiff_bundle.model_file import describe_model, write_model
 

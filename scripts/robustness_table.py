@@ -19,10 +19,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from evaluation import batches, case_options, dice, inferers, load, named_checkpoints, segmented, trained
 from monai.networks.layers import GaussianFilter
 from monai.utils import set_determinism
 from torch import Tensor
+
+from medsegdiff_bundle.evaluation.networks import (
+    batches,
+    case_options,
+    dice,
+    inferers,
+    load,
+    named_checkpoints,
+    segmented,
+    trained,
+)
 
 RED, GREEN, BLUE = 1.15, 1.0, 0.8  # factors of the channels in light of a low colour temperature
 CAMERA = [[0.8, 0.3, -0.1], [-0.1, 0.9, 0.2], [0.2, -0.2, 1.0]]  # channels of another camera; grey stays grey

@@ -11,11 +11,22 @@ and label lie apart. Example:
 from __future__ import annotations
 
 import torch
-from evaluation import batches, chosen_weights, dice, inferers, load, segmented, spread, trained, weights_options
 from monai.data import MetaTensor
 from monai.transforms import Orientation
 from monai.utils import set_determinism
 from torch import Tensor
+
+from medsegdiff_bundle.evaluation.networks import (
+    batches,
+    chosen_weights,
+    dice,
+    inferers,
+    load,
+    segmented,
+    spread,
+    trained,
+    weights_options,
+)
 
 ANTERIOR, POSTERIOR = 1, 2
 COLUMNS = ["as it is", "both parts as one", "parted where the label is", "outline of the label", "distance, slices"]

@@ -20,8 +20,8 @@ import sys
 from pathlib import Path
 
 import torch
-from evaluation import ROOT, overlay, training_files
 
+from medsegdiff_bundle.evaluation.networks import ROOT, overlay, training_files
 from medsegdiff_bundle.files import whole_file
 
 

@@ -17,7 +17,10 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import torch
-from evaluation import (
+from monai.utils import set_determinism
+from torch import Tensor
+
+from medsegdiff_bundle.evaluation.networks import (
     batches,
     chosen_weights,
     fused_labels,
@@ -30,9 +33,6 @@ from evaluation import (
     trained,
     weights_options,
 )
-from monai.utils import set_determinism
-from torch import Tensor
-
 from medsegdiff_bundle.files import whole_file
 from medsegdiff_bundle.metrics import (
     ReliabilityCurve,

@@ -13,6 +13,8 @@ from monai.transforms import Compose, Zoomd
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
+from medsegdiff_bundle import cli
+
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
 import baseline_table
@@ -146,7 +148,7 @@ def test_a_class_that_is_missed_has_no_distance():
     assert invented[1] == torch.inf
 
 
-def test_members_in_the_space_of_the_file(tmp_path):
+def test_members_in_the_space_of_the_file(tmp_path, capsys):
     """The network sees a part of the picture; the table measures on the whole."""
     for part in ("images", "masks"):
         (tmp_path / part).mkdir()
@@ -156,9 +158,10 @@ def test_members_in_the_space_of_the_file(tmp_path):
         Image.fromarray(grey).save(tmp_path / "images" / f"{name}.png")
         Image.fromarray(raters).save(tmp_path / "masks" / f"{name}.png")
     (tmp_path / "splits.json").write_text(json.dumps({"train": ["a_n1_s1"], "val": ["b_n1_s1"]}))
-    options = ["--task", "lidc", "--dataset_dir", str(tmp_path), "--checkpoint", str(ROOT / "models" / "lidc.pt")]
+    options = [str(tmp_path), "--task", "lidc", "--checkpoint", str(ROOT / "models" / "lidc.pt")]
     options += ["--steps", "1", "--members", "1", "2", "--csv", str(tmp_path / "cases.csv")]
-    lines = run("sampling_table.py", *options).splitlines()
+    assert cli.main(["sweep", *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
     table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
     assert [(row[1], row[2], row[3]) for row in table] == [("1", m, f) for m in "12" for f in ("mean", "staple")]
     assert all(float(row[4]) > 0.5 and float(row[8]) > 0.5 and 0.5 < float(row[9]) < 2 for row in table)

@@ -17,7 +17,7 @@ from typing import Any, NoReturn, Protocol, cast
 import medsegdiff_bundle
 from medsegdiff_bundle.settings import nearest
 
-COMMANDS = ("check", "configure", "train", "segment", "evaluate", "compare", "info")  # as help lists them
+COMMANDS = ("check", "configure", "train", "segment", "evaluate", "compare", "sweep", "info")  # as help lists them
 
 
 class Command(Protocol):
@@ -88,10 +88,11 @@ def main(arguments: Sequence[str] | None = None, prog: str = "medsegdiff") -> in
             traceback.print_exc()
         from medsegdiff_bundle import errors
 
-        said = errors.sentence(error)
-        hint = "" if debug or isinstance(error, ValueError) else " (--debug shows where)"
-        print(f"error: {said}{hint}", file=sys.stderr)
-        return 1 if isinstance(error, errors.UnsegmentedError) or not isinstance(error, ValueError) else 2
+        cause = errors.root_cause(error)  # MONAI's parser puts others around it
+        expected = isinstance(error, ValueError) or isinstance(cause, ValueError) and errors.is_own(cause)
+        hint = "" if debug or expected else " (--debug shows where)"
+        print(f"error: {errors.sentence(error)}{hint}", file=sys.stderr)
+        return 1 if isinstance(error, errors.UnsegmentedError) or not expected else 2
 
 
 def argument_parser(prog: str = "medsegdiff") -> argparse.ArgumentParser:

@@ -85,12 +85,6 @@ def run_bundle(files: Sequence[Path], given: Mapping[str, Any], quiet: bool = Fa
             handler.addFilter(errors.WithoutTraceback())
     workflow.parser.set({**content, "_meta_": workflow.parser.get("_meta_")})
     put_in(workflow.parser, {"bundle_root": str(settings.bundle_root()), **typed})
-    try:
-        workflow.initialize()
-        workflow.run()
-        workflow.finalize()
-    except Exception as error:
-        cause = errors.root_cause(error)
-        if isinstance(cause, ValueError) and errors.is_own(cause) and not isinstance(error, ValueError):
-            raise ValueError(errors.sentence(error)) from error
-        raise
+    workflow.initialize()
+    workflow.run()
+    workflow.finalize()

@@ -1,4 +1,4 @@
-"""What the scripts that evaluate share: their options, networks by name, and results in the space of the image files.
+"""Networks over the cases of a data set: by name, case by case, with results in the space of the image files.
 
 A network is "ours", or named like a file of configs/baselines or configs/ablations.
 """
@@ -9,9 +9,8 @@ import argparse
 import copy
 import itertools
 import json
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,15 @@ from monai.transforms import Invertd
 from monai.utils import convert_to_dst_type
 from torch import Tensor
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+from medsegdiff_bundle import configuration
+from medsegdiff_bundle import given as given_settings
+from medsegdiff_bundle.inferers import EnsembleInferer
+from medsegdiff_bundle.metrics import overlap, rater_consensus
+from medsegdiff_bundle.networks import BaselineNetwork
+from medsegdiff_bundle.settings import bundle_root
+from medsegdiff_bundle.transforms import InvertLabelsd
 
-from medsegdiff_bundle import configuration  # noqa: E402 - found by the line above
-from medsegdiff_bundle.inferers import EnsembleInferer  # noqa: E402
-from medsegdiff_bundle.metrics import overlap, rater_consensus  # noqa: E402
-from medsegdiff_bundle.networks import BaselineNetwork  # noqa: E402
-from medsegdiff_bundle.transforms import InvertLabelsd  # noqa: E402
+ROOT = bundle_root()
 
 # Dice with each reader (the mean) or with what at least half of them mark; of all cases, two empty masks having Dice 1,
 # or of those in which they mark something together.
@@ -78,14 +78,28 @@ def training_files(task: str, name: str) -> list[str]:
 
 
 def load(options: argparse.Namespace, name: str = "ours") -> ConfigParser:
-    """The training configuration, with its validation part, of the network of this name."""
-    given = {"bundle_root": str(ROOT), "validate#dataset#data#section": options.section}
-    if options.dataset_dir is not None:
-        given["dataset_dir"] = options.dataset_dir
-    for override in options.overrides:
-        key, _, value = override.partition("=")
-        given[key] = json.loads(value)
-    return configuration.load([ROOT / file for file in training_files(options.task, name)], given)
+    """The training configuration that the options of a script ask for, of the network of this name."""
+    pairs = (override.partition("=") for override in options.overrides)
+    given = {key: json.loads(value) for key, _, value in pairs}
+    return load_task(options.task, options.dataset_dir, options.section, given, name)
+
+
+def load_task(
+    task: str, dataset_dir: str | None, section: str, given: Mapping[str, Any], name: str = "ours"
+) -> ConfigParser:
+    """A training configuration, with its validation part.
+
+    Args:
+        task: of `configs/tasks`.
+        dataset_dir: folder of the cases; None takes the task's.
+        section: "validation" or "test".
+        given: settings of `train.json`.
+        name: of the network.
+    """
+    values = {"bundle_root": str(ROOT), "validate#dataset#data#section": section, **given}
+    if dataset_dir is not None:
+        values["dataset_dir"] = dataset_dir
+    return given_settings.load([ROOT / file for file in training_files(task, name)], values)
 
 
 def batches(config: ConfigParser, cases: int | None) -> Iterator[dict[str, Any]]:
@@ -143,7 +157,7 @@ def inverted(case: dict[str, Any], values: Tensor, nearest: bool = False) -> Ten
 
     `case` holds `image`, `pred`, and `preprocessing`, what brought it into the space of the network.
     """
-    data = {"image": case["image"], "values": convert_to_dst_type(values, case["pred"])[0]}
+    data: dict[Hashable, Any] = {"image": case["image"], "values": convert_to_dst_type(values, case["pred"])[0]}
     invert = Invertd("values", transform=case["preprocessing"], orig_keys="image", nearest_interp=nearest)
     result: Tensor = invert(data)["values"].as_tensor()
     return result
@@ -156,7 +170,7 @@ def member_labels(case: dict[str, Any], members: Tensor) -> Tensor:
 
 def fused_labels(case: dict[str, Any], fused: Tensor) -> Tensor:
     """Classes of a mean of probabilities (K, S), or of labels (1, S), in the space of the image file, (1, S)."""
-    data = {"image": case["image"], "fused": convert_to_dst_type(fused, case["pred"])[0]}
+    data: dict[Hashable, Any] = {"image": case["image"], "fused": convert_to_dst_type(fused, case["pred"])[0]}
     result: Tensor = InvertLabelsd("fused", case["preprocessing"])(data)["fused"].as_tensor()
     return result
 
@@ -183,7 +197,8 @@ def print_left_out(dices: Tensor) -> None:
 
 def dice(prediction: Tensor, label: Tensor, num_classes: int) -> Tensor:
     """Dice per class (K - 1,) of classes (1, S) and a label, see `rater_consensus`; NaN where the class is absent."""
-    values: Tensor = compute_dice(*one_hot_pair(prediction, label, num_classes), include_background=False)[0]
+    masks, labels = one_hot_pair(prediction, label, num_classes)
+    values: Tensor = compute_dice(masks, labels, include_background=False)[0]
     return values
 
 
