@@ -20,10 +20,10 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import torch
-from evaluation import ROOT
 
 import medsegdiff_bundle
 from medsegdiff_bundle import configuration
+from medsegdiff_bundle.evaluation.networks import ROOT
 
 NETWORK = {"network_def#channels": [4, 8, 8], "network_def#num_heads": 2, "network_def#token_size": 8}
 WARM = 50  # cases after which memory is to stay
