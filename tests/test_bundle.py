@@ -52,7 +52,7 @@ def test_training_writes_weights_pictures_and_curves(trained):
     weights = torch.load(trained / "model.pt", weights_only=True)
     assert all(isinstance(value, torch.Tensor) for value in weights.values())
     assert {path.name for path in trained.iterdir()} == {
-        *("last.ckpt", "last.1.ckpt", "model.pt", "overlays", "tensorboard")
+        *("last.ckpt", "last.1.ckpt", "model.pt", "model.model.json", "overlays", "tensorboard")
     }
     assert len(list((trained / "overlays").glob("epoch_*.png"))) == 2
     state = torch.load(trained / "last.ckpt", weights_only=True)

@@ -7,6 +7,7 @@ from .overlay import OverlayHandler
 from .pretrained import WeightsLoader
 from .progress import DiceReport, MissingClasses, ProgressHandler
 from .report import ReportHandler
+from .tracking import close_tracking, image_metadata
 from .training_checkpoint import TrainingCheckpoint, check_training_folder
 from .training_data import CheckTrainingData
 from .validation import FinalValidationHandler
@@ -25,4 +26,6 @@ __all__ = [
     "TrainingCheckpoint",
     "WeightsLoader",
     "check_training_folder",
+    "close_tracking",
+    "image_metadata",
 ]

@@ -5,7 +5,7 @@ uncertainty can be trusted: calibration, risk against coverage, error caught by 
 a `CumulativeIterationMetric` of MONAI around each.
 """
 
-from .base import EnsembleMetric, rater_consensus
+from .base import EnsembleMetric, WithConsensus, rater_consensus
 from .calibration import (
     ExpectedCalibrationErrorMetric,
     ReliabilityCurve,
@@ -36,6 +36,7 @@ __all__ = [
     "HungarianMatchedIoUMetric",
     "ReliabilityCurve",
     "RiskCoverageCurve",
+    "WithConsensus",
     "area_under_risk_coverage",
     "collective_insight",
     "error_caught",

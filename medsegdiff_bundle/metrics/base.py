@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -113,6 +114,21 @@ def rater_consensus(raters: Tensor) -> Tensor:
         return raters
     check_labels("raters", raters, 2)
     return (raters.float().mean(dim=0, keepdim=True) >= 0.5).to(raters.dtype)
+
+
+class WithConsensus:
+    """What a metric of MONAI takes of cases that several raters drew: a result, and `rater_consensus` of the label.
+
+    Args:
+        key: of the result in a case, such as "pred".
+    """
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    def __call__(self, cases: Sequence[Mapping[str, Any]]) -> tuple[list[Tensor], list[Tensor]]:
+        """Results and labels of the cases."""
+        return [case[self.key] for case in cases], [rater_consensus(case["label"]) for case in cases]
 
 
 def check_labels(name: str, labels: Tensor, num_classes: int) -> None:

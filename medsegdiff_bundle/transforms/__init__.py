@@ -5,6 +5,7 @@ their outputs carry the metadata and applied operations of the input, so that `I
 """
 
 from .choose import RandAxesFlipd, for_image
+from .colour import RandBorderDiscd, RandColourMixd, RandExposured, RandSaturationd
 from .fusion import FuseEnsembled, STAPLEEnsembled
 from .intensity import CropMeasuredd, NormalizeIntensityd
 from .invert import InvertLabelsd
@@ -35,7 +36,11 @@ __all__ = [
     "PictureLabelsd",
     "PlaceByITKd",
     "RandAxesFlipd",
+    "RandBorderDiscd",
+    "RandColourMixd",
+    "RandExposured",
     "RandRaterd",
+    "RandSaturationd",
     "STAPLEEnsembled",
     "SaveImaged",
     "SaveSegmentsd",
