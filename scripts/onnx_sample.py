@@ -13,6 +13,7 @@ import argparse
 import itertools
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,23 @@ def normalize(image: Array) -> Array:
     axes = tuple(range(1, image.ndim))
     deviation = image.std(axis=axes, keepdims=True)
     return (image - image.mean(axis=axes, keepdims=True)) / np.where(deviation == 0, 1, deviation)
+
+
+def levels(seed: int, members: int, classes: int) -> Array:
+    """A point of the simplex for each member, (E, K), spread evenly: `medsegdiff_bundle.inferers.noise.member_level`.
+
+    Only the beginning of the sequence, which the seed draws, is another.
+    """
+    axes = classes - 1
+    root = 2.0
+    for _ in range(64):
+        root = (1 + root) ** (1 / classes)
+    begin = np.random.default_rng(seed).random(axes)
+    uniform = (begin + np.arange(members)[:, None] * root ** -np.arange(1.0, classes)) % 1
+    shares = 1 - (1 - np.clip(uniform, 1e-6, 1 - 1e-6)) ** (1 / np.arange(axes, 0, -1))
+    rest = np.cumprod(1 - shares, axis=1)
+    one = np.ones((members, 1))
+    return (np.concatenate([one, rest], 1) * np.concatenate([shares, one], 1)).astype(np.float32)
 
 
 class OnnxSampler:
@@ -85,12 +103,13 @@ class OnnxSampler:
             image = image[(slice(None), *crop)]
         return image
 
-    def __call__(self, image: Array, noise: Array) -> Array:
+    def __call__(self, image: Array, noise: Array, level: Array | None = None) -> Array:
         """Sample as many members as there is noise for.
 
         Args:
             image: normalised, (C, S).
             noise: standard normal, (E, draws, K, S).
+            level: of each member, (E, K), see `levels`; needed where members start from the anchor.
 
         Returns:
             probabilities, (E, K, S).
@@ -98,31 +117,47 @@ class OnnxSampler:
         Raises:
             ValueError: a shape does not fit.
         """
-        self._check(image, noise)
+        self._check(image, noise, level)
         axes = [axis - self.settings["spatial_dims"] for axis in self.settings["mirror_axes"]]  # from the end
         views = [view for count in range(len(axes) + 1) for view in itertools.combinations(axes, count)]
+        views = views[: len(noise)]
+        drawn = None if level is None else self._drawn_from_anchor(image, views, level)
         members = np.empty(noise[:, 0].shape, dtype=np.float32)
-        for index, view in enumerate(views[: len(noise)]):  # the members take turns with the mirror images
-            mirrored = np.flip(noise[index :: len(views)], view)
-            members[index :: len(views)] = np.flip(self._sample(np.flip(image, view), mirrored), view)
+        for index, view in enumerate(views):  # the members take turns with the mirror images
+            mine = slice(index, None, len(views))
+            begin = None if drawn is None else np.flip(drawn[mine], view)
+            members[mine] = np.flip(self._sample(np.flip(image, view), np.flip(noise[mine], view), begin), view)
         return members
 
-    def _sample(self, image: Array, noise: Array) -> Array:
-        """Members of one mirror image."""
-        inside = (slice(None), slice(None), *(slice(size) for size in image.shape[1:]))
+    def _encode(self, image: Array) -> dict[str, Array]:
+        """Features by their names, of the padded image."""
         outputs = self.encoder.run(None, {"image": self.pad(image[None].astype(np.float32))})
-        features = {entry.name: value for entry, value in zip(self.encoder.get_outputs(), outputs, strict=True)}
+        return {entry.name: value for entry, value in zip(self.encoder.get_outputs(), outputs, strict=True)}
+
+    def _drawn_from_anchor(self, image: Array, views: Sequence[Sequence[int]], level: Array) -> Array:
+        """Masks one-hot in [-1, 1], (E, K, S): of highest probability / level by the mean of the mirror images."""
+        total = np.zeros(1, dtype=np.float32)
+        for view in views:
+            logits = self._encode(np.flip(image, view))["logits"][
+                (slice(None), slice(None), *map(slice, image.shape[1:]))
+            ]
+            anchor = np.exp(logits - logits.max(axis=1, keepdims=True))
+            total = total + np.flip(anchor / anchor.sum(axis=1, keepdims=True), view)
+        classes = (total / level.reshape(*level.shape, *[1] * (image.ndim - 1))).argmax(axis=1)
+        return np.moveaxis(2 * np.eye(level.shape[1], dtype=np.float32)[classes] - 1, -1, 1)
+
+    def _sample(self, image: Array, noise: Array, begin: Array | None) -> Array:
+        """Members of one mirror image, from pure noise or from the masks that they begin with."""
+        inside = (slice(None), slice(None), *(slice(size) for size in image.shape[1:]))
+        features = self._encode(image)
         needed = {entry.name for entry in self.denoiser.get_inputs()}
         inputs = {name: value for name, value in features.items() if name in needed}
 
         timesteps = self.settings["timesteps"]
         x, *later = noise.astype(np.float32).swapaxes(0, 1)
-        if self.settings["start_from_anchor"]:
-            logits = features["logits"][inside]
-            anchor = np.exp(logits - logits.max(axis=1, keepdims=True))
-            anchor = 2 * anchor / anchor.sum(axis=1, keepdims=True) - 1
+        if begin is not None:
             alpha = self.alpha_bar[timesteps[0]]
-            x = (alpha**0.5 * anchor + (1 - alpha) ** 0.5 * x).astype(np.float32)
+            x = (alpha**0.5 * begin + (1 - alpha) ** 0.5 * x).astype(np.float32)
         previous = None
         for t, following, again in itertools.zip_longest(timesteps, timesteps[1:], later):
             timestep = np.array([t], dtype=np.int64)
@@ -175,11 +210,14 @@ class OnnxSampler:
         if image.ndim != dims + 1 or len(image) != channels:
             raise ValueError(f"The image must have {channels} channel(s) and {dims} axes, got shape {image.shape}.")
 
-    def _check(self, image: Array, noise: Array) -> None:
+    def _check(self, image: Array, noise: Array, level: Array | None) -> None:
         self._check_image(image)
         expected = (self.draws, len(self.settings["class_names"]), *image.shape[1:])
         if noise.shape[1:] != expected or len(noise) < 1:
             raise ValueError(f"The noise must be (members, {', '.join(map(str, expected))}), got shape {noise.shape}.")
+        needed = (len(noise), expected[1]) if self.settings["start_from_anchor"] else None
+        if (None if level is None else level.shape) != needed:
+            raise ValueError(f"The levels must be {needed}, got {None if level is None else level.shape}.")
 
 
 def main() -> None:
@@ -198,7 +236,8 @@ def main() -> None:
         image = sampler.prepare(np.load(options.image))
         shape = members, sampler.draws, len(classes), *image.shape[1:]
         noise = np.random.default_rng(options.seed).standard_normal(shape)
-        samples = sampler(image, noise.astype(np.float32))
+        level = levels(options.seed, members, len(classes)) if sampler.settings["start_from_anchor"] else None
+        samples = sampler(image, noise.astype(np.float32), level)
         if np.isnan(samples).any():
             raise ValueError("The probabilities hold NaN: the values of the image are not finite, or overflow.")
     except ValueError as error:

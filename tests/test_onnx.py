@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from medsegdiff_bundle.inferers import member_noise
+from medsegdiff_bundle.inferers.noise import member_level
 from medsegdiff_bundle.networks import MedSegDiff
 from medsegdiff_bundle.schedulers import DDIMScheduler
 from medsegdiff_bundle.transforms import NormalizeIntensityd
@@ -115,7 +116,10 @@ def test_members_are_those_of_the_inferer(exported):
     inferer = config.get_parsed_content("inferer")
     inferer.ensemble_size = inferer.members_per_batch = 3
     expected = inferer(torch.from_numpy(normalized)[None], network)[0]
-    found = torch.from_numpy(sampler(normalized, noise.numpy()))
+    level = None
+    if sampler.settings["start_from_anchor"]:
+        level = torch.stack([member_level(0, member, 3) for member in range(3)]).numpy()
+    found = torch.from_numpy(sampler(normalized, noise.numpy(), level))
     assert found.shape == (3, 3, *size)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
     assert (expected[0] - expected[1]).abs().max() > 1e-2  # members differ, so an order of them would be noticed

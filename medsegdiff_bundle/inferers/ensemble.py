@@ -49,8 +49,9 @@ class EnsembleInferer(Inferer):
         roi_size: window in voxels, one number or one per axis; cut to the image where it is larger. None takes the
             image whole.
         overlap: of neighbouring windows, at least; 0 to below 1.
-        start_from_anchor: timestep at which to start, from the anchor noised to its level (truncated diffusion, Zheng
-            et al. 2022, arXiv 2202.09671); None starts from pure noise at T - 1.
+        start_from_anchor: timestep at which to start, from masks drawn from the anchor and noised to its level
+            (truncated diffusion, Zheng et al. 2022, arXiv 2202.09671); None starts from pure noise at T - 1. A member
+            draws one level for the whole image, see `level_mask`; the anchor is the mean over the mirror images.
         mirror_axes: spatial axes along which the image may be mirrored, from 0. The members take turns with its
             mirror images along each combination of them, the image itself first, and are mirrored back: member m
             belongs to image m mod 2^axes.

@@ -1,4 +1,4 @@
-"""Noise that belongs to a place in the image, not to a call."""
+"""What makes a member: noise that belongs to a place in the image, not to a call, and a mask drawn from the anchor."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import struct
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 BLOCK = 32  # voxels along each axis; part of the definition of the noise, so a change of it changes every sample
@@ -45,3 +46,50 @@ def member_noise(seed: int, member: int, step: int, start: Sequence[int], shape:
             there.append(slice(first - index * BLOCK, last - index * BLOCK))
         noise[tuple(here)] = values[tuple(there)]
     return noise
+
+
+def member_level(seed: int, member: int, num_classes: int) -> Tensor:
+    """The level of a member: one point of the simplex, uniform over all members.
+
+    The points of successive members are an additive recurrence (Kronecker's sequence; for two classes its step is the
+    golden ratio), which fills the simplex more evenly than independent draws, whatever the number of members. Its
+    beginning is drawn from the seed.
+
+    Args:
+        seed: of the ensemble.
+        member: index of the member, from 0.
+        num_classes: K, at least 2.
+
+    Returns:
+        (K,), float32, positive, of sum 1.
+    """
+    axes = num_classes - 1
+    root = 2.0  # of x^(axes + 1) = x + 1, whose powers are the steps that are hardest to approximate by fractions
+    for _ in range(64):
+        root = (1 + root) ** (1 / num_classes)
+    begin = torch.rand(axes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    steps = torch.tensor([root ** -(axis + 1) for axis in range(axes)], dtype=torch.float64)
+    uniform = ((begin + member * steps) % 1).clamp(1e-6, 1 - 1e-6)
+    # Breaking a stick: of what is left, the share of a class is the least of as many uniform numbers as classes follow.
+    shares = 1 - (1 - uniform) ** (1 / torch.arange(axes, 0, -1))
+    left = torch.cat([shares.new_ones(1), (1 - shares).cumprod(dim=0)])
+    return (left * torch.cat([shares, shares.new_ones(1)])).float()
+
+
+def level_mask(probabilities: Tensor, levels: Tensor) -> Tensor:
+    """Masks drawn from the probabilities of one answer: in each voxel the class of highest probability / level.
+
+    Levels that are uniform on the simplex give each voxel a class with just its probability: a race of exponential
+    numbers, the same ones in the whole image ("perturb and map", Papandreou and Yuille 2011, with one perturbation for
+    all voxels). Voxels therefore come and go together, the surest first: of two classes the masks are the level sets.
+
+    Args:
+        probabilities: (N, K, S).
+        levels: (m, K), see `member_level`.
+
+    Returns:
+        (N, m, K, S) one-hot in [-1, 1], of the type of the probabilities.
+    """
+    levels = levels.to(probabilities).reshape(1, *levels.shape, *[1] * (probabilities.ndim - 2))
+    classes = (probabilities.unsqueeze(1) / levels).argmax(dim=2)
+    return 2 * F.one_hot(classes, probabilities.shape[1]).movedim(-1, 2).to(probabilities.dtype) - 1

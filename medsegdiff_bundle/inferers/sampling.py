@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from .memory import PeakMemory, free_memory
-from .noise import member_noise
+from .noise import level_mask, member_level, member_noise
 
 # Share of the free memory that a batch of members may take. The rest is for what `PeakMemory` does not see, the
 # workspace of convolutions, and for the results.
@@ -82,20 +82,25 @@ class MemberSampler:
         mirrored = [axis + 2 for axis in self.mirror_axes]  # of a tensor (N, C, S)
         views = [axes for count in range(len(mirrored) + 1) for axes in itertools.combinations(mirrored, count)]
         if self.anchor_only:
-            anchor = torch.stack([self._anchor(self._encode(image, axes), axes) for axes in views]).mean(dim=0)
+            anchor = self._mean_anchor(image, views)
             self.advance(len(image))
             copies = 2 if self.return_anchor else 1
             yield slice(0, copies), anchor.expand(-1, copies, *anchor.shape[2:])
             return
         first = 1 if self.return_anchor else 0
-        for view, axes in enumerate(views[: self.ensemble_size]):
+        views = views[: self.ensemble_size]
+        mean = self._mean_anchor(image, views) if self.start_from_anchor is not None and len(views) > 1 else None
+        for view, axes in enumerate(views):
             features = self._encode(image, axes)
             if self.return_anchor and not axes:
                 yield slice(0, 1), self._anchor(features.logits, axes)
             members = range(view, self.ensemble_size, len(views))
+            begin = None
+            if self.start_from_anchor is not None:
+                begin = _mirrored((self._anchor(features.logits, axes) if mean is None else mean).squeeze(1), axes)
             while members:
                 batch = members[: self._members_at_once(image)]
-                samples = self._sample(batch, image, start, axes, features)
+                samples = self._sample(batch, image, start, axes, features, begin)
                 if samples is None:
                     self.members_per_batch = len(batch) // 2
                     logger.warning(
@@ -115,6 +120,15 @@ class MemberSampler:
         if memory is not None:
             self.bytes_per_member[kind] = MEMBER_PER_ENCODING * max(1, memory.peak), False
         return features
+
+    def _mean_anchor(self, image: Tensor, views: Sequence[Sequence[int]]) -> Tensor:
+        """Mean of the anchor's probabilities over mirror images, (N, 1, K, S)."""
+        total = torch.zeros(0)
+        for axes in views:
+            encoded = self._encode(image, axes)
+            anchor = self._anchor(encoded if self.anchor_only else encoded.logits, axes)
+            total = anchor if total.numel() == 0 else total + anchor
+        return total / len(views)
 
     def _anchor(self, logits: Tensor, axes: Sequence[int]) -> Tensor:
         """The anchor's probabilities, mirrored back, (N, 1, K, S)."""
@@ -139,16 +153,25 @@ class MemberSampler:
         return max(1, count) if measured or count >= self.ensemble_size else 1
 
     def _sample(
-        self, members: range, image: Tensor, start: Sequence[int], axes: Sequence[int], features: Any
+        self,
+        members: range,
+        image: Tensor,
+        start: Sequence[int],
+        axes: Sequence[int],
+        features: Any,
+        anchor: Tensor | None,
     ) -> Tensor | None:
-        """Denoise some members of a view, (N, m, K, S); None if there are several and the memory does not hold them."""
+        """Denoise some members of a view, (N, m, K, S); None if there are several and the memory does not hold them.
+
+        With `start_from_anchor` they begin with masks drawn from the `anchor`, (N, K, S), mirrored as the view is.
+        """
         measure = len(members) == 1 and not self.bytes_per_member[self._kind(image)][1]
         # Under `PeakMemory` a compiled function runs as it is, and torch never compiles it afterwards.
         denoise = self.network.denoise if measure or self.compiled is None else self.compiled
         done = 0
         try:
             with PeakMemory() if measure else nullcontext() as memory, self._autocast(image):
-                x, features_of_each = self._begin(members, start, axes, features)
+                x, features_of_each = self._begin(members, start, axes, features, anchor)
                 for step, timestep in enumerate(self.scheduler.timesteps):
                     prediction = denoise(x, timestep, features_of_each).float()
                     again = self.scheduler.stochastic
@@ -168,15 +191,17 @@ class MemberSampler:
             self.bytes_per_member[self._kind(image)] = max(1, memory.peak), True
         return _mirrored(probabilities, axes).unflatten(0, (len(image), -1))
 
-    def _begin(self, members: range, start: Sequence[int], axes: Sequence[int], features: Any) -> tuple[Tensor, Any]:
+    def _begin(
+        self, members: range, start: Sequence[int], axes: Sequence[int], features: Any, anchor: Tensor | None
+    ) -> tuple[Tensor, Any]:
         """First noisy masks (N * m, K, S), image by image, and features for as many."""
         logits = features.logits
         x = self._noise(members, 0, start, axes, logits)
         if len(logits) > 1:  # one image's features serve all of its members as they are
             features = tree_map_only(Tensor, lambda feature: feature.repeat_interleave(len(members), dim=0), features)
-        if self.start_from_anchor is not None:
-            anchor = 2 * torch.softmax(features.logits.float(), dim=1) - 1
-            x = self.scheduler.add_noise(anchor.expand_as(x), x, self.scheduler.timesteps[0])
+        if anchor is not None:
+            levels = torch.stack([member_level(self.seed, member, anchor.shape[1]) for member in members])
+            x = self.scheduler.add_noise(level_mask(anchor, levels).flatten(0, 1), x, self.scheduler.timesteps[0])
         return x, features
 
     def _noise(self, members: range, step: int, start: Sequence[int], axes: Sequence[int], logits: Tensor) -> Tensor:

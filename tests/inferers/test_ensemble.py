@@ -12,6 +12,7 @@ from monai.utils import set_determinism
 from torch import nn
 
 from medsegdiff_bundle.inferers import EnsembleInferer, member_noise, sampling
+from medsegdiff_bundle.inferers.noise import level_mask, member_level
 from medsegdiff_bundle.networks import ConditionFeatures, MedSegDiff
 from medsegdiff_bundle.schedulers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
@@ -579,27 +580,54 @@ def test_roi_size_of_other_dimensions():
         EnsembleInferer(scheduler(), 2, roi_size=(4, 4, 4))(images(), network())
 
 
+class Recording(Counting):
+    """Remembers what it was asked to denoise."""
+
+    def __init__(self):
+        super().__init__()
+        self.met = []
+
+    def denoise(self, mask, timesteps, features):
+        self.met.append((mask, int(timesteps)))
+        return super().denoise(mask, timesteps, features)
+
+
 @pytest.mark.parametrize("batch", [1, 2])
-def test_start_from_the_noised_anchor(batch):
-    """The network first meets the anchor at that level of noise, and is asked about that timestep."""
-    met = []
-
-    class Recording(Counting):
-        def denoise(self, mask, timesteps, features):
-            met.append((mask, int(timesteps)))
-            return super().denoise(mask, timesteps, features)
-
+def test_start_from_masks_drawn_from_the_anchor(batch):
+    """The network first meets a mask of the member's level, noised as at that timestep, and is asked about it."""
+    network = Recording()
     image = images(batch)
-    inferer = EnsembleInferer(scheduler(), num_inference_steps=2, ensemble_size=3, start_from_anchor=59)
-    inferer(image, Recording())
-    assert [t for _, t in met] == [59, 29]
-    anchor = 2 * torch.softmax(Counting().logits(image), dim=1) - 1
-    level = scheduler().alphas_cumprod[59]
+    EnsembleInferer(scheduler(), num_inference_steps=2, ensemble_size=3, start_from_anchor=59)(image, network)
+    assert [t for _, t in network.met] == [59, 29]
+    anchor = torch.softmax(Counting().logits(image), dim=1)
+    signal = scheduler().alphas_cumprod[59]
     for n in range(batch):
         for member in range(3):
             noise = member_noise(0, member, 0, (0, 0), (2, 9, 7))
-            expected = level.sqrt() * anchor[n] + (1 - level).sqrt() * noise
-            torch.testing.assert_close(met[0][0][3 * n + member], expected)
+            chosen = anchor[n, 1] > member_level(0, member, 2)[1]  # of two classes the masks are level sets
+            mask = torch.stack([~chosen, chosen]).float() * 2 - 1
+            expected = signal.sqrt() * mask + (1 - signal).sqrt() * noise
+            torch.testing.assert_close(network.met[0][0][3 * n + member], expected)
+
+
+def test_mirror_images_start_from_their_mean_anchor():
+    """A member of a mirror image begins with the mask that one of the image itself would begin with."""
+
+    class Lopsided(Recording):
+        def logits(self, image):
+            return super().logits(image) * torch.linspace(0.2, 3, image.shape[-1])
+
+    network = Lopsided()
+    image = images(1)
+    inferer = EnsembleInferer(scheduler(), 1, ensemble_size=4, start_from_anchor=0, mirror_axes=[1])
+    inferer(image, network)
+    views = [network.logits(image), network.logits(image.flip(3)).flip(3)]
+    anchor = sum(torch.softmax(each, dim=1) for each in views) / 2
+    drawn = level_mask(anchor, torch.stack([member_level(0, member, 2) for member in range(4)]))[0]
+    met = torch.stack(
+        [network.met[0][0][0], network.met[1][0][0].flip(2), network.met[0][0][1], network.met[1][0][1].flip(2)]
+    )
+    assert torch.equal(met > 0, drawn > 0)  # so little noise at timestep 0 turns no sign
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from medsegdiff_bundle.inferers import member_noise
-from medsegdiff_bundle.inferers.noise import BLOCK
+from medsegdiff_bundle.inferers.noise import BLOCK, level_mask, member_level
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -64,3 +64,34 @@ def test_definition():
     seed = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") // 2
     expected = torch.randn(3, BLOCK, BLOCK, generator=torch.Generator().manual_seed(seed))
     assert torch.equal(member_noise(4, 1, 2, [0, BLOCK], (3, BLOCK, BLOCK)), expected)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 5])
+def test_levels_give_each_class_its_probability(num_classes):
+    probabilities = torch.tensor([0.05, 0.15, 0.3, 0.4, 0.1])[:num_classes]
+    probabilities = probabilities / probabilities.sum()
+    levels = torch.stack([member_level(3, member, num_classes) for member in range(2048)])
+    assert levels.min() > 0
+    torch.testing.assert_close(levels.sum(dim=1), torch.ones(2048))
+    masks = level_mask(probabilities.reshape(1, -1, 1), levels)
+    assert masks.unique().tolist() == [-1, 1]
+    share = ((masks + 1) / 2).mean(dim=1)[0, :, 0]
+    torch.testing.assert_close(
+        share, probabilities, rtol=0, atol=0.01
+    )  # independent draws: 0.011 is one standard error
+
+
+@pytest.mark.parametrize("members", [4, 5, 10, 16])
+def test_levels_of_few_members_are_spread(members):
+    """No two of two classes' levels are close, and no gap is wide, whatever the number of members and the seed."""
+    for seed in range(20):
+        levels = torch.stack([member_level(seed, member, 2)[1] for member in range(members)]).sort().values
+        gaps = torch.cat([levels[1:] - levels[:-1], (levels[0] + 1 - levels[-1]).reshape(1)])
+        assert gaps.min() > 0.35 / members and gaps.max() < 1.75 / members
+
+
+def test_levels_by_seed_and_member():
+    level = member_level(0, 1, 3)
+    assert torch.equal(level, member_level(0, 1, 3))
+    for other in (member_level(1, 1, 3), member_level(0, 2, 3), member_level(-5, 1, 3)):
+        assert (level - other).abs().max() > 0.01
