@@ -85,6 +85,8 @@ TRAINING = {
     "passes_per_epoch": Meaning("passes through the cases that are one epoch", "passes"),
     "resume": Meaning("go on after the checkpoint in the folder; auto does so if there is one"),
     "keep": Meaning("checkpoints that are kept", "checkpoints"),
+    "fold": Meaning("part of the cases that validates, from 0, in a cross-validation; none for the set's own split"),
+    "num_folds": Meaning("parts of a cross-validation, unless the data set has its own", "parts"),
 }
 SPEED = {
     "device": Meaning("cpu, cuda:0, ...", default="a GPU if there is one"),

@@ -18,7 +18,18 @@ logger = logging.getLogger(__name__)
 # Of the settings those that say where, how loudly and what is written besides, not what comes out.
 LEFT_OUT = (
     *("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "checkpoint", "device", "progress", "report", "debug"),
-    *("dicom_seg", "use_click", "resume", "overwrite", "keep", "pretrained", "weights_sha256", "shipped_weights"),
+    *(
+        "dicom_seg",
+        "use_click",
+        "resume",
+        "overwrite",
+        "keep",
+        "fold",
+        "num_folds",
+        "pretrained",
+        "weights_sha256",
+        "shipped_weights",
+    ),
 )
 UNTYPED = ("spacing",)  # settings that may be taken as they are
 STEPS = (

@@ -69,7 +69,7 @@ def segment(
             255 for a picture. A `MetaTensor` is as MONAI's `LoadImage` gives it, (C, X, Y, Z), (X, Y, Z), (C, W, H) or
             (W, H), and brings its affine.
         task: what to segment, such as "hippocampus": the task of `inference.json`, which is taken for None, or the name
-            of a file of `configs/tasks`.
+            of a file of `configs/tasks`; or a file that `medsegdiff configure` wrote, by its path.
         affine: of an array of a volume, (4, 4), voxel to RAS in mm; `np.diag([1, 1, 2, 1])` says 2 mm from slice to
             slice. None stands for 1 mm along each axis.
         output_dir: folder for mask, uncertainty, picture, report, and the DICOM SEG of a series; None writes none.
@@ -156,7 +156,11 @@ def check_request(
     configs = bundle_root() / "configs"
     files = [configs / "inference.json"]
     model = read_model(given.get("checkpoint"))
-    if task is not None and not (like is not None and model and model["task"] == task):
+    if task is not None and task.lower().endswith(".json"):
+        if not os.path.isfile(task):
+            raise ValueError(f"There is no file of settings {task!r}.")
+        files.append(Path(task))
+    elif task is not None and not (like is not None and model and model["task"] == task):
         known = configuration.tasks(configs) or [read_files(files)["task"]]  # a package of the model zoo has one task
         if task not in known:
             raise ValueError(f"There is no task {task!r}: choose from {', '.join(known)}.")

@@ -203,6 +203,8 @@ KINDS: dict[str, Callable[[Any], Any]] = {
     "spacing": optional(spacing),
     "members_per_batch": optional(whole(1)),
     "drawn_members": optional(whole(2)),
+    "fold": optional(whole(0)),
+    "num_folds": whole(2),
     "start_from_anchor": optional(whole(0)),
     "fusion": choice(*FUSIONS),
     "output": choice(*OUTPUTS),

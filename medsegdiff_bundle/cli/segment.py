@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", help="image file, folder of a DICOM series, or folder of images")
     parser.add_argument("-o", "--output", dest="output_dir", metavar="FOLDER", required=True, help="made if need be")
     parser.add_argument(
-        "-t", "--task", help="what to segment, such as hippocampus, isic or lidc (default: hippocampus)"
+        "-t", "--task", help="what to segment: hippocampus, isic, lidc, or a file of 'configure' (default: hippocampus)"
     )
     parser.add_argument("-c", "--checkpoint", metavar="FILE", help="weights (default: those of the task)")
     add_setting(parser, "-s", "--steps", name="num_inference_steps", metavar="N")

@@ -6,6 +6,7 @@ from .finite_loss import FiniteLoss
 from .overlay import OverlayHandler
 from .pretrained import WeightsLoader
 from .progress import DiceReport, MissingClasses, ProgressHandler
+from .record import TrainingRecord
 from .report import ReportHandler
 from .tracking import close_tracking, image_metadata
 from .training_checkpoint import TrainingCheckpoint, check_training_folder
@@ -24,6 +25,7 @@ __all__ = [
     "ProgressHandler",
     "ReportHandler",
     "TrainingCheckpoint",
+    "TrainingRecord",
     "WeightsLoader",
     "check_training_folder",
     "close_tracking",

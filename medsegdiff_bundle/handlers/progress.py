@@ -126,7 +126,7 @@ class ProgressHandler:
         evaluator: the validation engine.
         class_names: without the background.
         summary_writer: of TensorBoard.
-        record: of the training, which gets a row for each epoch.
+        record: of the training, which is registered with this handler, and gets a row for each epoch.
     """
 
     def __init__(
@@ -151,6 +151,8 @@ class ProgressHandler:
 
     def attach(self, engine: Engine) -> None:
         """Register at a trainer, after its checkpoint and validation handlers."""
+        if self.record is not None:
+            self.record.attach(engine)
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.EPOCH_STARTED, self.reset)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.add)

@@ -17,6 +17,7 @@ from medsegdiff_bundle.files import whole_file
 from medsegdiff_bundle.workflow import calling_parser
 
 LOG, TABLE, PICTURE, SETTINGS = "training.log", "history.csv", "curves.png", "settings.json"
+DONE = "done"  # an empty file, of a training that has come to its end
 VALIDATION = "val_"  # before the names of columns of validations
 
 
@@ -26,7 +27,8 @@ class TrainingRecord:
     The log holds what is logged while it runs. The table has a row for each epoch: losses and, where there was a
     validation, Dice of the fused mask and of the anchor for each class by its name. The picture draws the table. The
     settings are all entries of the configuration, a file that the bundle's workflows take as it is. A resumed training
-    continues log and table. Of several processes only the first writes.
+    continues log and table. An empty file `done` says that a training has come to its end. Of several processes only
+    the first writes.
 
     Args:
         output_dir: the folder; made if need be.
@@ -37,13 +39,14 @@ class TrainingRecord:
         parser = calling_parser()  # of the configuration that this object stands in
         self.settings: Any = None if parser is None else parser.get()
         self.log: logging.Handler | None = None
+        self.level = logging.NOTSET
 
     def attach(self, engine: Engine) -> None:
-        """Register at a trainer, before the handlers that log."""
+        """Register at a trainer, after the handler that resumes it."""
         if idist.get_rank() > 0:
             return
         engine.add_event_handler(Events.STARTED, self.begin)
-        engine.add_event_handler(Events.COMPLETED, self.end)
+        engine.add_event_handler(Events.COMPLETED, self.complete)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self.fail)
 
     def begin(self, engine: Engine) -> None:
@@ -55,13 +58,23 @@ class TrainingRecord:
         self.log = logging.FileHandler(self.output_dir / LOG, mode="a" if engine.state.epoch > 0 else "w")
         self.log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logging.getLogger().addHandler(self.log)
+        ours = logging.getLogger("medsegdiff_bundle")
+        self.level = ours.level
+        ours.setLevel(logging.INFO)  # also where the screen shows errors alone
+        (self.output_dir / DONE).unlink(missing_ok=True)
         if engine.state.epoch == 0:
             (self.output_dir / TABLE).unlink(missing_ok=True)
+
+    def complete(self) -> None:
+        """Close the log of a training that has come to its end."""
+        (self.output_dir / DONE).touch()
+        self.end()
 
     def end(self) -> None:
         """Close the log."""
         if self.log is not None:
             logging.getLogger().removeHandler(self.log)
+            logging.getLogger("medsegdiff_bundle").setLevel(self.level)
             self.log.close()
             self.log = None
 

@@ -73,7 +73,7 @@ def configure(
         data_set = dataclasses.replace(data_set, class_names=tuple(class_names))
     sections = len(chosen["training"]), len(chosen["validation"])
     plan = make_plan(data_set, fingerprint, sections, budget, say)
-    entries = overlay(plan, data_set, fingerprint, target.stem)
+    entries = overlay(plan, data_set, fingerprint, target)
     command = f"medsegdiff train {target.name}"
     write_overlay(entries, page(plan, data_set, fingerprint, faults, budget, command), target)
     return plan
@@ -84,7 +84,7 @@ def budget_of(memory: str | None, hours: float, device: str | None) -> Budget:
 
     Args:
         memory: such as "8GB", "500MB" or "24GiB"; None takes all of a GPU, or 8 GB of a CPU, or what is free if less.
-        hours: of wall time.
+        hours: of training, see `Budget`.
         device: such as "cpu"; None takes a GPU if there is one.
 
     Raises:

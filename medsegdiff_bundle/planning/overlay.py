@@ -17,15 +17,16 @@ OURS = "medsegdiff_bundle.transforms"
 MOST_PLACES = 10_000  # of each class and case that a patch may be centred on
 
 
-def overlay(plan: Plan, data_set: DataSet, fingerprint: Fingerprint, name: str) -> dict[str, Any]:
+def overlay(plan: Plan, data_set: DataSet, fingerprint: Fingerprint, target: Path) -> dict[str, Any]:
     """The entries of a configuration file that goes over `train.json`, `evaluate.json` or `inference.json`.
 
     Args:
         plan: the settings.
         data_set: described.
         fingerprint: of its cases.
-        name: of the task.
+        target: the file, whose name is that of the task; the weights are expected beside it.
     """
+    name = target.stem
     settings = dict(plan.settings)
     modality = settings.pop("modality", None)
     class_values = settings.pop("class_values", None)
@@ -38,6 +39,7 @@ def overlay(plan: Plan, data_set: DataSet, fingerprint: Fingerprint, name: str) 
         "task": name,
         "dataset_dir": str(data_set.root.resolve()),
         "shipped_weights": None,
+        "checkpoint": str(target.absolute().parent / f"{name}_training" / "model.pt"),
         "modality": modality,
         "uncertainty_limit": None,
         "volume_ranges": {},

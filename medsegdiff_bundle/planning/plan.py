@@ -33,7 +33,7 @@ class Budget:
 
     Attributes:
         memory: bytes.
-        hours: of wall time.
+        hours: of wall time, on a CPU with the threads on cores of their own.
         device: where it runs.
     """
 

@@ -8,47 +8,14 @@ import torch
 
 from medsegdiff_bundle import cli
 from medsegdiff_bundle.datalist import read_data_set
-from medsegdiff_bundle.planning import check_data_set, measure, plan
+from medsegdiff_bundle.planning import check_data_set, measure
 from medsegdiff_bundle.planning.configure import budget_of, memory_of
 from medsegdiff_bundle.planning.fingerprint import take_fingerprint
-from medsegdiff_bundle.planning.measure import Cost
 
 
 @pytest.fixture(autouse=True)
-def no_measurements(monkeypatch):
-    """Costs that follow from a formula: 1 microsecond and 1 kilobyte for each voxel and channel of the finest level."""
-
-    def cost(network, batch_size, patch, device, amp, recycling=0.5):
-        amount = batch_size * np.prod(patch) * network["channels"][0]
-        return Cost(float(amount) * 1e-6, int(amount) * 1000, 1000)
-
-    monkeypatch.setattr(plan, "training_cost", cost)
-
-
-def nifti(path, values, spacing):
-    import nibabel
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(nibabel.Nifti1Image(values, np.diag([*spacing, 1.0])), path)
-
-
-def ct_set(root, shape=(40, 48, 16), spacing=(0.8, 0.8, 2.5), cases=6):
-    """Volumes in HU of which a rare class has 8 voxels."""
-    random = np.random.default_rng(0)
-    labels = {"background": 0, "liver": 1, "tumour": 2}
-    described = {"channel_names": {"0": "CT"}, "labels": labels, "file_ending": ".nii.gz"}
-    root.mkdir(parents=True, exist_ok=True)
-    (root / "dataset.json").write_text(json.dumps(described))
-    for number in range(cases):
-        label = np.zeros(shape, np.uint8)
-        label[8:24, 8:24, 4:12] = 1
-        label[10:12, 10:12, 5:7] = 2
-        image = random.normal(-500, 100, shape)
-        image[label == 1] = random.normal(100, 10, (label == 1).sum())
-        image[label == 2] = random.normal(40, 10, 8)
-        nifti(root / "imagesTr" / f"c{number}_0000.nii.gz", image.astype(np.int16), spacing)
-        nifti(root / "labelsTr" / f"c{number}.nii.gz", label, spacing)
-    return root
+def costs(no_measurements):
+    """All tests here."""
 
 
 def configured(tmp_path, root, *words):
@@ -57,9 +24,9 @@ def configured(tmp_path, root, *words):
     return json.loads((tmp_path / "mine.json").read_text()), (tmp_path / "mine.md").read_text()
 
 
-def test_the_fingerprint_counts_fractions(tmp_path):
+def test_the_fingerprint_counts_fractions(tmp_path, make_ct_set):
     """DataAnalyzer's "percentage" is a fraction, and its percentiles are those of the foreground."""
-    data_set = read_data_set(ct_set(tmp_path))
+    data_set = read_data_set(make_ct_set(tmp_path))
     facts, _ = check_data_set(data_set)
     found = take_fingerprint(data_set, facts, data_set.cases)
     assert found.median_shape == (40, 48, 16)
@@ -70,8 +37,8 @@ def test_the_fingerprint_counts_fractions(tmp_path):
     assert 60 < found.foreground[0]["percentile_00_5"] < 80 and 115 < found.foreground[0]["percentile_99_5"] < 140
 
 
-def test_ct(tmp_path):
-    entries, page = configured(tmp_path, ct_set(tmp_path / "set"), "--memory", "8GB", "--hours", "1")
+def test_ct(tmp_path, make_ct_set):
+    entries, page = configured(tmp_path, make_ct_set(tmp_path / "set"), "--memory", "8GB", "--hours", "1")
     assert entries["class_names"] == ["liver", "tumour"] and entries["modality"] == "CT"
     assert entries["spacing"] == [0.8, 0.8, 2.5] and entries["image_channels"] == 1
     window = next(each for each in entries["preparation"] if each["_target_"] == "ScaleIntensityRanged")
@@ -85,8 +52,8 @@ def test_ct(tmp_path):
     assert "CT has units" in page and "1 h on cpu with 8 GB" in page
 
 
-def test_volumes_larger_than_the_patch_have_windows_and_balanced_classes(tmp_path):
-    root = ct_set(tmp_path / "set", (64, 72, 40), (1, 1, 1))
+def test_volumes_larger_than_the_patch_have_windows_and_balanced_classes(tmp_path, make_ct_set):
+    root = make_ct_set(tmp_path / "set", (64, 72, 40), (1, 1, 1))
     entries, page = configured(tmp_path, root, "--memory", "2GB", "--hours", "1")
     assert np.prod(entries["patch_size"]) < 64 * 72 * 40
     assert entries["roi_size"] == entries["patch_size"]
@@ -94,8 +61,8 @@ def test_volumes_larger_than_the_patch_have_windows_and_balanced_classes(tmp_pat
     assert crop["ratios"] == [0.3333, 0.3333, 0.3333] and "0.004%" in page
 
 
-def test_less_memory_and_time_make_less(tmp_path):
-    root = ct_set(tmp_path / "set", (96, 96, 96), (1, 1, 1))
+def test_less_memory_and_time_make_less(tmp_path, make_ct_set):
+    root = make_ct_set(tmp_path / "set", (96, 96, 96), (1, 1, 1))
     sizes = []
     for words in (("--memory", "100GB", "--hours", "40"), ("--memory", "3GB", "--hours", "40"), ("--hours", "0.2")):
         entries, _ = configured(tmp_path, root, *words, "--overwrite")
@@ -106,8 +73,8 @@ def test_less_memory_and_time_make_less(tmp_path):
     assert 0.5 * 0.8 * 3e9 < amount <= 0.8 * 3e9, "the largest that fits"
 
 
-def test_classes_with_sides_are_not_mirrored(tmp_path):
-    root = ct_set(tmp_path / "set")
+def test_classes_with_sides_are_not_mirrored(tmp_path, make_ct_set):
+    root = make_ct_set(tmp_path / "set")
     names = "['left kidney', 'right kidney']"
     entries, page = configured(tmp_path, root, "--class-names", names)
     assert entries["mirror_axes"] == [] and entries["class_names"] == ["left kidney", "right kidney"]
@@ -125,7 +92,7 @@ def test_pictures(tmp_path):
         ):
             (tmp_path / "set" / folder).mkdir(parents=True, exist_ok=True)
             Image.fromarray(values.astype(np.uint8)).save(tmp_path / "set" / folder / f"{name}.png")
-    entries, _ = configured(tmp_path, tmp_path / "set")
+    entries, _ = configured(tmp_path, tmp_path / "set", "--memory", "8GB")
     assert (entries["spatial_dims"], entries["image_channels"]) == (2, 3)
     assert entries["picture_size"] == entries["patch_size"] == [128, 96]
     assert entries["class_names"] == ["foreground"] and "spacing" not in entries
@@ -140,15 +107,15 @@ def test_pictures(tmp_path):
         (["--class-names", "[3]"], "--class-names must be a list of names"),
     ],
 )
-def test_what_is_asked_wrongly(tmp_path, capsys, words, sentence):
-    root = ct_set(tmp_path / "set")
+def test_what_is_asked_wrongly(tmp_path, capsys, words, sentence, make_ct_set):
+    root = make_ct_set(tmp_path / "set")
     assert cli.main(["configure", str(root), "-o", str(tmp_path / "mine.json"), *words]) == 2
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "mine.json").exists()
 
 
-def test_a_faulty_set_is_not_configured(tmp_path, capsys):
-    root = ct_set(tmp_path / "set")
+def test_a_faulty_set_is_not_configured(tmp_path, capsys, make_ct_set):
+    root = make_ct_set(tmp_path / "set")
     (root / "labelsTr" / "c1.nii.gz").unlink()
     assert cli.main(["configure", str(root), "-o", str(tmp_path / "mine.json")]) == 2
     said = capsys.readouterr()
