@@ -59,6 +59,51 @@ def test_a_rim(value, width):
     np.testing.assert_allclose(found[~is_rim], by_monai(inside[None]).numpy().ravel(), atol=1e-5)
 
 
+@pytest.mark.parametrize("value", [0, -1024, "mean"])
+@pytest.mark.parametrize("noise", [1e-3, 0.5])
+def test_a_rim_with_noise(value, noise):
+    inside = tissue(24, 24, 24)
+    padded = np.pad(inside, 5, constant_values=inside.mean() if value == "mean" else value)
+    is_rim = np.pad(np.zeros(inside.shape, bool), 5, constant_values=True)
+    padded[is_rim] += np.random.default_rng(1).normal(0, noise, is_rim.sum()).astype(np.float32)
+    found = normalized(padded[None])[0].numpy()
+    assert (found[is_rim] == 0).mean() > 0.99
+    assert np.abs(found[~is_rim] - by_monai(inside[None]).numpy().ravel()).mean() < 0.05
+
+
+@pytest.mark.parametrize("factor", [0.8, 1.5, 2])
+@pytest.mark.parametrize("order", [3, 5])
+@pytest.mark.parametrize("rounded", [False, True])
+def test_a_rim_that_a_spline_resampled(factor, order, rounded):
+    """Rings surround it: what is measured is still told from it, up to the voxels of the step between both."""
+    inside = np.asarray(nibabel.load(IMAGES[0]).dataobj).astype(np.float32)
+    options = {"order": order, "mode": "nearest", "grid_mode": True}
+    padded = ndimage.zoom(np.pad(inside, 8), factor, **options)
+    is_rim = (
+        ndimage.zoom(
+            np.pad(np.zeros(inside.shape), 8, constant_values=1), factor, order=1, mode="nearest", grid_mode=True
+        )
+        > 0.5
+    )
+    found = normalized((padded.round() if rounded else padded)[None])[0].numpy()
+    away = ndimage.binary_erosion(is_rim, iterations=2, border_value=1)
+    assert (found[away] == 0).mean() > 0.99
+    inner = ndimage.binary_erosion(~is_rim, iterations=3)
+    assert (found[inner] == 0).mean() < 0.02
+    assert abs(found[inner].mean()) < 0.5 and 0.7 < found[inner].std() < 1.2
+
+
+@pytest.mark.parametrize("noise", [3, 10, 30])
+def test_air_of_a_scanner_is_measured(noise):
+    """Its noise is far more than what a conversion leaves of padding."""
+    generator = np.random.default_rng(0)
+    place = np.indices((40, 40, 30)) - np.array([20, 20, 15])[:, None, None, None]
+    body = (place**2 / np.array([15, 17, 13])[:, None, None, None] ** 2).sum(axis=0) < 1
+    air = np.hypot(*generator.normal(0, noise, (2, *body.shape)))
+    head = np.where(body, 300 + 100 * ndimage.gaussian_filter(generator.normal(size=body.shape), 1), air)
+    assert torch.equal(normalized(head[None]), by_monai(head[None]))
+
+
 def test_corners_of_a_turned_grid_and_what_a_mask_left():
     """Also where the fill value lies amid those of the tissue, and in an enclosed part that is as large."""
     inside = tissue(30, 30, 30)
