@@ -1,4 +1,4 @@
-"""Segment an image with the files of `export_onnx.py`: numpy and onnxruntime, nothing else.
+"""Segment an image with the files of `medsegdiff export`: numpy and onnxruntime, nothing else.
 
     python scripts/onnx_sample.py --model onnx --image image.npy --output result.npz
 
@@ -223,7 +223,7 @@ class OnnxSampler:
 def main() -> None:
     """Read the command line, segment and print the size of each structure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, type=Path, help="folder that export_onnx.py wrote")
+    parser.add_argument("--model", required=True, type=Path, help="folder that medsegdiff export wrote")
     parser.add_argument("--image", required=True, type=Path, help=".npy file, channels first")
     parser.add_argument("--output", required=True, type=Path, help=".npz file")
     parser.add_argument("--ensemble_size", type=int, help="members; as configured by default")

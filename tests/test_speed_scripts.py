@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
-
-import benchmark
+from medsegdiff_bundle import cli
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--size", "16", "16", "16", "--repeats", "1"]
@@ -29,8 +27,9 @@ def numbers(pattern, text):
     return [float(number) for number in ([found] if isinstance(found, str) else found)]
 
 
-def test_costs():
-    output = run("benchmark.py", *SMALL, "--members", "2", "--members_per_batch", "2", "--contiguous", "--untuned")
+def test_costs(capsys):
+    options = [*SMALL, "--members", "2", "--members_per_batch", "2", "--contiguous"]
+    output = printed(capsys, *options)
     assert output.splitlines()[1] == (
         "allocator as it is, channels-last off, float32, mirrored axes 0, compiled off, members per batch 2"
     )
@@ -47,15 +46,14 @@ def test_costs():
     assert 0 < numbers(r"fraction = ([\d.]+)", output)[0] < 1.5
 
 
-def printed(monkeypatch, capsys, *options):
-    """What benchmark.py prints, in this process, whose allocator it leaves alone."""
-    monkeypatch.setattr(sys, "argv", ["benchmark.py", "--untuned", *options])
-    benchmark.main()
+def printed(capsys, *options):
+    """What `medsegdiff benchmark` prints, in this process, whose allocator it leaves alone."""
+    assert cli.main(["benchmark", "--untuned", *options]) == 0
     return capsys.readouterr().out
 
 
-def test_the_profile_adds_up(monkeypatch, capsys):
-    output = printed(monkeypatch, capsys, *SMALL, "--profile")
+def test_the_profile_adds_up(capsys):
+    output = printed(capsys, *SMALL, "--profile")
     shares = {name: float(share) for share, name in re.findall(r"^ *([\d.]+)%  (\S+)$", output, re.MULTILINE)}
     assert 70 < sum(shares.values()) <= 100.5  # those above 1 %
     others = {name: share for name, share in shares.items() if "conv" not in name and "mm" not in name}
@@ -65,17 +63,17 @@ def test_the_profile_adds_up(monkeypatch, capsys):
 def test_the_switches_are_measured_on_the_whole_ensemble(monkeypatch, capsys):
     size = ["--size", "16", "16", "16"]
     options = ["--members", "3", "--steps", "1", "--repeats", "1", *size]
-    assert float(printed(monkeypatch, capsys, *options, "--members_per_batch", "1", "--seconds")) > 0
+    assert float(printed(capsys, *options, "--members_per_batch", "1", "--seconds")) > 0
     commands = []
 
     def measured(command, **kwargs):
-        commands.append(command[2:])
+        commands.append(command[4:])
         alone = command[command.index("--members_per_batch") + 1] == "1"
         seconds = (8 if "--untuned" in command else 4) * (2 if alone else 1)
         return subprocess.CompletedProcess(command, 0, f"{seconds}\n")
 
     monkeypatch.setattr(subprocess, "run", measured)
-    output = printed(monkeypatch, capsys, *options, "--switches", "--dtype", "bfloat16", "--compile")
+    output = printed(capsys, *options, "--switches", "--dtype", "bfloat16", "--compile")
     assert [(name, float(gain)) for gain, name in re.findall(r"s +([\d.]+) x  (.+)$", output, re.MULTILINE)] == [
         ("none, one member at a time", 0.5),
         ("none", 1),

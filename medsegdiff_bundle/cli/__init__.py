@@ -17,7 +17,10 @@ from typing import Any, NoReturn, Protocol, cast
 import medsegdiff_bundle
 from medsegdiff_bundle.settings import nearest
 
-COMMANDS = ("check", "configure", "train", "segment", "evaluate", "compare", "sweep", "info")  # as help lists them
+COMMANDS = (  # as help lists them
+    *("check", "configure", "train", "segment", "evaluate", "compare", "sweep"),
+    *("export", "package", "benchmark", "info"),
+)
 
 
 class Command(Protocol):

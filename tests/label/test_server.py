@@ -37,8 +37,8 @@ def skin_package(tmp_path_factory):
     torch.manual_seed(1)  # whose network marks a part of the picture
     state = parser.get_parsed_content("network_def").state_dict()
     torch.save({name: weight.half() for name, weight in state.items()}, folder / "random.pt")
-    options = ["--task", "isic", "--weights", str(folder / "random.pt"), "--output", str(folder)]
-    subprocess.run([sys.executable, "scripts/package.py", *options], cwd=ROOT, check=True)
+    options = ["isic", "--checkpoint", str(folder / "random.pt"), "--output", str(folder)]
+    subprocess.run([sys.executable, "-m", "medsegdiff_bundle", "package", *options], cwd=ROOT, check=True)
     (package,) = folder.glob("*.zip")
     zipfile.ZipFile(package).extractall(folder)
     return folder / SKIN

@@ -16,27 +16,26 @@ ROOT = Path(__file__).parent.parent.parent
 
 @pytest.fixture(scope="session")
 def package():
-    """The module scripts/package.py."""
-    sys.path.insert(0, str(ROOT / "scripts"))  # which takes what scripts share from beside it
-    return importlib.import_module("package")
+    """The module that builds packages."""
+    return importlib.import_module("medsegdiff_bundle.export.package")
 
 
 @pytest.fixture(scope="session")
 def build(package, tmp_path_factory):
-    """Run scripts/package.py as a user does: task and output folder -> path of the zip.
+    """Run `medsegdiff package` as a user does: task and output folder -> path of the zip.
 
     The hippocampus has its weights in the repository; other tasks get random ones, so that these tests need no others.
     """
 
     def run(task, output):
-        command = [sys.executable, str(ROOT / "scripts" / "package.py"), "--task", task, "--output", str(output)]
+        command = [sys.executable, "-m", "medsegdiff_bundle", "package", task, "--output", str(output)]
         if task != "hippocampus":
             parser = ConfigParser(package.configurations(task)["inference.json"])
             parser["bundle_root"] = str(ROOT)
             torch.manual_seed(1)  # whose networks mark a part of the pictures
             weights = tmp_path_factory.mktemp("weights") / "random.pt"
             torch.save(parser.get_parsed_content("network_def").state_dict(), weights)
-            command += ["--weights", str(weights)]
+            command += ["--checkpoint", str(weights)]
         if task == "isic":  # in float32 its files are too large for the zoo's repository
             command += ["--url", (output / package.NAMES[task]).as_uri()]
         process = subprocess.run(command, capture_output=True, text=True)

@@ -1,8 +1,7 @@
-"""Parts of scripts/package.py, without building a package."""
+"""Parts of `medsegdiff package`, without building one."""
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import jsonschema
@@ -12,7 +11,7 @@ import torch
 from monai.apps.utils import HashCheckError
 from monai.bundle import ConfigParser
 
-from medsegdiff_bundle import configuration, settings
+from medsegdiff_bundle import cli, configuration, settings
 
 TESTS = Path(__file__).parent.parent
 ROOT = TESTS.parent
@@ -69,7 +68,7 @@ def test_metadata(package, task):
     assert metadata["version"] in metadata["changelog"]
 
 
-def test_errors_are_one_sentence(package, tmp_path, monkeypatch):
+def test_errors_are_one_sentence(package, tmp_path, capsys):
     with pytest.raises(ValueError, match="task must be one of hippocampus, isic, lidc, got 'liver'"):
         package.package("liver", tmp_path)
     with pytest.raises(ValueError, match="no weights '.*none.pt' of the task 'isic'"):
@@ -77,9 +76,8 @@ def test_errors_are_one_sentence(package, tmp_path, monkeypatch):
     torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match="'.*other.pt' does not hold weights of the task 'lidc'"):
         package.package("lidc", tmp_path, tmp_path / "other.pt")
-    monkeypatch.setattr(sys, "argv", ["package.py", "--task", "liver", "--output", str(tmp_path)])
-    with pytest.raises(SystemExit, match="^package.py: task must be one of .* got 'liver'\\.$"):
-        package.main()
+    assert cli.main(["package", "liver", "--output", str(tmp_path)]) == 2
+    assert "task must be one of hippocampus, isic, lidc, got 'liver'." in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["other.pt"]
 
 

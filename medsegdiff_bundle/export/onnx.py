@@ -1,8 +1,6 @@
 """The network as two ONNX files and a JSON file, for software that carries no torch.
 
-    python scripts/export_onnx.py --output onnx
-
-writes, for the task of configs/inference.json (or another, by --config_file),
+`medsegdiff export -o onnx` writes, for a task,
 
 - encoder.onnx: image -> anchor logits and the features that the denoiser needs, once per image;
 - denoiser.onnx: noisy masks, timestep and these features -> prediction, once per step, for any number of members;
@@ -14,10 +12,8 @@ it.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,13 +25,10 @@ import torch
 from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-from medsegdiff_bundle.configuration import load  # noqa: E402
-from medsegdiff_bundle.files import whole_files  # noqa: E402
-from medsegdiff_bundle.networks import ConditionFeatures, MedSegDiff  # noqa: E402
-from medsegdiff_bundle.schedulers import DDIMScheduler, DPMSolverMultistepScheduler  # noqa: E402
+from medsegdiff_bundle.configuration import load
+from medsegdiff_bundle.files import whole_files
+from medsegdiff_bundle.networks import ConditionFeatures, MedSegDiff
+from medsegdiff_bundle.schedulers import DDIMScheduler, DPMSolverMultistepScheduler
 
 OPSET = 18
 TOLERANCE = 1e-3  # of a predicted mask, which is in [-1, 1]
@@ -255,34 +248,3 @@ def write(config: ConfigParser, folder: Path) -> float:
         difference = check(network, settings["spatial_dims"], unchecked)
         (unchecked / "sampler.json").write_text(json.dumps(settings) + "\n")
     return difference
-
-
-def main() -> None:
-    """Read the command line and print the difference from torch."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", required=True, type=Path, help="folder of the three files, made if need be")
-    parser.add_argument(
-        "--config_file",
-        type=Path,
-        nargs="+",
-        default=[ROOT / "configs" / "inference.json"],
-        help="configs/inference.json of a bundle, and overlays",
-    )
-    parser.add_argument("--checkpoint", help="flat state dict; that of the configuration by default")
-    parser.add_argument("--num_inference_steps", type=int, help="that of the configuration by default")
-    options = parser.parse_args()
-    config = read_config(options.config_file)
-    if options.checkpoint is not None:
-        config["checkpoint"] = options.checkpoint
-    if options.num_inference_steps is not None:
-        config["displayable_configs#num_inference_steps"] = options.num_inference_steps
-    torch.manual_seed(0)
-    try:
-        difference = write(config, options.output)
-    except ValueError as error:
-        sys.exit(f"export_onnx.py: {error}")
-    print(f"largest difference from torch: {difference:.1e}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,9 +1,6 @@
 """What a fused mask costs, as ratios of times that are measured in turn in one run.
 
-    python scripts/benchmark.py                      # volumes of the hippocampus, 3D
-    python scripts/benchmark.py --task pictures      # 2D, 256 x 256 pixels, three channels
-    python scripts/benchmark.py --profile            # share of each operator in one denoising step
-    python scripts/benchmark.py --switches           # gain of each switch, each run in a process of its own
+`medsegdiff benchmark` runs it.
 
 Networks are those of the configurations, with random weights. Ours is what the bundle does with an image: the inferer
 of the configuration, with its mirror images, then fusion and the map of entropy. On a CPU the clock is the processor's
@@ -14,13 +11,13 @@ repeats.
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import subprocess
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,13 +30,12 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+from medsegdiff_bundle.configuration import load
+from medsegdiff_bundle.inferers import member_noise, tune_allocator
+from medsegdiff_bundle.settings import bundle_root
+from medsegdiff_bundle.transforms import EnsembleUncertaintyd, FuseEnsembled
 
-from medsegdiff_bundle.configuration import load  # noqa: E402 - found by the line above
-from medsegdiff_bundle.inferers import member_noise, tune_allocator  # noqa: E402
-from medsegdiff_bundle.transforms import EnsembleUncertaintyd, FuseEnsembled  # noqa: E402
-
+ROOT = bundle_root()
 # Configuration on top of inference.json, size of the image, and MONAI's network of about as many operations.
 TASKS: dict[str, tuple[list[str], tuple[int, ...], tuple[int, ...]]] = {
     "hippocampus": ([], (40, 56, 40), (8, 24, 48, 96)),
@@ -48,28 +44,6 @@ TASKS: dict[str, tuple[list[str], tuple[int, ...], tuple[int, ...]]] = {
 NAIVE_STEPS = 100
 PROFILED_MEMBERS = 5
 MATRIX_PRODUCTS = ("aten::addmm", "aten::mm", "aten::bmm", "aten::baddbmm")
-
-
-def arguments() -> argparse.Namespace:
-    """Options of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", choices=TASKS, default="hippocampus")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="bfloat16: autocast")
-    parser.add_argument("--members", type=int, default=10)
-    parser.add_argument("--members_per_batch", type=int, default=None, help="by default what the configuration takes")
-    parser.add_argument("--steps", type=int, default=None, help="of ours; by default what the configuration takes")
-    parser.add_argument("--size", type=int, nargs="+", default=None, help="of the image; by default that of the task")
-    parser.add_argument("--channels", type=int, nargs="+", default=None, help="of ours; by default those of the task")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--contiguous", action="store_true", help="leave channels-last off")
-    parser.add_argument("--untuned", action="store_true", help="leave the allocator of the C library as it is")
-    parser.add_argument("--compile", action="store_true", help="torch.compile: minutes before the first call")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--profile", action="store_true")
-    what.add_argument("--switches", action="store_true")
-    what.add_argument("--seconds", action="store_true", help="print the seconds of one call of ours alone")
-    return parser.parse_args()
 
 
 class Bench:
@@ -178,17 +152,18 @@ def billions(bench: Bench, call: Callable[[], Any]) -> float:
 
 def convolutions(bench: Bench, members: int) -> dict[str, tuple[Callable[[], Any], float]]:
     """Plain 3 x 3 (x 3) convolutions as wide as the levels of the denoiser, in both memory formats."""
-    work = {}
+    work: dict[str, tuple[Callable[[], Any], float]] = {}
     dims = len(bench.size)
     layer, channels_last = (nn.Conv2d, torch.channels_last) if dims == 2 else (nn.Conv3d, torch.channels_last_3d)
     widths = sorted({block.out_channels for block in bench.network.modules() if isinstance(block, layer)})
     for width in [width for width in widths if width >= 16]:
         size = [max(8, edge * 16 // width) for edge in bench.size]
         for name, memory_format in (("contiguous", torch.contiguous_format), ("channels-last", channels_last)):
-            conv = layer(width, width, 3, padding=1).to(bench.device, memory_format=memory_format)
+            conv: nn.Module = layer(width, width, 3, padding=1).to(bench.device)
+            conv = conv.to(memory_format=memory_format)  # type: ignore[call-overload]  # which torch's hints lack
             x = torch.randn(members, width, *size, device=bench.device).to(memory_format=memory_format)
             amount = 2 * members * width**2 * 3**dims * torch.Size(size).numel() / 1e9
-            work[f"conv {width} {name}"] = (lambda conv=conv, x=x: conv(x)), amount
+            work[f"conv {width} {name}"] = functools.partial(conv, x), amount
     return work
 
 
@@ -205,7 +180,8 @@ def costs(bench: Bench) -> None:
         attention_levels=[False] * len(bench.monai_channels),
         norm_num_groups=8,
     )
-    monai_network = monai_network.eval().to(bench.device, memory_format=bench.memory_format)
+    monai_network.eval().to(bench.device)
+    monai_network.to(memory_format=bench.memory_format)  # type: ignore[call-overload]
     monai_scheduler = DDIMScheduler(bench.scheduler.num_train_timesteps)
     monai_inferer = DiffusionInferer(monai_scheduler)
     monai_scheduler.set_timesteps(bench.steps)
@@ -316,7 +292,7 @@ def switches(options: argparse.Namespace) -> None:
     times = defaultdict(list)
     for _ in range(options.repeats):
         for name, extra in sets.items():
-            command = [sys.executable, __file__, *common, *extra]
+            command = [sys.executable, "-m", "medsegdiff_bundle", "benchmark", *common, *extra]
             output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             times[name].append(float(output.split()[-1]))
     first = statistics.median(times["none"])
@@ -325,9 +301,8 @@ def switches(options: argparse.Namespace) -> None:
         print(f"{seconds:7.2f} s  {first / seconds:5.2f} x  {name}")
 
 
-def main() -> None:
-    """Print what was asked for."""
-    options = arguments()
+def run(options: argparse.Namespace) -> None:
+    """Print what was asked for; options are those of `medsegdiff_bundle.cli.benchmark`."""
     torch.set_num_threads(options.threads)
     if options.switches:
         return switches(options)
@@ -349,7 +324,3 @@ def main() -> None:
         member_noise(0, member, 0, [0] * len(bench.size), (bench.classes, *bench.size))
     print(f"(e) noise of {options.members} members, part of ours: {(time.process_time() - begin) * 1e3:.0f} ms")
     return None
-
-
-if __name__ == "__main__":
-    main()

@@ -1,15 +1,13 @@
 """One zip per task, as MONAI's model zoo wants it: a bundle that needs nothing of this repository.
 
-    python scripts/package.py --task hippocampus --output dist
-
-writes dist/hippocampus_mri_medsegdiff_segmentation_v<version>.zip. Its one folder, of that name without the version,
-holds the task's complete configurations, metadata, weights, TorchScript, documents, licences, and this package's code;
-`pip install <folder>` makes the code importable elsewhere. The same input gives the same bytes.
+`medsegdiff package hippocampus -o dist` writes dist/hippocampus_mri_medsegdiff_segmentation_v<version>.zip. Its one
+folder, of that name without the version, holds the task's complete configurations, metadata, weights, TorchScript,
+documents, licences, and this package's code; `pip install <folder>` makes the code importable elsewhere. The same input
+gives the same bytes.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
 import hashlib
 import json
@@ -158,7 +156,7 @@ def move_large_files(folder: Path, url: str | None, beside: Path, limit: int = S
             name = path.relative_to(folder).as_posix()
             large = f"{name} has {path.stat().st_size} bytes, more than the {limit} that the zoo takes in a repository"
             if url is None and path.suffix == ".ts":
-                print(f"package.py: {large}, and is left out without an --url of yours.", file=sys.stderr)
+                print(f"{large}, and is left out without an --url of yours.", file=sys.stderr)
                 path.unlink()
                 continue
             if url is None:
@@ -197,6 +195,8 @@ def package(task: str, output: Path, weights: Path | None = None, url: str | Non
     Raises:
         ValueError: the task is unknown, its weights are missing or do not fit, or a file is too large.
     """
+    if not (ROOT / "docs" / "README.md").is_file():
+        raise ValueError(f"Packages are built in a checkout of the project: {str(ROOT)!r} has no docs/README.md.")
     if task not in NAMES:
         raise ValueError(f"task must be one of {', '.join(NAMES)}, got {task!r}.")
     if weights is None:
@@ -213,21 +213,3 @@ def package(task: str, output: Path, weights: Path | None = None, url: str | Non
             for path in sorted(path for path in folder.rglob("*") if path.is_file()):
                 _write(archive, path.relative_to(temporary).as_posix(), path.read_bytes())
     return finished
-
-
-def main() -> None:
-    """Read the command line and print the path of the zip."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", required=True, help=", ".join(NAMES))
-    parser.add_argument("--output", required=True, type=Path, help="folder of the zip")
-    parser.add_argument("--weights", type=Path, help="flat state dict; what is shipped by default")
-    parser.add_argument("--url", help="where you will offer files that are too large for the zoo's repository")
-    options = parser.parse_args()
-    try:
-        print(package(options.task, options.output, options.weights, options.url))
-    except ValueError as error:
-        sys.exit(f"package.py: {error}")
-
-
-if __name__ == "__main__":
-    main()

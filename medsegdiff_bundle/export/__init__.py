@@ -1,0 +1,1 @@
+"""The model for others: ONNX, for software without torch, and packages for MONAI's zoo."""
