@@ -27,9 +27,10 @@ def numbers(pattern, text):
     return [float(number) for number in ([found] if isinstance(found, str) else found)]
 
 
-def test_costs(capsys):
+def test_costs():
     options = [*SMALL, "--members", "2", "--members_per_batch", "2", "--contiguous"]
-    output = printed(capsys, *options)
+    command = [sys.executable, "-m", "medsegdiff_bundle", "benchmark", *options, "--untuned"]
+    output = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
     assert output.splitlines()[1] == (
         "allocator as it is, channels-last off, float32, mirrored axes 0, compiled off, members per batch 2"
     )

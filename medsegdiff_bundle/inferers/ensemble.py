@@ -71,6 +71,14 @@ class EnsembleInferer(Inferer):
 
     Raises:
         ValueError: an argument is out of range.
+
+    Examples:
+        >>> from medsegdiff_bundle.networks import MedSegDiff
+        >>> from medsegdiff_bundle.schedulers import DDIMScheduler
+        >>> network = MedSegDiff(2, in_channels=1, out_channels=3, channels=[8, 16], prediction_type="sample").eval()
+        >>> inferer = EnsembleInferer(DDIMScheduler(prediction_type="sample"), num_inference_steps=2, ensemble_size=4)
+        >>> inferer(torch.rand(1, 1, 40, 56), network).shape  # (N, E, K, S)
+        torch.Size([1, 4, 3, 40, 56])
     """
 
     def __init__(

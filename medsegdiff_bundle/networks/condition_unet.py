@@ -88,13 +88,13 @@ class ConditionUNet(nn.Module):
         h = image
         skips: list[Tensor] = []
         for down, blocks in zip(self.downs, self.encoder):  # noqa: B905 - TorchScript knows no `strict`
-            h = blocks(down(h))
+            h = blocks(down(h))  # (N, C_level, S_level)
             skips.append(h)
-        embedding = skips.pop()
+        embedding = skips.pop()  # (N, C_deepest, S_deepest)
         features: list[Tensor] = []
         for up, blocks in zip(self.ups, self.decoder):  # noqa: B905
-            h = blocks(torch.cat([up(h), skips.pop()], dim=1))
+            h = blocks(torch.cat([up(h), skips.pop()], dim=1))  # (N, 2 C_level, S_level) -> (N, C_level, S_level)
             features.insert(0, h)
         if self.residual:
-            h = F.silu(self.norm(h))
-        return self.head(h), features, embedding
+            h = F.silu(self.norm(h))  # (N, C_finest, S)
+        return self.head(h), features, embedding  # logits (N, K, S)

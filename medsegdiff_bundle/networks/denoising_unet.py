@@ -82,14 +82,14 @@ class DenoisingUNet(nn.Module):
         value: Tensor | None,
     ) -> Tensor:
         """See the class."""
-        h = self.stem(mask)
+        h = self.stem(mask)  # (N, K, S) -> (N, C_finest, S)
         if stem is not None:
-            h = h + stem
+            h = h + stem  # of the image, (N, C_finest, S)
         skips: list[Tensor] = []
         for down, blocks in zip(self.downs, self.encoder):  # noqa: B905 - TorchScript knows no `strict`
             h = down(h)
             for block in blocks:  # type: ignore[attr-defined]
-                h = block(h, time)
+                h = block(h, time)  # (N, C_level, S_level)
             if len(skips) < len(gates):
                 h = h * gates[len(skips)]  # U-SA: f_d' = sigmoid(.) . f_d + f_d
             skips.append(h)

@@ -125,12 +125,12 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """See the class."""
-        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv1(F.silu(self.norm1(x)))  # (N, in, S) -> (N, out, S)
         if self.scale_shift is None:
             h = self.norm2(h)
         else:
             assert time is not None  # narrows the type for TorchScript
-            scale, shift = self.scale_shift(F.silu(time)).float().chunk(2, dim=1)
+            scale, shift = self.scale_shift(F.silu(time)).float().chunk(2, dim=1)  # (N, out) each
             scale = 1 + scale
             if len(time) == 1:
                 # One timestep for all, as in sampling: the norm's own weights take it in, and a pass over h is saved.

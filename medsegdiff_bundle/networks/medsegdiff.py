@@ -73,6 +73,14 @@ class MedSegDiff(nn.Module):
 
     Raises:
         ValueError: an argument is out of range, or nothing would tell the denoiser about the image.
+
+    Examples:
+        >>> network = MedSegDiff(spatial_dims=2, in_channels=3, out_channels=2, channels=[8, 16]).eval()
+        >>> image, noise = torch.rand(1, 3, 40, 56), torch.randn(1, 2, 40, 56)
+        >>> network(image).shape  # the anchor's logits
+        torch.Size([1, 2, 40, 56])
+        >>> network(image, noise, torch.tensor([999])).shape
+        torch.Size([1, 2, 40, 56])
     """
 
     def __init__(
@@ -323,15 +331,15 @@ class TrainingNetwork(nn.Module):
         amp = torch.autocast(image.device.type, dtype=torch.bfloat16) if self.amp else nullcontext()
         with amp:
             features = self.network.encode(image)
-            logits = features.logits
+            logits = features.logits  # (N, K, S)
             drawn = mask.shape[1] if mask.ndim > image.ndim else None
             if drawn is not None:
-                mask = mask.flatten(0, 1)
+                mask = mask.flatten(0, 1)  # (N, E, K, S) -> (N E, K, S)
                 timesteps = timesteps.repeat_interleave(drawn)
                 features = tree_map_only(Tensor, lambda feature: feature.repeat_interleave(drawn, dim=0), features)
             elif self.recycling > 0:
                 mask = self._recycle(mask, timesteps, features)
-            prediction = self.network.denoise_logits(mask, timesteps, features)
+            prediction = self.network.denoise_logits(mask, timesteps, features)  # (N or N E, K, S)
             if drawn is not None:
                 prediction = prediction.unflatten(0, (-1, drawn))
         return prediction.float(), logits.float()

@@ -59,5 +59,5 @@ class NeuralBandPassFilter(nn.Module):
         for conv, norm, to_scale_shift in zip(self.convs, self.norms, self.scale_shifts):  # noqa: B905 - TorchScript
             scale, shift = to_scale_shift(time)[:, None, None, :].chunk(2, dim=-1)
             h = F.relu(norm(conv(h)) * (1 + scale) + shift)  # (N, U, U, hidden_dim)
-        mask = torch.sigmoid(self.head(h).float()).permute(0, 3, 1, 2)
-        return mask.index_select(2, grid.lookup).index_select(3, grid.lookup)
+        mask = torch.sigmoid(self.head(h).float()).permute(0, 3, 1, 2)  # (N, heads, U, U)
+        return mask.index_select(2, grid.lookup).index_select(3, grid.lookup)  # (N, heads, T, T)

@@ -101,8 +101,8 @@ class SpectralCrossAttention(nn.Module):
     def forward(self, query: Tensor, key: Tensor, value: Tensor, time: Tensor, grid: TokenGrid) -> Tensor:
         """See the class."""
         query = self.split_heads(self.to_query(self._spectrum(self.norm_query(query), grid)))
-        attended = self.attend(query, key, value, time, grid)
-        scale, shift = self.scale_shift(F.silu(time)).unsqueeze(1).chunk(2, dim=-1)
+        attended = self.attend(query, key, value, time, grid)  # (N, T, C)
+        scale, shift = self.scale_shift(F.silu(time)).unsqueeze(1).chunk(2, dim=-1)  # (N, 1, C) each
         return self.mlp(self.norm_out(attended) * (1 + scale) + shift)
 
 
@@ -177,20 +177,20 @@ class SpectrumSpaceTransformer(nn.Module):
 
     def forward(self, embedding: Tensor, tokens: Tensor, key: Tensor, value: Tensor, time: Tensor) -> Tensor:
         """See the class."""
-        e_grid = self.embed_denoiser(self._pad(embedding))
+        e_grid = self.embed_denoiser(self._pad(embedding))  # (N, C, S_tokens)
         sizes = list(e_grid.shape[2:])
         grid = token_grid(sizes, e_grid.device)
         e = e_grid.flatten(2).transpose(1, 2)  # (N, T, C)
-        c = tokens
+        c = tokens  # (N, T, C)
         first = True
         for module1, module2 in zip(self.condition_from_denoiser, self.denoiser_from_condition):  # noqa: B905
             if not first:
                 key, value = module1.project(c, grid)  # type: ignore[operator]
             first = False
-            c = c + module1(e, key, value, time, grid)
+            c = c + module1(e, key, value, time, grid)  # (N, T, C)
             e_key, e_value = module2.project(e, grid)  # type: ignore[operator]
             c = c + module2(c, e_key, e_value, time, grid)
-        update = self.unembed(c.transpose(1, 2).unflatten(2, sizes))
+        update = self.unembed(c.transpose(1, 2).unflatten(2, sizes))  # (N, C_denoiser, S)
         return embedding + crop_like(update, list(embedding.shape[2:]))
 
     def _pad(self, x: Tensor) -> Tensor:

@@ -26,6 +26,12 @@ class DDIMScheduler(DiffusionScheduler):
 
     Raises:
         ValueError: an argument is out of range.
+
+    Examples:
+        >>> scheduler = DDIMScheduler(num_train_timesteps=1000, prediction_type="sample")
+        >>> scheduler.set_timesteps(3)
+        >>> scheduler.timesteps.tolist()
+        [999, 666, 332]
     """
 
     def __init__(
