@@ -67,6 +67,9 @@ def test_the_examples_are_right(name):
         (["segment", ".", "-o", "x", "--set", "fusion=best"], "fusion must be one of staple, mean, vote, dice"),
         (["segment", ".", "-o", "x", "-s", "0"], "num_inference_steps must be a whole number of at least 1, got 0."),
         (["segment", ".", "other", "-o", "x"], "What is 'other'?"),
+        (["info", "-x", "3"], "There is no option '-x'."),
+        (["info", "--jsn"], "There is no option '--jsn': did you mean '--json'?"),
+        (["train", "none"], "There is no data set or file of settings 'none'."),
         (["segment", "none.nii", "-o", "x"], "There is no image file or folder 'none.nii'."),
         (["segment", ".", "-o", "x", "-q", "-v"], "not allowed with argument"),
     ],
@@ -87,13 +90,15 @@ def test_completion_of_shells(capsys):
 
 def test_help_and_wrong_words_import_no_torch():
     words = [["--help"], *([name, "--help"] for name in cli.COMMANDS), ["segment", ".", "-o", "x", "--epoch", "2"]]
+    words += [["evaluate", "none", "none"], ["evaluate", "--data", ".", "--task", "none"], ["train", "none"]]
+    words += [["sweep", "none", "-s", "0"], ["compare", "none", "none", "none"], ["export", "-o", "x", "-s", "0"]]
     code = f"""
 import contextlib, io, sys
 from medsegdiff_bundle import cli
 for words in {words!r}:
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
-        cli.main(words)
-print(sorted({{"torch", "monai", "numpy"}} & set(sys.modules)))
+        assert cli.main(words) == 2
+print(sorted({{"torch", "monai", "nibabel"}} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout == "[]\n", done.stderr

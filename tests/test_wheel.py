@@ -62,6 +62,8 @@ def test_it_segments_in_an_empty_folder(wheel, tmp_path):
     )
     assert Path(where.strip()) == packages / "medsegdiff_bundle" / "__init__.py"
 
+    command = packages.parents[2] / "bin" / "medsegdiff"
+    assert run(command, "--version", cwd=folder, env=environment).startswith("medsegdiff ")
     image, label = (SAMPLE / part / "hippocampus_001.nii.gz" for part in ("imagesTr", "labelsTr"))
     words = (python, "-m", "medsegdiff_bundle", "segment", image, "-o", "out", "--members", "1", "--device", "cpu")
     printed = run(*words, cwd=folder, env=environment)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,12 @@ def add_setting(parser: argparse.ArgumentParser, *flags: str, name: str, metavar
 
 
 def content(files: Sequence[str]) -> dict[str, Any]:
-    """Entries of some files of `configs`."""
+    """Entries of some files of `configs`, to be read and not changed."""
+    return _content(tuple(files))
+
+
+@functools.cache  # as each option of a command asks for its default
+def _content(files: tuple[str, ...]) -> dict[str, Any]:
     return configuration.read([settings.bundle_root() / "configs" / file for file in files])
 
 
@@ -138,6 +144,8 @@ def _checked(word: str, options: argparse.Namespace) -> str:
     config = content(options.files) if hasattr(options, "files") else {}
     flags = {flag.removeprefix("--").replace("-", "_"): flag for flag in options.flags if flag.startswith("--")}
     try:
+        if word.startswith("-") and not word.startswith("--"):
+            raise ValueError("of one letter, none of which is left")
         settings.check_names({name: None}, config)
     except ValueError:
         similar = settings.nearest(name, [*flags, *config])

@@ -59,6 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train."""
+    if not Path(options.data).exists():
+        raise ValueError(f"There is no data set or file of settings {options.data!r}.")
     configured = configured_settings(Path(options.data))
     overlays = list(options.config) if configured is None else [options.data, *options.config]
     files = bundle.chosen_files("train.json", options.task, overlays)
