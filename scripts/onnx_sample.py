@@ -31,7 +31,7 @@ def normalize(image: Array) -> Array:
 
 
 def levels(seed: int, members: int, classes: int) -> Array:
-    """A point of the simplex for each member, (E, K), spread evenly: `medsegdiff_bundle.inferers.noise.member_level`.
+    """A point of the simplex for each member, (E, K), spread evenly: `medsegdiff_bundle.inferers.noise.member_levels`.
 
     Only the beginning of the sequence, which the seed draws, is another.
     """
@@ -40,8 +40,9 @@ def levels(seed: int, members: int, classes: int) -> Array:
     for _ in range(64):
         root = (1 + root) ** (1 / classes)
     begin = np.random.default_rng(seed).random(axes)
-    uniform = (begin + np.arange(members)[:, None] * root ** -np.arange(1.0, classes)) % 1
-    shares = 1 - (1 - np.clip(uniform, 1e-6, 1 - 1e-6)) ** (1 / np.arange(axes, 0, -1))
+    places = (begin + np.arange(members)[:, None] * root ** -np.arange(1.0, classes)) % 1
+    uniform = (places.argsort(axis=0).argsort(axis=0) + 0.5) / members
+    shares = 1 - (1 - uniform) ** (1 / np.arange(axes, 0, -1))
     rest = np.cumprod(1 - shares, axis=1)
     one = np.ones((members, 1))
     return (np.concatenate([one, rest], 1) * np.concatenate([shares, one], 1)).astype(np.float32)

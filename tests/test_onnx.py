@@ -12,7 +12,7 @@ import torch
 
 from medsegdiff_bundle.export import onnx as export_onnx
 from medsegdiff_bundle.inferers import member_noise
-from medsegdiff_bundle.inferers.noise import member_level
+from medsegdiff_bundle.inferers.noise import member_levels
 from medsegdiff_bundle.networks import MedSegDiff
 from medsegdiff_bundle.schedulers import DDIMScheduler
 from medsegdiff_bundle.transforms import NormalizeIntensityd
@@ -119,7 +119,7 @@ def test_members_are_those_of_the_inferer(exported):
     expected = inferer(torch.from_numpy(normalized)[None], network)[0]
     level = None
     if sampler.settings["start_from_anchor"]:
-        level = torch.stack([member_level(0, member, 3) for member in range(3)]).numpy()
+        level = member_levels(0, 3, 3).numpy()
     found = torch.from_numpy(sampler(normalized, noise.numpy(), level))
     assert found.shape == (3, 3, *size)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)

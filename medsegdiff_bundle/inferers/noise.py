@@ -48,20 +48,22 @@ def member_noise(seed: int, member: int, step: int, start: Sequence[int], shape:
     return noise
 
 
-def member_level(seed: int, member: int, num_classes: int) -> Tensor:
-    """The level of a member: one point of the simplex, uniform over all members.
+def member_levels(seed: int, members: int, num_classes: int) -> Tensor:
+    """The level of each member: points of the simplex, spread evenly over it.
 
-    The points of successive members are an additive recurrence (Kronecker's sequence; for two classes its step is the
-    golden ratio), which fills the simplex more evenly than independent draws, whatever the number of members. Its
-    beginning is drawn from the seed.
+    Along each axis every member has one of E equal parts, and its middle (a Latin hypercube, McKay et al. 1979), so
+    that few members stand for the whole distribution, and as many are above its middle as below. The parts are handed
+    out in the order of an additive recurrence (Kronecker's sequence; for two classes its step is the golden ratio),
+    whose every n-th number is spread as well as all: each mirror image gets low and high levels. The seed says where
+    it begins.
 
     Args:
         seed: of the ensemble.
-        member: index of the member, from 0.
+        members: E.
         num_classes: K, at least 2.
 
     Returns:
-        (K,), float32, positive, of sum 1.
+        (E, K), float32, positive, rows of sum 1.
     """
     axes = num_classes - 1
     root = 2.0  # of x^(axes + 1) = x + 1, whose powers are the steps that are hardest to approximate by fractions
@@ -69,11 +71,13 @@ def member_level(seed: int, member: int, num_classes: int) -> Tensor:
         root = (1 + root) ** (1 / num_classes)
     begin = torch.rand(axes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     steps = torch.tensor([root ** -(axis + 1) for axis in range(axes)], dtype=torch.float64)
-    uniform = ((begin + member * steps) % 1).clamp(1e-6, 1 - 1e-6)
+    places = (begin + torch.arange(members)[:, None] * steps) % 1
+    uniform = (places.argsort(dim=0).argsort(dim=0) + 0.5) / members
     # Breaking a stick: of what is left, the share of a class is the least of as many uniform numbers as classes follow.
     shares = 1 - (1 - uniform) ** (1 / torch.arange(axes, 0, -1))
-    left = torch.cat([shares.new_ones(1), (1 - shares).cumprod(dim=0)])
-    return (left * torch.cat([shares, shares.new_ones(1)])).float()
+    one = shares.new_ones(members, 1)
+    left = torch.cat([one, (1 - shares).cumprod(dim=1)], dim=1)
+    return (left * torch.cat([shares, one], dim=1)).float()
 
 
 def level_mask(probabilities: Tensor, levels: Tensor) -> Tensor:
@@ -85,7 +89,7 @@ def level_mask(probabilities: Tensor, levels: Tensor) -> Tensor:
 
     Args:
         probabilities: (N, K, S).
-        levels: (m, K), see `member_level`.
+        levels: (m, K), see `member_levels`.
 
     Returns:
         (N, m, K, S) one-hot in [-1, 1], of the type of the probabilities.

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from .memory import PeakMemory, free_memory
-from .noise import level_mask, member_level, member_noise
+from .noise import level_mask, member_levels, member_noise
 
 # Share of the free memory that a batch of members may take. The rest is for what `PeakMemory` does not see, the
 # workspace of convolutions, and for the results.
@@ -200,7 +200,7 @@ class MemberSampler:
         if len(logits) > 1:  # one image's features serve all of its members as they are
             features = tree_map_only(Tensor, lambda feature: feature.repeat_interleave(len(members), dim=0), features)
         if anchor is not None:
-            levels = torch.stack([member_level(self.seed, member, anchor.shape[1]) for member in members])
+            levels = member_levels(self.seed, self.ensemble_size, anchor.shape[1])[list(members)]
             x = self.scheduler.add_noise(level_mask(anchor, levels).flatten(0, 1), x, self.scheduler.timesteps[0])
         return x, features
 

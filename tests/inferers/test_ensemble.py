@@ -12,7 +12,7 @@ from monai.utils import set_determinism
 from torch import nn
 
 from medsegdiff_bundle.inferers import EnsembleInferer, member_noise, sampling
-from medsegdiff_bundle.inferers.noise import level_mask, member_level
+from medsegdiff_bundle.inferers.noise import level_mask, member_levels
 from medsegdiff_bundle.networks import ConditionFeatures, MedSegDiff
 from medsegdiff_bundle.schedulers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
@@ -604,7 +604,7 @@ def test_start_from_masks_drawn_from_the_anchor(batch):
     for n in range(batch):
         for member in range(3):
             noise = member_noise(0, member, 0, (0, 0), (2, 9, 7))
-            chosen = anchor[n, 1] > member_level(0, member, 2)[1]  # of two classes the masks are level sets
+            chosen = anchor[n, 1] > member_levels(0, 3, 2)[member, 1]  # of two classes the masks are level sets
             mask = torch.stack([~chosen, chosen]).float() * 2 - 1
             expected = signal.sqrt() * mask + (1 - signal).sqrt() * noise
             torch.testing.assert_close(network.met[0][0][3 * n + member], expected)
@@ -623,7 +623,7 @@ def test_mirror_images_start_from_their_mean_anchor():
     inferer(image, network)
     views = [network.logits(image), network.logits(image.flip(3)).flip(3)]
     anchor = sum(torch.softmax(each, dim=1) for each in views) / 2
-    drawn = level_mask(anchor, torch.stack([member_level(0, member, 2) for member in range(4)]))[0]
+    drawn = level_mask(anchor, member_levels(0, 4, 2))[0]
     met = torch.stack(
         [network.met[0][0][0], network.met[1][0][0].flip(2), network.met[0][0][1], network.met[1][0][1].flip(2)]
     )

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from medsegdiff_bundle.inferers import member_noise
-from medsegdiff_bundle.inferers.noise import BLOCK, level_mask, member_level
+from medsegdiff_bundle.inferers.noise import BLOCK, level_mask, member_levels
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -70,8 +70,8 @@ def test_definition():
 def test_levels_give_each_class_its_probability(num_classes):
     probabilities = torch.tensor([0.05, 0.15, 0.3, 0.4, 0.1])[:num_classes]
     probabilities = probabilities / probabilities.sum()
-    levels = torch.stack([member_level(3, member, num_classes) for member in range(2048)])
-    assert levels.min() > 0
+    levels = member_levels(3, 2048, num_classes)
+    assert levels.shape == (2048, num_classes) and levels.min() > 0
     torch.testing.assert_close(levels.sum(dim=1), torch.ones(2048))
     masks = level_mask(probabilities.reshape(1, -1, 1), levels)
     assert masks.unique().tolist() == [-1, 1]
@@ -81,17 +81,23 @@ def test_levels_give_each_class_its_probability(num_classes):
     )  # independent draws: 0.011 is one standard error
 
 
-@pytest.mark.parametrize("members", [4, 5, 10, 16])
-def test_levels_of_few_members_are_spread(members):
-    """No two of two classes' levels are close, and no gap is wide, whatever the number of members and the seed."""
+@pytest.mark.parametrize("members", [1, 4, 5, 10, 16])
+def test_each_member_has_its_part_of_the_levels(members):
+    for seed in range(5):
+        levels = member_levels(seed, members, 2)[:, 1].sort().values
+        torch.testing.assert_close(levels, (torch.arange(members) + 0.5) / members)
+
+
+@pytest.mark.parametrize(("members", "views"), [(6, 2), (10, 2), (8, 4), (16, 4)])
+def test_each_mirror_image_has_low_and_high_levels(members, views):
     for seed in range(20):
-        levels = torch.stack([member_level(seed, member, 2)[1] for member in range(members)]).sort().values
-        gaps = torch.cat([levels[1:] - levels[:-1], (levels[0] + 1 - levels[-1]).reshape(1)])
-        assert gaps.min() > 0.35 / members and gaps.max() < 1.75 / members
+        levels = member_levels(seed, members, 2)[:, 0]
+        for view in range(views):
+            mine = levels[view::views]
+            assert mine.min() < 0.5 < mine.max() and (mine.mean() - 0.5).abs() < 0.21
 
 
-def test_levels_by_seed_and_member():
-    level = member_level(0, 1, 3)
-    assert torch.equal(level, member_level(0, 1, 3))
-    for other in (member_level(1, 1, 3), member_level(0, 2, 3), member_level(-5, 1, 3)):
-        assert (level - other).abs().max() > 0.01
+def test_levels_by_seed():
+    levels = member_levels(0, 16, 3)
+    assert torch.equal(levels, member_levels(0, 16, 3))
+    assert any((member_levels(seed, 16, 3) - levels).abs().max() > 0.01 for seed in (1, -5))
