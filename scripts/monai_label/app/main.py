@@ -27,20 +27,24 @@ NAME = "disagreement"
 def disagreement(members: torch.Tensor) -> float:
     """How much the members of one study disagree about its structures.
 
-    Mean mutual information (see `medsegdiff_bundle.uncertainty`) of the voxels that at least one member gives to a
-    structure. Unlike the entropy, which is also high where all members are unsure in the same way, it is what more
-    labels can settle; and a mean does not grow with the size of the structure.
+    1 less the mean Dice of two members, over all pairs and structures: if the truth is as like a member as another
+    member is, that is the Dice that a member lacks (`pairwise_dice` of the report). A structure that no member finds
+    is agreed upon.
 
     Args:
         members: class probabilities, (E, K, S).
 
     Returns:
-        0 (all members predict the same, or none finds a structure) to 1.
+        0 (all members are the same mask) to 1.
     """
-    from medsegdiff_bundle.uncertainty import mutual_information  # the copy in the bundle, which is loaded by now
+    from medsegdiff_bundle.metrics.overlap import dice, shared_voxels  # the copy in the bundle, which is loaded by now
 
-    marked = (members.argmax(1) > 0).any(0)
-    return mutual_information(members)[marked].mean().item() if marked.any() else 0.0
+    labels = members.argmax(1)
+    if len(labels) == 1:
+        return 0.0
+    overlaps = dice(shared_voxels(labels[:-1], labels[-1:], members.shape[1], include_background=False))
+    rows, columns = torch.triu_indices(len(labels), len(labels), 1)
+    return 1 - overlaps[:, rows, columns].mean().item()
 
 
 class DisagreementScoring(ScoringMethod):
