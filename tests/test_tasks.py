@@ -176,7 +176,7 @@ def test_inference(task, source, tmp_path):
     )
     cases = {".": "d", "images": NAMES, "images/e.png": "e"}[source]
     endings = ("_overlay.png", "_seg.png", "_uncertainty.png", "_report.json", "_report.html")
-    index = ["index.html", "index.csv"] if len(cases) > 1 else []
+    index = ["index.html", "index.csv", "journal.jsonl"] if len(cases) > 1 else []
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         [*index, *(f"{case}{ending}" for case in cases for ending in endings)]
     )

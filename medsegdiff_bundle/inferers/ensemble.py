@@ -109,8 +109,8 @@ class EnsembleInferer(Inferer):
         levels = scheduler.num_train_timesteps if start_from_anchor is None else start_from_anchor + 1
         if not (_is_whole(num_inference_steps) and 1 <= num_inference_steps <= levels):
             raise ValueError(
-                f"num_inference_steps must be a whole number from 1 to the {levels} training timesteps, "
-                f"got {num_inference_steps!r}."
+                f"num_inference_steps must be a whole number from 1 to the {levels} training timesteps"
+                f"{'' if start_from_anchor is None else ' up to start_from_anchor'}, got {num_inference_steps!r}."
             )
         for name, value in (("ensemble_size", ensemble_size), ("members_per_batch", members_per_batch)):
             if value is not None and not (_is_whole(value) and value >= 1):
