@@ -47,7 +47,7 @@ SAMPLING = {
     "ensemble_size": Meaning("members that are drawn and fused", "members"),
     "fusion": Meaning("how members become a mask: mean, vote, staple or dice"),
     "seed": Meaning("of the noise; in training of weights, order and augmentation"),
-    "start_from_anchor": Meaning("timestep at which masks drawn from the anchor, noised, take the place of pure noise", "timestep"),
+    "start_from_anchor": Meaning("timestep at which noised masks of the anchor take the place of noise", "timestep"),
     "mirror_axes": Meaning("axes along which a mirror image is as likely as the image", "axes from 0"),
     "mirror_members": Meaning("whether members take turns with mirror images of the input"),
     "anchor_only": Meaning("no diffusion: the Condition Model's own segmentation"),
