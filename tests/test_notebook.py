@@ -1,4 +1,4 @@
-"""The notebooks of docs/ run from top to bottom, and are kept without output."""
+"""The notebooks of docs/ run from top to bottom, and are kept with what they print and draw."""
 
 import json
 from pathlib import Path
@@ -19,8 +19,19 @@ def test_there_is_one():
 
 
 @pytest.mark.parametrize("path", sorted(DOCS.glob("*.ipynb")), ids=lambda path: path.name)
-def test_no_output_is_kept(path):
-    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code_cells(path))
+def test_it_is_kept_executed(path):
+    cells = code_cells(path)
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    assert all(cell["outputs"] for cell in cells)
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert not any(output["output_type"] == "error" or output.get("name") == "stderr" for output in outputs)
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 1
+
+
+def printed(path):
+    """Lines that the cells of a notebook printed when it was stored."""
+    outputs = [output for cell in code_cells(path) for output in cell["outputs"]]
+    return "".join("".join(output["text"]) for output in outputs if output["output_type"] == "stream").splitlines()
 
 
 def test_from_top_to_bottom(tmp_path, monkeypatch, capsys):
@@ -34,6 +45,10 @@ def test_from_top_to_bottom(tmp_path, monkeypatch, capsys):
     plt.close("all")
     assert len(shown) == 1 and len(shown[0].axes) == 3
     lines = capsys.readouterr().out.splitlines()
+    kept = printed(DOCS / "hippocampus.ipynb")
+    assert [line.split(":")[0].split("%")[-1] for line in kept] == [line.split(":")[0].split("%")[-1] for line in lines]
+    for line, now in zip(kept[2:4], lines[2:4], strict=True):
+        assert float(line.split()[-1]) == pytest.approx(float(now.split()[-1]), abs=0.005)  # as machines round
     assert [line.split(":")[0] for line in lines[:4]] == ["anterior", "posterior"] * 2
     assert all(float(line.split()[-1]) > 0.8 for line in lines[2:4])  # Dice
     assert lines[4].endswith("% of the errors are in the most uncertain tenth")
