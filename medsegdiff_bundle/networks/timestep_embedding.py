@@ -27,5 +27,5 @@ class TimestepEmbedding(nn.Module):
 
     def forward(self, timesteps: Tensor) -> Tensor:
         """See the class."""
-        angles = timesteps.reshape(-1, 1).to(torch.float32) * self.frequencies  # type: ignore[operator]  # (N, half)
+        angles = timesteps.reshape(-1, 1).to(torch.float32) * self.frequencies  # type: ignore[operator]
         return self.mlp(torch.cat([angles.sin(), angles.cos()], dim=1))  # (N, C)
