@@ -101,13 +101,17 @@ def itk_reason(error: RuntimeError) -> str:
     said = [line for line in lines if line and not line.startswith(("trouble", "File cannot be read"))]
     # What is behind "Reason:" is the last error of the process, which often has nothing to do with this one.
     said = [line for line in said if not line.startswith("Reason:") or "denied" in line]
-    return said[-1].rstrip(".") if said else "it is truncated or damaged"
+    if not said or re.search(r"fread got only|expected \d+ bytes but|data read error", said[-1]):
+        return "it is truncated or damaged"
+    return said[-1].rstrip(".")
 
 
 def nibabel_reason(error: Exception) -> str:
     """What an error of nibabel says."""
     if "w2 should be positive" in str(error):
         return "its header places the voxels nowhere: the quaternion of its qform is no rotation"
+    if isinstance(error, FileNotFoundError) and str(error.filename or "").lower().endswith((".img", ".img.gz")):
+        return f"its values {Path(error.filename).name!r} are missing"
     return str(error).rstrip(".") or type(error).__name__
 
 

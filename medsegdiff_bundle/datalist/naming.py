@@ -9,7 +9,8 @@ from pathlib import Path
 NIFTI = (".nii", ".nii.gz")
 PAIRS = (".img", ".hdr", ".img.gz")  # NIfTI or Analyze 7.5 in two files
 NRRD = (".nrrd", ".nhdr")
-VOLUMES = (*NIFTI, *PAIRS, *NRRD, ".mha", ".mhd", ".mgz", ".mgh")
+METAIMAGE = (".mha", ".mhd")
+VOLUMES = (*NIFTI, *PAIRS, *NRRD, *METAIMAGE, ".mgz", ".mgh")
 PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".gif", ".webp")
 FORMATS = (
     "NIfTI (.nii, .nii.gz, .img with .hdr), Analyze, NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), MGH (.mgz, .mgh), "

@@ -7,7 +7,7 @@ from .held import HeldImage, held_image
 from .nifti import NiftiReader
 from .pictures import PictureReader
 from .series import SeriesReader
-from .volumes import VolumeReader, itk_place, nrrd_unit
+from .volumes import VolumeReader, header_unit, itk_place
 
 __all__ = [
     "HeldImage",
@@ -15,7 +15,7 @@ __all__ = [
     "PictureReader",
     "SeriesReader",
     "VolumeReader",
+    "header_unit",
     "held_image",
     "itk_place",
-    "nrrd_unit",
 ]

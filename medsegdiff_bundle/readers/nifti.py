@@ -58,7 +58,10 @@ class NiftiReader(NibabelReader):
         return place(img.header)
 
     def _get_array_data(self, img: Any, filename: Any) -> np.ndarray:
-        values = np.asanyarray(img.dataobj)
+        try:
+            values = np.asanyarray(img.dataobj)
+        except FileNotFoundError as error:  # of values in a file of their own
+            raise ValueError(nibabel_reason(error)) from error
         if np.iscomplexobj(values):
             raise ValueError("it holds complex numbers: save their magnitude")
         axes, channels = axes_and_channels(values.shape)

@@ -17,7 +17,7 @@ from monai.data.utils import orientation_ras_lps
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
 from medsegdiff_bundle.datalist.headers import axes_and_channels, is_of_nibabel, itk_reader, itk_reason
-from medsegdiff_bundle.datalist.naming import NRRD, PAIRS, VOLUMES
+from medsegdiff_bundle.datalist.naming import METAIMAGE, NRRD, PAIRS, VOLUMES
 from medsegdiff_bundle.grid import MODALITY
 from medsegdiff_bundle.remarks import add_processing, add_warning
 
@@ -112,7 +112,7 @@ class VolumeReader(OneFileReader):
             image: Any = nibabel.load(path)  # type: ignore[attr-defined]
             return _squeezed(fill_outside(np.asanyarray(image.dataobj)), np.asarray(image.affine))
         reader = itk_reader(path)
-        if path.name.lower().endswith((".mha", ".mhd")):
+        if path.name.lower().endswith(METAIMAGE):
             _check_metaimage(path)
         try:
             read = reader.Execute()
@@ -124,7 +124,7 @@ class VolumeReader(OneFileReader):
         volume = _squeezed(values, itk_affine(read), read.GetDimension())
         if path.name.lower().endswith(PAIRS) and volume.axes > 2:
             volume = volume._replace(warnings=(WITHOUT_DIRECTIONS,))
-        millimetres, unit = nrrd_unit(path)
+        millimetres, unit = header_unit(path)
         if millimetres != 1:
             said = f"Lengths in the header are in {unit}; here they are in mm."
             affine = np.diag([*[millimetres] * 3, 1.0]) @ volume.affine
@@ -167,14 +167,20 @@ def itk_place(file: Path) -> np.ndarray | None:
     return itk_affine(reader)
 
 
-def nrrd_unit(path: Path) -> tuple[float, str]:
-    """Length in mm and name of the unit of a file, which ITK passes over in NRRD; mm of a file of another kind.
+def header_unit(path: Path) -> tuple[float, str]:
+    """Length in mm and name of the unit of an NRRD file or a MetaImage, which ITK passes over; mm of another file.
 
     Raises:
         ValueError: the header has several units, or an unknown one; the text does not name the file.
     """
-    if not (path.name.lower().endswith(NRRD) and path.is_file()):
-        return 1.0, "millimetres"
+    name = path.name.lower()
+    if name.endswith((*NRRD, *METAIMAGE)) and path.is_file():
+        return _nrrd_unit(path) if name.endswith(NRRD) else _metaimage_unit(path)
+    return 1.0, "millimetres"
+
+
+def _nrrd_unit(path: Path) -> tuple[float, str]:
+    """`header_unit` of NRRD: the fields `space units`, or `units` of the axes in space."""
     fields: dict[str, str] = {}
     with path.open("rb") as file:
         for line in file:
@@ -197,6 +203,18 @@ def nrrd_unit(path: Path) -> tuple[float, str]:
     unit = found.pop() if found else NRRD_UNITS[""]
     if isinstance(unit, str):
         raise ValueError(f"its header gives lengths in the unit {units[0]!r}: mm, cm, m, um and nm are read")
+    return unit
+
+
+def _metaimage_unit(path: Path) -> tuple[float, str]:
+    """`header_unit` of a MetaImage: the field DistanceUnits."""
+    header = _metaimage_header(path.read_bytes())
+    found = re.search(rb"(?im)^DistanceUnits[ \t]*=[ \t]*(\S*)", header[0])
+    said = found[1].decode(errors="replace") if found else ""
+    name = re.sub(r"(?<=\w{4})s$", "", said.lower())  # without the s of a plural
+    unit = NRRD_UNITS.get("" if name == "?" else name)
+    if unit is None:
+        raise ValueError(f"its header gives lengths in the unit {said!r}: mm, cm, m, um and nm are read")
     return unit
 
 
@@ -235,12 +253,13 @@ def _labels_of_layers(image: Any, values: np.ndarray, components: int) -> np.nda
 def _check_metaimage(file: Path) -> None:
     """Refuse compressed values that are damaged, which ITK hands on as if they were right."""
     content = file.read_bytes()
-    header = re.match(rb"(?:[^\n=]*=[^\n]*\n)*?ElementDataFile\s*=\s*([^\n]*)\n?", content)
-    if header is None:
-        raise ValueError("it has no header of MetaImage")
+    header = _metaimage_header(content)
+    name = header[1].strip().decode(errors="replace")
+    listed = name.upper() in ("LOCAL", "LIST") or "%" in name
+    if not listed and not (file.parent / name).is_file():
+        raise ValueError(f"its values {name!r} are missing")
     if not re.search(rb"(?im)^CompressedData\s*=\s*True", header[0]):
         return
-    name = header[1].strip().decode(errors="replace")
     packed = content[header.end() :] if name == "LOCAL" else None
     if packed is None and (file.parent / name).is_file():
         packed = (file.parent / name).read_bytes()
@@ -255,3 +274,11 @@ def _check_metaimage(file: Path) -> None:
         whole = False
     if not whole:
         raise ValueError("its compressed values are damaged")
+
+
+def _metaimage_header(content: bytes) -> re.Match[bytes]:
+    """The header of a MetaImage, whose last field names the file of the values."""
+    header = re.match(rb"(?:[^\n=]*=[^\n]*\n)*?ElementDataFile\s*=\s*([^\n]*)\n?", content)
+    if header is None:
+        raise ValueError("it has no header of MetaImage")
+    return header

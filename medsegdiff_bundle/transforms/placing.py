@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from monai.utils import convert_to_dst_type
 from torch import Tensor
 
-from medsegdiff_bundle.datalist.naming import NIFTI, NRRD
+from medsegdiff_bundle.datalist.naming import METAIMAGE, NIFTI, NRRD
 from medsegdiff_bundle.readers import itk_place
 from medsegdiff_bundle.readers.nifti import forms, in_millimetres
 
@@ -56,7 +56,11 @@ def places(image: MetaTensor) -> list[Tensor]:
         header: Any = nibabel.load(file).header  # type: ignore[attr-defined]
         of_header = [form if form is None else in_millimetres(form, header) for form in forms(header)]
         places += [torch.as_tensor(place) for place in (*of_header, itk_place(file)) if place is not None]
-    elif len(places[0]) == 4 and file.name.lower().endswith(NRRD) and (shown := itk_place(file)) is not None:
+    elif (
+        len(places[0]) == 4
+        and file.name.lower().endswith((*NRRD, *METAIMAGE))
+        and (shown := itk_place(file)) is not None
+    ):
         places.append(torch.as_tensor(shown))
     return places
 

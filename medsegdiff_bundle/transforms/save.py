@@ -15,8 +15,8 @@ from monai.data.utils import orientation_ras_lps, to_affine_nd
 from monai.transforms import MapTransform
 from monai.utils import convert_data_type
 
-from medsegdiff_bundle.datalist.naming import NIFTI, NRRD, PAIRS
-from medsegdiff_bundle.readers import itk_place, nrrd_unit
+from medsegdiff_bundle.datalist.naming import METAIMAGE, NIFTI, NRRD, PAIRS
+from medsegdiff_bundle.readers import header_unit, itk_place
 from medsegdiff_bundle.readers.nifti import NiftiReader, place, signed_sizes
 
 # What a NIfTI header says of the place of its voxels; nothing of the person or the values.
@@ -50,6 +50,13 @@ class VolumeWriter(NibabelWriter):
         else:
             self.affine = (meta_dict or {}).get("affine")
         self.source = str((meta_dict or {}).get("filename_or_obj", ""))
+
+    @classmethod
+    def create_backend_obj(cls, *arguments: Any, **options: Any) -> Any:
+        """An image of nibabel that says that its lengths are in mm."""
+        image = super().create_backend_obj(*arguments, **options)
+        image.header.set_xyzt_units("mm")
+        return image
 
     def write(self, filename: str | os.PathLike, verbose: bool = False, **obj_kwargs: Any) -> None:
         """Write the file."""
@@ -92,14 +99,14 @@ class ITKWriter(VolumeWriter):
 def shown_by_itk(source: str, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
     """Voxel to RAS of values on the grid of an image, where programs built on ITK show the image.
 
-    They take other forms of a NIfTI header, and lengths in NRRD for mm.
+    They take other forms of a NIfTI header, and lengths in NRRD and MetaImage for mm.
 
     Args:
         source: file of the image.
         shape: of the values.
         affine: of the values, in mm, which is kept if they lie on another grid than a NIfTI image.
     """
-    millimetres, _ = nrrd_unit(Path(source))
+    millimetres, _ = header_unit(Path(source))
     if millimetres != 1:
         return np.diag([*[1 / millimetres] * 3, 1.0]) @ to_affine_nd(3, affine)
     by_itk = itk_place(Path(source)) if _header(source, shape, affine) is not None else None
@@ -152,7 +159,7 @@ class PlaceByITKd(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             file = Path(str(getattr(d[key], "meta", {}).get("filename_or_obj", "")))
-            place = itk_place(file) if file.name.lower().endswith((*NIFTI, *NRRD)) else None
+            place = itk_place(file) if file.name.lower().endswith((*NIFTI, *NRRD, *METAIMAGE)) else None
             if place is not None:
                 d[key] = d[key].clone()
                 d[key].affine = torch.as_tensor(place)

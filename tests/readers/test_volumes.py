@@ -147,6 +147,28 @@ def test_units_of_an_nrrd_file(ending, field, words, factor, name, values, tmp_p
     np.testing.assert_array_equal(label[0], values > 0)
 
 
+@pytest.mark.parametrize("ending", [".mha", ".mhd"])
+@pytest.mark.parametrize(("word", "factor"), [("um", 1e-3), ("cm", 10), ("Millimeters", 1), ("?", 1)])
+def test_units_of_a_metaimage(ending, word, factor, values, tmp_path):
+    """As of NRRD; a mask in NIfTI is in mm, and says so."""
+    path = save(values, tmp_path / f"a{ending}")
+    path.write_bytes(
+        path.read_bytes().replace(b"ElementSpacing", f"DistanceUnits = {word}\nElementSpacing".encode(), 1)
+    )
+    image = load_image(path)
+    millimetres = np.diag([factor, factor, factor, 1]) @ AFFINE
+    np.testing.assert_allclose(image.affine, millimetres, atol=1e-9)
+    SaveImaged("pred", tmp_path, "seg", output_dtype="uint8")({"pred": (image > 0).float()})
+    by_itk, mask = (SimpleITK.ReadImage(str(tmp_path / f"{name}{ending}")) for name in ("a", "a_seg"))
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(SimpleITK.Mask(by_itk, mask)).T > 0, values > 0)
+    label = CheckGridd("label")({"image": image, "label": load_image(tmp_path / f"a_seg{ending}")})["label"]
+    np.testing.assert_array_equal(label[0], values > 0)
+    SaveImaged("pred", tmp_path, "seg", output_ext=".nii.gz", output_dtype="uint8")({"pred": (image > 0).float()})
+    written = nibabel.load(tmp_path / "a_seg.nii.gz")
+    np.testing.assert_allclose(written.affine, millimetres, rtol=1e-5, atol=1e-5)
+    assert written.header.get_xyzt_units()[0] == "mm"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -168,21 +190,30 @@ def test_units_that_are_none(words, said, values, tmp_path):
         ("empty.mha", "it is empty"),
         ("empty.nrrd", "it is empty"),
         ("cut.mha", "it is truncated or damaged"),
+        ("cut.nrrd", "it is truncated or damaged"),
+        ("alone.mhd", "its values 'alone.zraw' are missing"),
+        ("alone.hdr", "its values 'alone.img' are missing"),
         ("alone.img", "its header 'alone.hdr' is missing"),
     ],
 )
 def test_parts_that_are_missing(name, said, values, tmp_path):
     path = tmp_path / name
     path.write_bytes(b"")
-    if name == "cut.mha":
+    if name.startswith("cut"):
         SimpleITK.WriteImage(itk_image(values), str(path))
         path.write_bytes(path.read_bytes()[:-100])
+    if name == "alone.mhd":
+        SimpleITK.WriteImage(itk_image(values), str(path), useCompression=True)
+        path.with_suffix(".zraw").unlink()
+    if name == "alone.hdr":
+        nibabel.save(nibabel.Nifti1Pair(values, np.eye(4)), path)
+        path.with_suffix(".img").unlink()
     if name == "alone.img":
         nibabel.save(nibabel.AnalyzeImage(values, np.eye(4)), path)
         path.with_suffix(".hdr").unlink()
     with pytest.raises(ValueError, match=re.escape(f"{name}' cannot be read: {said}.")):
         load_image(path)
-    if name != "cut.mha":
+    if name in ("empty.mha", "empty.nrrd", "alone.img"):  # which headers show
         with pytest.raises(ValueError, match=re.escape(f"{name}' cannot be read: {said}.")):
             image_datalist(path, 1, 3)
 
@@ -313,6 +344,7 @@ def test_data_sets_of_such_files(form, ending, values, tmp_path):
         assert decathlon_datalist(tmp_path, "training", 1, 3)
     (first, *_), validation = (segmentation_datalist(tmp_path, part, 1, 3) for part in ("training", "validation"))
     assert [re.sub(r".*/|\..*", "", case["image"]) for case in validation] == ["a", "f"]
-    case = {key: value[None] for key, value in LoadImaged(["image", "label"])(first).items()}
+    case = LoadImaged(["image", "label"])(first)
+    case = {key: case[key][None] for key in ("image", "label")}
     read = CheckLabelsd("label", 2)(CheckGridd("label")(case))
     assert torch.equal(read["label"] > 0, read["image"] > 0)
