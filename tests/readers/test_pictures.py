@@ -63,7 +63,7 @@ def test_image_and_mask_meet_in_the_grid_that_is_seen(turned, orientation, store
         way = orientation if key == turned else 1
         case[key] = str(save(array if key == turned else SEEN[orientation](array), tmp_path / name, way))
     read = LoadImaged("image", 1)(LoadImaged("label")(case))
-    read = {key: value if value.ndim == 3 else value[None] for key, value in read.items()}
+    read = {key: read[key] if read[key].ndim == 3 else read[key][None] for key in ("image", "label")}
     found = CheckGridd("label")(PictureLabelsd("label", 2)(read))
     np.testing.assert_array_equal(found["label"][0] > 0, found["image"][0] > 100)
 
