@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .memory import return_freed_memory
-from .sampling import MemberSampler
+from .sampling import Ensemble, MemberSampler
 from .windows import blend_windows, window_starts
 
 SMALLEST_WINDOW = 32  # voxels per axis, below which running out of memory is an error
@@ -166,7 +166,8 @@ class EnsembleInferer(Inferer):
         """
         expected = getattr(self.scheduler, "prediction_type", None)
         predicted = getattr(network, "prediction_type", expected)
-        if not self.anchor_only and predicted != expected:
+        told = not getattr(self.scheduler, "follows_network", False)
+        if not self.anchor_only and told and predicted != expected:
             raise ValueError(f"The network's prediction_type is {predicted!r}, the scheduler's {expected!r}.")
         image = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         if self.channels_last:
@@ -217,27 +218,21 @@ class EnsembleInferer(Inferer):
     ) -> Tensor:
         """The result for windows of a size, or for the image as a whole."""
         scheduler: Any = copy.deepcopy(self.scheduler).to(image.device)
+        if getattr(scheduler, "follows_network", False):
+            scheduler.prediction_type = getattr(network, "prediction_type", scheduler.prediction_type)
         scheduler.set_timesteps(self.num_inference_steps, image.device, self.start_from_anchor)
         edges = zip(image.shape[2:], roi or image.shape[2:], strict=True)
         windows = math.prod(len(window_starts(*edge, self.overlap)) for edge in edges)
         per_window = 1 if self.anchor_only else self.ensemble_size * self.num_inference_steps
         with tqdm(total=len(image) * windows * per_window, desc="sampling", disable=not self.progress) as bar:
             sample = MemberSampler(
-                network,
-                self._compile(network),
-                args,
-                kwargs,
-                scheduler,
-                self.ensemble_size,
-                self.members_per_batch,
-                self.seed,
-                self.start_from_anchor,
-                self.mirror_axes,
-                self.anchor_only,
-                self.return_anchor,
-                self.amp,
-                self._bytes_per_member,
-                bar.update,
+                network=network,
+                encode=lambda x: (network if self.anchor_only else network.encode)(x, *args, **kwargs),
+                compiled=self._compile(network),
+                scheduler=scheduler,
+                ensemble=self._ensemble(),
+                bytes_per_member=self._bytes_per_member,
+                advance=bar.update,
             )
             num_members = self.return_anchor + (1 if self.anchor_only else self.ensemble_size)
             if roi is not None:
@@ -249,6 +244,19 @@ class EnsembleInferer(Inferer):
                     result = piece.new_empty(len(image), num_members, *piece.shape[2:])
                 result[:, place] = piece
             return result
+
+    def _ensemble(self) -> Ensemble:
+        """What the members of a window are to be."""
+        return Ensemble(
+            size=self.ensemble_size,
+            at_once=self.members_per_batch,
+            seed=self.seed,
+            start_from_anchor=self.start_from_anchor,
+            mirror_axes=tuple(self.mirror_axes),
+            anchor_only=self.anchor_only,
+            return_anchor=self.return_anchor,
+            amp=self.amp,
+        )
 
     def _finish(self, members: Tensor) -> Tensor:
         """What `output` asks for, from probabilities (N, M, K, S)."""

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,42 +27,39 @@ MEMBER_PER_ENCODING = 8
 logger = logging.getLogger(__name__)
 
 
+class Ensemble(NamedTuple):
+    """What the members of a window are to be; see the arguments of `EnsembleInferer` for each."""
+
+    size: int
+    at_once: int | None
+    seed: int
+    start_from_anchor: int | None
+    mirror_axes: tuple[int, ...]
+    anchor_only: bool
+    return_anchor: bool
+    amp: bool
+
+
 @dataclass
 class MemberSampler:
-    """Draws the members of one window after the other; most of its fields are arguments of `EnsembleInferer`.
+    """Draws the members of one window after the other.
 
     Args:
         network: anything with `encode` and `denoise`; with `anchor_only`, anything that turns images into logits.
+        encode: from images to what the network's `denoise` takes of them, or to logits with `anchor_only`.
         compiled: what to call in the place of `network.denoise`, unless that is None.
-        args: positional arguments of `network.encode`, after the image.
-        kwargs: keyword arguments, likewise.
         scheduler: with its timesteps set.
-        ensemble_size: see `EnsembleInferer`.
-        members_per_batch: likewise; halved where the memory does not suffice.
-        seed: likewise.
-        start_from_anchor: likewise.
-        mirror_axes: likewise.
-        anchor_only: likewise.
-        return_anchor: likewise.
-        amp: likewise.
+        ensemble: what to draw; fewer members run at once where the memory does not suffice.
         bytes_per_member: memory of a member by kind of window, and whether it was measured or is a guess; from
             earlier calls, and this one adds to it.
         advance: told the sampling steps of members that were done; fewer than none if they are to be done again.
     """
 
     network: Any
+    encode: Callable[[Tensor], Any]
     compiled: Callable[..., Tensor] | None
-    args: Sequence[Any]
-    kwargs: dict[str, Any]
     scheduler: Any
-    ensemble_size: int
-    members_per_batch: int | None
-    seed: int
-    start_from_anchor: int | None
-    mirror_axes: Sequence[int]
-    anchor_only: bool
-    return_anchor: bool
-    amp: bool
+    ensemble: Ensemble
     bytes_per_member: dict[Any, tuple[int, bool]]
     advance: Callable[[int], Any]
 
@@ -79,30 +76,31 @@ class MemberSampler:
         Raises:
             torch.OutOfMemoryError: a single member does not fit.
         """
-        mirrored = [axis + 2 for axis in self.mirror_axes]  # of a tensor (N, C, S)
+        mirrored = [axis + 2 for axis in self.ensemble.mirror_axes]  # of a tensor (N, C, S)
         views = [axes for count in range(len(mirrored) + 1) for axes in itertools.combinations(mirrored, count)]
-        if self.anchor_only:
+        if self.ensemble.anchor_only:
             anchor = self._mean_anchor(image, views)
             self.advance(len(image))
-            copies = 2 if self.return_anchor else 1
+            copies = 2 if self.ensemble.return_anchor else 1
             yield slice(0, copies), anchor.expand(-1, copies, *anchor.shape[2:])
             return
-        first = 1 if self.return_anchor else 0
-        views = views[: self.ensemble_size]
-        mean = self._mean_anchor(image, views) if self.start_from_anchor is not None and len(views) > 1 else None
+        first = 1 if self.ensemble.return_anchor else 0
+        views = views[: self.ensemble.size]
+        drawn = self.ensemble.start_from_anchor is not None
+        mean = self._mean_anchor(image, views) if drawn and len(views) > 1 else None
         for view, axes in enumerate(views):
             features = self._encode(image, axes)
-            if self.return_anchor and not axes:
+            if self.ensemble.return_anchor and not axes:
                 yield slice(0, 1), self._anchor(features.logits, axes)
-            members = range(view, self.ensemble_size, len(views))
+            members = range(view, self.ensemble.size, len(views))
             begin = None
-            if self.start_from_anchor is not None:
+            if drawn:
                 begin = _mirrored((self._anchor(features.logits, axes) if mean is None else mean).squeeze(1), axes)
             while members:
                 batch = members[: self._members_at_once(image)]
                 samples = self._sample(batch, image, start, axes, features, begin)
                 if samples is None:
-                    self.members_per_batch = len(batch) // 2
+                    self.ensemble = self.ensemble._replace(at_once=len(batch) // 2)
                     logger.warning(
                         "Out of memory with %d members at once, so %d from here on.", len(batch), len(batch) // 2
                     )
@@ -115,8 +113,7 @@ class MemberSampler:
         # The batches are handed out between the autocast blocks, not inside: the caller must not see one.
         kind = self._kind(image)
         with PeakMemory() if kind not in self.bytes_per_member else nullcontext() as memory, self._autocast(image):
-            encode = self.network if self.anchor_only else self.network.encode
-            features = encode(_mirrored(image, axes), *self.args, **self.kwargs)
+            features = self.encode(_mirrored(image, axes))
         if memory is not None:
             self.bytes_per_member[kind] = MEMBER_PER_ENCODING * max(1, memory.peak), False
         return features
@@ -126,7 +123,7 @@ class MemberSampler:
         total = torch.zeros(0)
         for axes in views:
             encoded = self._encode(image, axes)
-            anchor = self._anchor(encoded if self.anchor_only else encoded.logits, axes)
+            anchor = self._anchor(encoded if self.ensemble.anchor_only else encoded.logits, axes)
             total = anchor if total.numel() == 0 else total + anchor
         return total / len(views)
 
@@ -135,22 +132,22 @@ class MemberSampler:
         return _mirrored(torch.softmax(logits.float(), dim=1), axes).unsqueeze(1)
 
     def _autocast(self, image: Tensor) -> AbstractContextManager[Any]:
-        return torch.autocast(image.device.type, dtype=torch.bfloat16) if self.amp else nullcontext()
+        return torch.autocast(image.device.type, dtype=torch.bfloat16) if self.ensemble.amp else nullcontext()
 
     def _kind(self, image: Tensor) -> tuple[Any, ...]:
         """What the memory of a member depends on."""
-        return id(self.network), image.shape, image.device, self.amp
+        return id(self.network), image.shape, image.device, self.ensemble.amp
 
     def _members_at_once(self, image: Tensor) -> int:
         """As many as were asked for, or as a share of the free memory holds; one where that is to be measured first."""
-        if self.members_per_batch is not None:
-            return self.members_per_batch
+        if self.ensemble.at_once is not None:
+            return self.ensemble.at_once
         free = free_memory(image.device)
         if free is None:
-            return self.ensemble_size
+            return self.ensemble.size
         need, measured = self.bytes_per_member[self._kind(image)]
         count = int(MEMORY_SHARE * free / need)
-        return max(1, count) if measured or count >= self.ensemble_size else 1
+        return max(1, count) if measured or count >= self.ensemble.size else 1
 
     def _sample(
         self,
@@ -168,28 +165,41 @@ class MemberSampler:
         measure = len(members) == 1 and not self.bytes_per_member[self._kind(image)][1]
         # Under `PeakMemory` a compiled function runs as it is, and torch never compiles it afterwards.
         denoise = self.network.denoise if measure or self.compiled is None else self.compiled
-        done = 0
+        done: list[int] = []
+
+        def noise(draw: int) -> Tensor:
+            return self._noise(members, draw, start, axes, features.logits)
+
         try:
             with PeakMemory() if measure else nullcontext() as memory, self._autocast(image):
                 x, features_of_each = self._begin(members, start, axes, features, anchor)
-                for step, timestep in enumerate(self.scheduler.timesteps):
-                    prediction = denoise(x, timestep, features_of_each).float()
-                    again = self.scheduler.stochastic
-                    noise = self._noise(members, step + 1, start, axes, features.logits) if again else None
-                    x, _ = self.scheduler.step(prediction, timestep, x, noise=noise)
-                    done += len(x)
-                    self.advance(len(x))
-                # One-hot in [-1, 1] back to a distribution; the floor keeps it defined where every class was clipped.
-                probabilities = (x + 1).div_(2).clamp_(1e-6, 1)
-                probabilities /= probabilities.sum(dim=1, keepdim=True)
+                probabilities = self._denoise(x, denoise, features_of_each, noise, done)
         except torch.OutOfMemoryError:
-            self.advance(-done)
+            self.advance(-sum(done))
             if len(members) == 1:
                 raise
             return None
         if memory is not None:
             self.bytes_per_member[self._kind(image)] = max(1, memory.peak), True
         return _mirrored(probabilities, axes).unflatten(0, (len(image), -1))
+
+    def _denoise(
+        self, x: Tensor, denoise: Callable[..., Tensor], features: Any, noise: Callable[[int], Tensor], done: list[int]
+    ) -> Tensor:
+        """From noisy masks x to probabilities, (N * m, K, S): the sampler.
+
+        `noise` gives that of each draw, 0 being that of x; `done` gets the number of masks after each step.
+        """
+        for step, timestep in enumerate(self.scheduler.timesteps):
+            prediction = denoise(x, timestep, features).float()
+            drawn = noise(step + 1) if self.scheduler.stochastic else None
+            x, _ = self.scheduler.step(prediction, timestep, x, noise=drawn)
+            done.append(len(x))
+            self.advance(len(x))
+        # One-hot in [-1, 1] back to a distribution; the floor keeps it defined where every class was clipped.
+        probabilities = (x + 1).div_(2).clamp_(1e-6, 1)
+        probabilities /= probabilities.sum(dim=1, keepdim=True)
+        return probabilities
 
     def _begin(
         self, members: range, start: Sequence[int], axes: Sequence[int], features: Any, anchor: Tensor | None
@@ -200,13 +210,13 @@ class MemberSampler:
         if len(logits) > 1:  # one image's features serve all of its members as they are
             features = tree_map_only(Tensor, lambda feature: feature.repeat_interleave(len(members), dim=0), features)
         if anchor is not None:
-            levels = member_levels(self.seed, self.ensemble_size, anchor.shape[1])[list(members)]
+            levels = member_levels(self.ensemble.seed, self.ensemble.size, anchor.shape[1])[list(members)]
             x = self.scheduler.add_noise(level_mask(anchor, levels).flatten(0, 1), x, self.scheduler.timesteps[0])
         return x, features
 
     def _noise(self, members: range, step: int, start: Sequence[int], axes: Sequence[int], logits: Tensor) -> Tensor:
         """Noise of one step, (N * m, K, S), the same for every image; mirrored with it, so that it keeps its place."""
-        each = [member_noise(self.seed, member, step, start, logits.shape[1:]) for member in members]
+        each = [member_noise(self.ensemble.seed, member, step, start, logits.shape[1:]) for member in members]
         return _mirrored(torch.stack(each), axes).to(logits.device).repeat(len(logits), *[1] * (logits.ndim - 1))
 
 

@@ -33,7 +33,8 @@ class DiffusionScheduler(Scheduler, ABC):
         num_train_timesteps: T, the number of noise levels, at least 1; timesteps run from 0 to T - 1.
         schedule: name of an entry of MONAI's `NoiseSchedules`.
         prediction_type: what the network returns: "epsilon" (the noise), "sample" (x_0) or "v_prediction"
-            (Salimans and Ho 2022, appendix D).
+            (Salimans and Ho 2022, appendix D). None takes that of the network that `EnsembleInferer` samples, and is
+            "epsilon" elsewhere, as in MONAI.
         clip_sample: clip the predicted x_0 to [-1, 1] in every step.
         signal_scale: s in (0, 1], the input scaling of Chen 2023 (arXiv 2301.10972). Scaling x_0 by s and bringing x_t
             back to unit variance multiplies the signal-to-noise ratio by s^2, so it is done in the tables,
@@ -53,14 +54,14 @@ class DiffusionScheduler(Scheduler, ABC):
         self,
         num_train_timesteps: int = 1000,
         schedule: str = "linear_beta",
-        prediction_type: str = "epsilon",
+        prediction_type: str | None = None,
         clip_sample: bool = True,
         signal_scale: float = 1.0,
         **schedule_args: Any,
     ) -> None:
         if num_train_timesteps < 1:
             raise ValueError(f"num_train_timesteps must be at least 1, got {num_train_timesteps}.")
-        if prediction_type not in PREDICTION_TYPES:
+        if prediction_type not in (None, *PREDICTION_TYPES):
             raise ValueError(f"prediction_type must be one of {', '.join(PREDICTION_TYPES)}, got {prediction_type!r}.")
         if not 0 < signal_scale <= 1:
             raise ValueError(f"signal_scale must be in (0, 1], got {signal_scale}.")
@@ -74,7 +75,8 @@ class DiffusionScheduler(Scheduler, ABC):
             table = getattr(self, name)
             delattr(self, name)  # MONAI's plain attribute would hide the buffer
             self.register_buffer(name, table, persistent=False)
-        self.prediction_type = prediction_type
+        self.prediction_type = prediction_type or "epsilon"
+        self.follows_network = prediction_type is None
         self.clip_sample = clip_sample
         self.signal_scale = signal_scale
         self.set_timesteps(num_train_timesteps)

@@ -18,7 +18,7 @@ class DDIMScheduler(DiffusionScheduler):
     Args:
         num_train_timesteps: T, the number of noise levels.
         schedule: name of an entry of MONAI's `NoiseSchedules`.
-        prediction_type: "epsilon", "sample" or "v_prediction".
+        prediction_type: "epsilon", "sample" or "v_prediction", or None; see `DiffusionScheduler`.
         clip_sample: clip the predicted x_0 to [-1, 1] in every step.
         signal_scale: input scaling in (0, 1], see `DiffusionScheduler`.
         eta: from 0, deterministic, to 1, the noise of DDPM (eq. 16).
@@ -38,7 +38,7 @@ class DDIMScheduler(DiffusionScheduler):
         self,
         num_train_timesteps: int = 1000,
         schedule: str = "linear_beta",
-        prediction_type: str = "epsilon",
+        prediction_type: str | None = None,
         clip_sample: bool = True,
         signal_scale: float = 1.0,
         eta: float = 0.0,

@@ -21,7 +21,7 @@ class DPMSolverMultistepScheduler(DiffusionScheduler):
     Args:
         num_train_timesteps: T, the number of noise levels.
         schedule: name of an entry of MONAI's `NoiseSchedules`.
-        prediction_type: "epsilon", "sample" or "v_prediction".
+        prediction_type: "epsilon", "sample" or "v_prediction", or None; see `DiffusionScheduler`.
         clip_sample: clip the predicted x_0 to [-1, 1] in every step.
         signal_scale: input scaling in (0, 1], see `DiffusionScheduler`.
         solver_order: 1 (the same as DDIM with eta 0) or 2 (midpoint).
@@ -35,7 +35,7 @@ class DPMSolverMultistepScheduler(DiffusionScheduler):
         self,
         num_train_timesteps: int = 1000,
         schedule: str = "linear_beta",
-        prediction_type: str = "epsilon",
+        prediction_type: str | None = None,
         clip_sample: bool = True,
         signal_scale: float = 1.0,
         solver_order: int = 2,

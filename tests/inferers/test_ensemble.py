@@ -640,3 +640,23 @@ def test_mirror_images_start_from_their_mean_anchor():
 def test_bad_start(kwargs, sentence):
     with pytest.raises(ValueError, match=sentence):
         EnsembleInferer(scheduler(), **kwargs)
+
+
+@pytest.mark.parametrize("scheduler", [DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler])
+@pytest.mark.parametrize("prediction_type", ["sample", "epsilon", "v_prediction"])
+def test_defaults_fit_one_another(scheduler, prediction_type):
+    """A scheduler that was told nothing predicts what the network does, and stays as it is."""
+    torch.manual_seed(0)
+    plain = MedSegDiff(2, 1, 2, channels=(4, 8), num_heads=2, token_size=2, anchor_residual=False,
+                       prediction_type=prediction_type).eval()  # fmt: skip
+    image, own = torch.rand(1, 1, 16, 16), scheduler()
+    found = EnsembleInferer(own, num_inference_steps=2, ensemble_size=2)(image, plain)
+    told = EnsembleInferer(scheduler(prediction_type=prediction_type), num_inference_steps=2, ensemble_size=2)
+    assert torch.equal(found, told(image, plain))
+    assert own.prediction_type == "epsilon" and scheduler().prediction_type == "epsilon"
+
+
+def test_ready_made_classes_need_no_arguments():
+    network = MedSegDiff(spatial_dims=2, in_channels=1, out_channels=2).eval()
+    members = EnsembleInferer(DDIMScheduler())(torch.rand(1, 1, 32, 32), network)
+    assert members.shape == (1, 10, 2, 32, 32)
