@@ -66,6 +66,7 @@ RESULTS = {
     "dicom_seg": Meaning("whether a DICOM series gets a segmentation object", default="true, but for MONAI Label"),
     "overwrite": Meaning("replace what is there; otherwise images that are done are left, and a training is refused"),
     "force": Meaning("segment an image in which nothing can be found, too"),
+    "strict": Meaning("refuse a case that is unlike those that trained the weights, instead of a warning"),
     "progress": Meaning("whether a bar is shown", default="in a terminal"),
     "debug": Meaning("whether errors say where they come from"),
     "use_click": Meaning("set by MONAI Label"),

@@ -177,7 +177,7 @@ BELOW_ONE = number(0, math.nextafter(1, 0), "from 0 to below 1")
 KINDS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "checkpoint"), path),
     **dict.fromkeys(("amp", "anchor_only", "channels_last", "compile", "progress"), boolean),
-    **dict.fromkeys(("report", "dicom_seg", "overwrite", "force", "debug", "mirror_members"), boolean),
+    **dict.fromkeys(("report", "dicom_seg", "overwrite", "force", "strict", "debug", "mirror_members"), boolean),
     **dict.fromkeys(("epochs", "val_interval", "val_stride", "batch_size", "image_channels"), whole(1)),
     **dict.fromkeys(("num_inference_steps", "ensemble_size", "num_train_timesteps", "passes_per_epoch"), whole(1)),
     **dict.fromkeys(("seed", "num_workers"), whole(0)),

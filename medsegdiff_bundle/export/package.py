@@ -95,9 +95,10 @@ def stage(task: str, weights: Path, folder: Path) -> None:
     shutil.copy(weights, folder / "models" / "model.pt")
     parser = ConfigParser(copy.deepcopy(configs["inference.json"]))
     write_model(folder / "models" / "model.pt", describe_model(parser))
-    intervals = weights.with_suffix(".intervals.json")
-    if intervals.is_file():
-        shutil.copy(intervals, folder / "models" / "model.intervals.json")
+    for kind in ("intervals", "known"):
+        beside = weights.with_suffix(f".{kind}.json")
+        if beside.is_file():
+            shutil.copy(beside, folder / "models" / f"model.{kind}.json")
     documents = ROOT / "docs" if task == "hippocampus" else ROOT / "docs" / "tasks" / task
     for name in ("README.md", "data_license.txt"):
         shutil.copy(documents / name, folder / "docs")

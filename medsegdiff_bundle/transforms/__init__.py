@@ -9,6 +9,7 @@ from .colour import RandBorderDiscd, RandColourMixd, RandExposured, RandSaturati
 from .fusion import FuseEnsembled, STAPLEEnsembled
 from .intensity import CropMeasuredd, NormalizeIntensityd
 from .invert import InvertLabelsd
+from .known import CheckKnownd
 from .labels import CheckGridd, CheckLabelsd, MapLabelsd, PictureLabelsd, RandRaterd, UnpackRatersd
 from .load import LoadImaged, OriginalImaged, load_image
 from .members import MemberLabelsd, SplitAnchord
@@ -22,6 +23,7 @@ from .uncertainty import EnsembleStatisticsd, EnsembleUncertaintyd
 __all__ = [
     "CheckGridd",
     "CheckImaged",
+    "CheckKnownd",
     "CheckLabelsd",
     "CropMeasuredd",
     "EnsembleStatisticsd",

@@ -1,0 +1,164 @@
+"""A case in numbers: of its image and of the mask that was made of it, to compare with those of other cases.
+
+Letters in shapes: C channels, S spatial axes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import nibabel
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+
+Array = NDArray[np.float64]
+
+QUANTILES = (1, 5, 25, 50, 75, 95, 99)
+SCALES = (1, 2, 4)  # voxels of which the mean is taken before steps between neighbours are measured
+DIRECTIONS = ("left to right", "back to front", "bottom to top")
+SIDES = ("to the right", "to the front", "upwards")
+SHELL = 3  # voxels around a structure that its contrast is measured with
+MOST = 1_000_000  # values that quantiles are taken of
+
+
+class Description(NamedTuple):
+    """Numbers of a case: as they are shown, and as they are compared.
+
+    Attributes:
+        shown: by name, such as {"volume of anterior": 1.7}.
+        compared: likewise; of sizes and of other numbers that cannot be negative the logarithm.
+    """
+
+    shown: dict[str, float]
+    compared: dict[str, float]
+
+    def add(self, name: str, value: float, floor: float | None = None) -> None:
+        """Add a number; with a floor, which is added to it, its logarithm is compared."""
+        self.shown[name] = float(value)
+        self.compared[name] = float(value) if floor is None else math.log(max(float(value), 0) + floor)
+
+
+def describe(
+    image: Tensor,
+    original: Tensor,
+    labels: Tensor,
+    uncertainty: Tensor,
+    structures: Mapping[str, Mapping[str, Any]],
+    affine: NDArray[Any] | None,
+) -> Description:
+    """Numbers of a case that tell whether the weights know such images, and such results.
+
+    Field of view, shape of the distribution of the values, steps between neighbours along each axis at three scales,
+    colours; mean uncertainty inside the mask and everywhere; of each structure its size, place, compactness, number of
+    parts, contrast, and the agreement of the members.
+
+    Args:
+        image: (C, S) as the network sees it.
+        original: (C, S) as its file has it.
+        labels: (S) of the file.
+        uncertainty: (S) of the file, 0 to 1.
+        structures: from `medsegdiff_bundle.report.ensemble_statistics`, with `structure_findings`.
+        affine: (4, 4), voxel to RAS in mm; None of a picture, whose places and sizes are shares of its own.
+    """
+    found = Description({}, {})
+    values = original.detach().cpu().float().numpy()
+    if affine is not None:
+        for direction, extent in zip(DIRECTIONS, _along_axes(np.array(values.shape[1:]), affine), strict=True):
+            found.add(f"extent from {direction}, mm", extent, 1.0)
+    channels = [""] if len(image) == 1 else [f" of channel {number}" for number in range(1, len(image) + 1)]
+    for channel, which in zip(image.detach().cpu().float(), channels, strict=True):
+        _describe_values(found, channel, which)
+    if len(values) == 3:
+        _describe_colours(found, values)
+    _describe_masks(found, values, labels.cpu().numpy(), uncertainty.cpu().float().numpy(), structures, affine)
+    return found
+
+
+def _describe_values(found: Description, channel: Tensor, which: str) -> None:
+    values = (channel - channel.mean()) / channel.std(correction=0).clamp(min=1e-6)
+    flat = values.flatten()
+    for percent, value in zip(QUANTILES, np.percentile(flat[:: max(1, len(flat) // MOST)], QUANTILES), strict=True):
+        found.add(f"{percent} % of the values{which}", value)
+    pool = torch.nn.functional.avg_pool3d if values.ndim == 3 else torch.nn.functional.avg_pool2d
+    for scale in SCALES:
+        if min(values.shape) < 2 * scale:
+            continue
+        means = pool(values[None, None], scale)[0, 0]
+        for axis in range(values.ndim):
+            steps = means.diff(dim=axis).abs().mean()
+            found.add(f"steps along axis {axis + 1} of {scale} voxel{'s' * (scale > 1)}{which}", steps.item(), 1e-4)
+
+
+def _describe_colours(found: Description, values: NDArray[Any]) -> None:
+    flat = values.reshape(3, -1).astype(np.float64)
+    means, deviations = flat.mean(axis=1), flat.std(axis=1)
+    found.add("red minus green", means[0] - means[1])
+    found.add("green minus blue", means[1] - means[2])
+    found.add("brightness", means.mean())
+    found.add("deviation of the values", deviations.mean(), 0.1)
+    for first, second in ((0, 1), (1, 2)):
+        common = ((flat[first] - means[first]) * (flat[second] - means[second])).mean()
+        product = deviations[first] * deviations[second]
+        found.add(f"correlation of colours {first + 1} and {second + 1}", common / product if product > 1e-6 else 0.0)
+
+
+def _describe_masks(
+    found: Description,
+    values: NDArray[Any],
+    labels: NDArray[Any],
+    uncertainty: NDArray[Any],
+    structures: Mapping[str, Mapping[str, Any]],
+    affine: NDArray[Any] | None,
+) -> None:
+    inside = uncertainty[labels > 0]
+    found.add("uncertainty inside the mask", inside.mean() if inside.size else 0.0, 0.01)
+    found.add("uncertainty everywhere", uncertainty.mean(), 1e-3)
+    shape = np.array(labels.shape)
+    size = float(shape.prod())
+    deviations = values.reshape(len(values), -1).std(axis=1) + 1e-6
+    boxes = [*ndimage.find_objects(labels.astype(np.uint8)), *[None] * len(structures)]
+    for number, (name, structure) in enumerate(structures.items(), start=1):
+        volume = structure["volume"] if affine is not None else structure["volume"] / size
+        found.add(
+            f"volume of {name}" if affine is not None else f"share of {name}",
+            volume,
+            0.05 if affine is not None else 1e-3,
+        )
+        agreement = structure.get("pairwise_dice")
+        found.add(f"agreement on {name}", 1 - (1 if agreement is None else agreement), 0.02)
+        found.add(f"parts of {name}", structure["components"], 1.0)
+        box = boxes[number - 1]
+        if box is None:
+            continue
+        mask = labels[box] == number
+        places = [part.start + center for part, center in zip(box, ndimage.center_of_mass(mask), strict=True)]
+        off = np.array(places) - (shape - 1) / 2
+        if affine is None:
+            for axis, share in enumerate(off / shape, start=1):
+                found.add(f"place of {name} along axis {axis}, share", share)
+        else:
+            for side, distance in zip(SIDES, affine[:3, :3] @ off, strict=True):
+                found.add(f"place of {name} {side}, mm", distance)
+        found.add(f"share of its box that {name} fills", mask.mean(), 1e-3)
+        wide = tuple(slice(max(0, part.start - SHELL), part.stop + SHELL) for part in box)
+        shell = ndimage.binary_dilation(labels[wide] == number, iterations=SHELL) & (labels[wide] == 0)
+        if shell.any():
+            for index, (channel, deviation) in enumerate(zip(values, deviations, strict=True), start=1):
+                contrast = channel[box][mask].mean() - channel[wide][shell].mean()
+                found.add(f"contrast of {name}" + f" in channel {index}" * (len(values) > 1), contrast / deviation)
+
+
+def _along_axes(shape: NDArray[Any], affine: NDArray[Any]) -> Array:
+    """Extents in mm, from left to right, back to front and bottom to top."""
+    lengths = shape * np.linalg.norm(affine[:3, :3], axis=0)
+    order = nibabel.orientations.io_orientation(affine)[:, 0]
+    extents: Array = np.ones(3)
+    for length, axis in zip(lengths, order, strict=True):
+        if not np.isnan(axis):
+            extents[int(axis)] = length
+    return extents

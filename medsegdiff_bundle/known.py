@@ -1,0 +1,219 @@
+"""What weights know: numbers of training cases and of the masks made of these, to compare other cases with.
+
+The means, deviations and correlation of the numbers of some training cases are a normal distribution, whose Mahalanobis
+distance tells how unlike them another case is (P. C. Mahalanobis 1936, "On the generalised distance in statistics").
+The correlation is drawn towards none, as there are few cases for it (after O. Ledoit and M. Wolf 2004, "A
+well-conditioned estimator for large-dimensional covariance matrices"; the share is fixed here). The limit is a distance
+that few training cases exceed, each measured by a fit without it, and a margin.
+
+Letters in shapes: N cases, P numbers, S spatial axes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medsegdiff_bundle.case_numbers import Description
+from medsegdiff_bundle.files import whole_file
+from medsegdiff_bundle.provenance import checksum
+
+Array = NDArray[np.float64]
+
+SHRINKAGE = 0.3  # of the correlation, towards none
+FOLDS = 10
+USUAL = 0.99  # share of the training cases within the limit, before the margin
+MARGIN = 1.1  # of the limit, as few training cases tell little of the rarest ones
+FARTHEST = 10.0  # deviations that a single number counts at most
+OF_SAMPLER = ("uncertainty", "agreement")  # how numbers begin that depend on steps and members
+
+
+class Reference(NamedTuple):
+    """Distribution of the numbers of training cases.
+
+    Attributes:
+        names: of the numbers, P.
+        mean: (P,), of what is compared.
+        deviation: (P,).
+        correlation: (P, P).
+    """
+
+    names: tuple[str, ...]
+    mean: Array
+    deviation: Array
+    correlation: Array
+
+    def distance(self, compared: Mapping[str, float], without: Sequence[str] = ()) -> tuple[float, dict[str, float]]:
+        """How unlike the training cases a case is, and how many deviations each of its numbers is off.
+
+        Numbers that it has not, or that are left out by the words they begin with, do not count.
+        """
+        use = [i for i, name in enumerate(self.names) if name in compared and not name.startswith(tuple(without))]
+        if not use:
+            return 0.0, {}
+        off = (np.array([compared[self.names[i]] for i in use]) - self.mean[use]) / self.deviation[use]
+        off = np.clip(np.nan_to_num(off, nan=FARTHEST), -FARTHEST, FARTHEST)
+        shrunk = (1 - SHRINKAGE) * self.correlation[np.ix_(use, use)] + SHRINKAGE * np.eye(len(use))
+        length = float(np.sqrt(off @ np.linalg.solve(shrunk, off) / len(use)))
+        return length, {self.names[i]: float(each) for i, each in zip(use, off, strict=True)}
+
+
+def fit(cases: Sequence[Mapping[str, float]]) -> Reference:
+    """The distribution of what is compared in some cases; a number that a case has not is taken for the mean."""
+    names = tuple(dict.fromkeys(itertools.chain.from_iterable(cases)))
+    table = np.array([[case.get(name, np.nan) for name in names] for case in cases])
+    mean = np.nanmean(table, axis=0)
+    filled = np.where(np.isnan(table), mean, table)
+    deviation = filled.std(axis=0) + 1e-6
+    scaled = (filled - mean) / deviation
+    return Reference(names, mean, deviation, scaled.T @ scaled / len(cases))
+
+
+def left_out_distances(cases: Sequence[Mapping[str, float]]) -> Array:
+    """Distance of each case to the distribution of the cases of the other folds, (N,)."""
+    fold = np.random.default_rng(0).permutation(len(cases)) % FOLDS
+    distances = np.zeros(len(cases))
+    for number in range(min(FOLDS, len(cases))):
+        reference = fit([case for case, of in zip(cases, fold, strict=True) if of != number])
+        for index in np.flatnonzero(fold == number).tolist():
+            distances[index] = reference.distance(cases[index])[0]
+    return distances
+
+
+def write_known(
+    file: str | os.PathLike,
+    cases: Sequence[Description],
+    checkpoint: str | os.PathLike,
+    settings: Mapping[str, Any],
+    patch_size: Sequence[int],
+    version: str,
+) -> float:
+    """Write what weights know, of some training cases, and return the limit of the distance."""
+    compared = [case.compared for case in cases]
+    reference, limit = fit(compared), MARGIN * float(np.quantile(left_out_distances(compared), USUAL))
+    numbers = {}
+    for index, name in enumerate(reference.names):
+        low, high = np.quantile([case.shown[name] for case in cases if name in case.shown], [0.025, 0.975])
+        numbers[name] = [_short(each) for each in (reference.mean[index], reference.deviation[index], low, high)]
+    content = {
+        "method": "Mahalanobis distance per number; of each: mean, deviation, 2.5 and 97.5 % of the training cases",
+        "software": f"medsegdiff_bundle {version}",
+        "sha256": checksum(checkpoint),
+        "settings": dict(settings),
+        "cases": len(cases),
+        "patch_size": list(patch_size),
+        "limit": _short(limit),
+        "numbers": numbers,
+        "correlation": [
+            [round(float(each), 3) for each in row[: index + 1]] for index, row in enumerate(reference.correlation)
+        ],
+    }
+    with whole_file(file) as unfinished:
+        unfinished.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    return limit
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.5g}")
+
+
+class Known:
+    """What weights know, from the file beside them, where it is of these weights.
+
+    Args:
+        file: that `write_known` wrote; need not exist.
+        checkpoint: the weights in use.
+        settings: of the sampler in use. Numbers that depend on it do not count for another one.
+
+    Attributes:
+        missing: why nothing is known, as a sentence; None if something is.
+        limit: of the distance.
+        patch_size: that the weights were trained on; () if nothing is known.
+    """
+
+    def __init__(self, file: str | os.PathLike, checkpoint: str | os.PathLike, settings: Mapping[str, Any]) -> None:
+        self.file, self.checkpoint, self.settings = Path(file), checkpoint, settings
+        self.limit, self.cases = math.inf, 0
+        self.patch_size: tuple[int, ...] = ()
+        self.ranges: dict[str, tuple[float, float]] = {}
+        self.without: tuple[str, ...] = ()
+        self.reference: Reference | None = None
+        self.missing = self._read(self.file, checkpoint, settings)
+
+    def _read(self, file: Path, checkpoint: str | os.PathLike, settings: Mapping[str, Any]) -> str | None:
+        if not file.is_file() or not Path(checkpoint).is_file():
+            return "nothing is known of the training of these weights"
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            numbers, lower = content["numbers"], content["correlation"]
+            if content["sha256"] != checksum(checkpoint):
+                return f"{file.name!r} is of other weights"
+            table = np.array([values[:2] for values in numbers.values()])
+            correlation = np.array(
+                [[lower[max(i, j)][min(i, j)] for j in range(len(lower))] for i in range(len(lower))]
+            )
+            self.ranges = {name: (values[2], values[3]) for name, values in numbers.items()}
+            self.limit, self.cases = float(content["limit"]), int(content["cases"])
+            self.patch_size = tuple(int(size) for size in content["patch_size"])
+            known = content["settings"]
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            return f"{file.name!r} does not hold what weights know"
+        if any(known.get(name) != value for name, value in json.loads(json.dumps(dict(settings))).items()):
+            self.without = OF_SAMPLER
+        self.reference = Reference(tuple(numbers), table[:, 0], table[:, 1], correlation)
+        return None
+
+    def compare(self, case: Description) -> dict[str, Any] | None:
+        """How unlike the training cases a case is, as plain values for JSON; None if nothing is known.
+
+        `distance`, `limit`, and of the three numbers that are most off: `value`, and `usual`, from the lowest to the
+        highest of 95 % of the training cases, by name.
+        """
+        if self.reference is None:
+            return None
+        distance, off = self.reference.distance(case.compared, self.without)
+        most = sorted(off, key=lambda name: -abs(off[name]))[:3]
+        furthest = {name: {"value": case.shown[name], "usual": list(self.ranges[name])} for name in most}
+        return {"distance": distance, "limit": self.limit, "furthest": furthest}
+
+
+def unlike(compared: Mapping[str, Any], cases: int) -> str | None:
+    """A sentence on a case that is unlike the training cases; None if it is not."""
+    if compared["distance"] <= compared["limit"]:
+        return None
+    each = [
+        f"{name} {values['value']:.3g} (theirs {values['usual'][0]:.3g} to {values['usual'][1]:.3g})"
+        for name, values in compared["furthest"].items()
+    ]
+    return (
+        f"Unlike the {cases} training cases, by {compared['distance']:.1f} where {compared['limit']:.1f} is the limit: "
+        f"{', '.join(each)}. The weights may not know such images."
+    )
+
+
+def too_small(windows: int | Sequence[int] | None, patch_size: Iterable[int], shape: Sequence[int]) -> str | None:
+    """A sentence on windows that are smaller than what the weights were trained on; None if they are not.
+
+    Args:
+        windows: `roi_size`; None takes an image whole.
+        patch_size: of the training.
+        shape: of the image as the network sees it, S.
+    """
+    patches = tuple(patch_size)
+    if windows is None or not patches:
+        return None
+    sizes = [windows] * len(shape) if isinstance(windows, int) else list(windows)
+    if all(size >= min(patch, whole) for size, patch, whole in zip(sizes, patches, shape, strict=True)):
+        return None
+    return (
+        f"The windows of {' x '.join(map(str, sizes))} are smaller than the patches of {' x '.join(map(str, patches))} "
+        "that the weights were trained on: what they find in them may be wrong."
+    )
