@@ -20,7 +20,6 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from evaluation import ROOT
 from ignite.engine import Engine, Events
 
 import medsegdiff_bundle
@@ -30,6 +29,7 @@ from medsegdiff_bundle.datalist import segmentation_datalist
 from medsegdiff_bundle.grid import image_grid
 from medsegdiff_bundle.known import write_known
 from medsegdiff_bundle.segmenter import Segmenter
+from medsegdiff_bundle.settings import bundle_root
 from medsegdiff_bundle.transforms import CheckKnownd
 
 
@@ -101,7 +101,8 @@ def main() -> None:
     if options.images is not None or options.section != "training":
         count(segmenter, files(options))
         return
-    train = configuration.load([ROOT / "configs" / "train.json", ROOT / "configs" / "tasks" / f"{options.task}.json"])
+    configs = bundle_root() / "configs"
+    train = configuration.load([configs / "train.json", configs / "tasks" / f"{options.task}.json"])
     patch_size = train.get_parsed_content("patch_size")
     known = next(each.known for each in segmenter.postprocessing.transforms if isinstance(each, CheckKnownd))
     cases = described(segmenter, files(options))
