@@ -54,6 +54,10 @@ SAMPLING = {
     "output": Meaning("what is kept of a member: probabilities or labels, which take less memory"),
     "roi_size": Meaning("size of a window; none for the whole image at once", "voxels"),
     "overlap": Meaning("share of a window that the next one covers, too"),
+    "memory": Meaning(
+        "what segmenting an image may take, such as 6GB, kept to by windows and labels; none has no bound",
+        default="6 GB on a CPU, no bound on a GPU",
+    ),
     "members_per_batch": Meaning("members that run at once; none for as many as memory holds", "members"),
     "eta": Meaning("noise that DDIM adds at each step, 0 to 1"),
 }

@@ -121,6 +121,20 @@ def optional(kind: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return check
 
 
+def memory(value: Any) -> int:
+    """Bytes: a number of them, or "8GB" (10^9), "8GiB" (2^30), "500MB"; at least 100 MB."""
+    units = {"gib": 2**30, "gb": 10**9, "g": 10**9, "mib": 2**20, "mb": 10**6, "m": 10**6}
+    word = str(value).strip().lower().replace(" ", "")
+    unit = next((unit for unit in units if word.endswith(unit)), "")
+    try:
+        found = float(word[: len(word) - len(unit)]) * units.get(unit, 1)
+    except ValueError:
+        found = math.nan
+    if not 10**8 <= found < math.inf:
+        raise ValueError("must be like 8GB, of at least 100MB")
+    return int(found)
+
+
 def sizes(value: Any) -> int | list[int]:
     """Voxels, one number or one for each axis."""
     try:
@@ -202,6 +216,7 @@ KINDS: dict[str, Callable[[Any], Any]] = {
     "roi_size": optional(sizes),
     "spacing": optional(spacing),
     "members_per_batch": optional(whole(1)),
+    "memory": optional(memory),
     "drawn_members": optional(whole(2)),
     "fold": optional(whole(0)),
     "num_folds": whole(2),

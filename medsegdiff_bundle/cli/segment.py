@@ -19,7 +19,17 @@ EXAMPLES = (
     "photos/ -o results --task isic --steps 3 --members 10",
 )
 OF_SEGMENT = ("image", "task", "output_dir", "overwrite", "like")  # arguments of `segment` that are no settings
-SHORT = ("checkpoint", "num_inference_steps", "ensemble_size", "fusion", "anchor_only", "seed", "device", "force")
+SHORT = (
+    "checkpoint",
+    "num_inference_steps",
+    "ensemble_size",
+    "fusion",
+    "anchor_only",
+    "seed",
+    "device",
+    "force",
+    "memory",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_setting(parser, "-f", "--fusion", name="fusion", metavar="WORD")
     parser.add_argument("--anchor-only", action="store_true", default=None, help="one pass, no diffusion")
     add_setting(parser, "--seed", name="seed", metavar="N")
+    parser.add_argument(
+        "--memory", metavar="SIZE", help="for an image, such as 4GB (default: 6 GB of a CPU, all of a GPU)"
+    )
     parser.add_argument("--like", metavar="REPORT", help="make the mask of a *_report.json again")
     parser.add_argument("-d", "--device", help="such as cpu or cuda:0 (default: a GPU if there is one)")
     parser.add_argument("--overwrite", action="store_true", help="make results anew that are there already")

@@ -16,6 +16,7 @@ from monai.networks.schedulers import Scheduler
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from .bounds import output_that_fits, say_bounds, window_that_fits
 from .memory import return_freed_memory
 from .sampling import Ensemble, MemberSampler
 from .windows import blend_windows, window_starts
@@ -68,6 +69,10 @@ class EnsembleInferer(Inferer):
         compile: denoise with `torch.compile(network.denoise)`, which needs a C++ compiler on a CPU and takes minutes at
             the first images. It changes the speed (`docs/speed.md`), not the result.
         progress: show one bar over windows, members and steps.
+        memory: bytes that an image's segmentation may take, beside the image and what is made of the result. Where
+            more would be needed, and `roi_size` is None, the image is taken in windows; where the probabilities of all
+            members would take too much of it, their labels are returned as with `output` "labels"; fewer members run
+            at once. What is done is logged. None has no bound but the memory that is free.
 
     Raises:
         ValueError: an argument is out of range.
@@ -99,6 +104,7 @@ class EnsembleInferer(Inferer):
         channels_last: bool = False,
         compile: bool = False,
         progress: bool = False,
+        memory: int | None = None,
     ) -> None:
         super().__init__()
         if start_from_anchor is not None and not 0 <= start_from_anchor < scheduler.num_train_timesteps:
@@ -112,7 +118,8 @@ class EnsembleInferer(Inferer):
                 f"num_inference_steps must be a whole number from 1 to the {levels} training timesteps"
                 f"{'' if start_from_anchor is None else ' up to start_from_anchor'}, got {num_inference_steps!r}."
             )
-        for name, value in (("ensemble_size", ensemble_size), ("members_per_batch", members_per_batch)):
+        counts = {"ensemble_size": ensemble_size, "members_per_batch": members_per_batch, "memory": memory}
+        for name, value in counts.items():
             if value is not None and not (_is_whole(value) and value >= 1):
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
         if not (_is_whole(seed) and -(2**63) <= seed < 2**63):
@@ -141,6 +148,7 @@ class EnsembleInferer(Inferer):
         self.channels_last = channels_last
         self.compile = compile
         self.progress = progress
+        self.memory = memory
         self._bytes_per_member: dict[Any, tuple[int, bool]] = {}
         self._compiled: tuple[Any, Callable[..., Tensor]] | None = None  # the last network, and its compiled `denoise`
 
@@ -175,7 +183,7 @@ class EnsembleInferer(Inferer):
             image = image.to(memory_format=memory_format)
             if isinstance(network, nn.Module):
                 network.to(memory_format=memory_format)  # type: ignore[call-overload]
-        roi = self._window(image)
+        roi, output = self._bounds(image, network)
         if max(self.mirror_axes, default=0) > image.ndim - 3:
             raise ValueError(
                 f"mirror_axes must be axes of the image, 0 to {image.ndim - 3}, got {tuple(self.mirror_axes)}."
@@ -183,7 +191,7 @@ class EnsembleInferer(Inferer):
         members = None
         while members is None:
             try:
-                members = self._run(image, roi, network, args, kwargs)
+                members = self._run(image, roi, output, network, args, kwargs)
             except torch.OutOfMemoryError:
                 smaller = _halved(roi or list(image.shape[2:]))
                 if smaller is None:
@@ -202,6 +210,19 @@ class EnsembleInferer(Inferer):
             self._compiled = network, torch.compile(network.denoise)
         return self._compiled[1]
 
+    def _bounds(self, image: Tensor, network: Any) -> tuple[list[int] | None, str]:
+        """Size of the windows, None for the whole image, and what is returned, both within the memory."""
+        roi, output = self._window(image), self.output
+        channels = getattr(network, "out_channels", None)
+        if self.memory is None or channels is None:
+            return roi, output
+        size, members = list(image.shape[2:]), self.return_anchor + (1 if self.anchor_only else self.ensemble_size)
+        found = roi or window_that_fits(size, network, channels, self.overlap, members, self.memory)
+        if output == "probabilities":
+            output = output_that_fits(size, channels, members, len(image), self.memory)
+        say_bounds(size, None if roi else found, output != self.output, self.memory)
+        return found, output
+
     def _window(self, image: Tensor) -> list[int] | None:
         """Size of the windows, None for the whole image."""
         if self.roi_size is None:
@@ -214,7 +235,13 @@ class EnsembleInferer(Inferer):
         return [min(edge, whole) for edge, whole in zip(roi, size, strict=True)]
 
     def _run(
-        self, image: Tensor, roi: list[int] | None, network: Any, args: Sequence[Any], kwargs: dict[str, Any]
+        self,
+        image: Tensor,
+        roi: list[int] | None,
+        output: str,
+        network: Any,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
     ) -> Tensor:
         """The result for windows of a size, or for the image as a whole."""
         scheduler: Any = copy.deepcopy(self.scheduler).to(image.device)
@@ -223,6 +250,7 @@ class EnsembleInferer(Inferer):
         scheduler.set_timesteps(self.num_inference_steps, image.device, self.start_from_anchor)
         edges = zip(image.shape[2:], roi or image.shape[2:], strict=True)
         windows = math.prod(len(window_starts(*edge, self.overlap)) for edge in edges)
+        finish = _labels if output == "labels" else _as_they_are
         per_window = 1 if self.anchor_only else self.ensemble_size * self.num_inference_steps
         with tqdm(total=len(image) * windows * per_window, desc="sampling", disable=not self.progress) as bar:
             sample = MemberSampler(
@@ -233,13 +261,14 @@ class EnsembleInferer(Inferer):
                 ensemble=self._ensemble(),
                 bytes_per_member=self._bytes_per_member,
                 advance=bar.update,
+                memory=self.memory,
             )
             num_members = self.return_anchor + (1 if self.anchor_only else self.ensemble_size)
             if roi is not None:
-                return blend_windows(image, roi, self.overlap, num_members, sample, self._finish)
+                return blend_windows(image, roi, self.overlap, num_members, sample, finish)
             result = torch.empty(0)
             for place, members in sample(image, [0] * (image.ndim - 2)):
-                piece = self._finish(members)
+                piece = finish(members)
                 if result.numel() == 0:
                     result = piece.new_empty(len(image), num_members, *piece.shape[2:])
                 result[:, place] = piece
@@ -258,16 +287,17 @@ class EnsembleInferer(Inferer):
             amp=self.amp,
         )
 
-    def _finish(self, members: Tensor) -> Tensor:
-        """What `output` asks for, from probabilities (N, M, K, S)."""
-        if self.output == "labels":
-            highest, labels = members.max(dim=2, keepdim=True)  # the indices of argmax, many times faster
-            if highest.isnan().any():
-                raise ValueError(
-                    "The probabilities hold NaN: the weights are not finite, or the values of the image overflow."
-                )
-            return labels.to(torch.uint8)
-        return members
+
+def _labels(members: Tensor) -> Tensor:
+    """Class of the highest probability, (N, M, K, S) -> (N, M, 1, S) uint8."""
+    highest, labels = members.max(dim=2, keepdim=True)  # the indices of argmax, many times faster
+    if highest.isnan().any():
+        raise ValueError("The probabilities hold NaN: the weights are not finite, or the values of the image overflow.")
+    return labels.to(torch.uint8)
+
+
+def _as_they_are(members: Tensor) -> Tensor:
+    return members
 
 
 def _halved(size: list[int]) -> list[int] | None:

@@ -53,6 +53,7 @@ class MemberSampler:
         bytes_per_member: memory of a member by kind of window, and whether it was measured or is a guess; from
             earlier calls, and this one adds to it.
         advance: told the sampling steps of members that were done; fewer than none if they are to be done again.
+        memory: see `EnsembleInferer`.
     """
 
     network: Any
@@ -62,6 +63,7 @@ class MemberSampler:
     ensemble: Ensemble
     bytes_per_member: dict[Any, tuple[int, bool]]
     advance: Callable[[int], Any]
+    memory: int | None = None
 
     def __call__(self, image: Tensor, start: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
         """Probabilities of the anchor, if it is asked for, and of the members, in batches.
@@ -142,9 +144,10 @@ class MemberSampler:
         """As many as were asked for, or as a share of the free memory holds; one where that is to be measured first."""
         if self.ensemble.at_once is not None:
             return self.ensemble.at_once
-        free = free_memory(image.device)
-        if free is None:
+        known = [size for size in (free_memory(image.device), self.memory) if size is not None]
+        if not known:
             return self.ensemble.size
+        free = min(known)
         need, measured = self.bytes_per_member[self._kind(image)]
         count = int(MEMORY_SHARE * free / need)
         return max(1, count) if measured or count >= self.ensemble.size else 1

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from medsegdiff_bundle import settings
 from medsegdiff_bundle.datalist import Case, DataSet, cases_of
 from medsegdiff_bundle.inferers.memory import free_memory
 
@@ -94,26 +95,8 @@ def budget_of(memory: str | None, hours: float, device: str | None) -> Budget:
         raise ValueError(f"hours must be positive, got {hours:g}.")
     where = torch.device(device or ("cuda:0" if torch.cuda.is_available() else "cpu"))
     if memory is not None:
-        return Budget(memory_of(memory), hours, where)
+        return Budget(settings.typed("memory", memory), hours, where)
     free = free_memory(where)
     if where.type == "cuda":
         return Budget(free or UNASKED_MEMORY, hours, where)
     return Budget(min(UNASKED_MEMORY, free or UNASKED_MEMORY), hours, where)
-
-
-def memory_of(word: str) -> int:
-    """Bytes of "8GB" (10^9), "8GiB" (2^30), "500MB".
-
-    Raises:
-        ValueError: it is no such word, or less than 100 MB.
-    """
-    units = {"gib": 2**30, "gb": 10**9, "g": 10**9, "mib": 2**20, "mb": 10**6, "m": 10**6}
-    text = word.strip().lower().replace(" ", "")
-    unit = next((unit for unit in units if text.endswith(unit)), "")
-    try:
-        number = float(text[: -len(unit)]) * units[unit] if unit else 0.0
-    except ValueError:
-        number = 0.0
-    if not 10**8 <= number < float("inf"):
-        raise ValueError(f"memory must be like 8GB, of at least 100MB, got {word!r}.")
-    return int(number)

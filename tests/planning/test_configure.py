@@ -9,8 +9,9 @@ import torch
 from medsegdiff_bundle import cli
 from medsegdiff_bundle.datalist import read_data_set
 from medsegdiff_bundle.planning import check_data_set, measure
-from medsegdiff_bundle.planning.configure import budget_of, memory_of
+from medsegdiff_bundle.planning.configure import budget_of
 from medsegdiff_bundle.planning.fingerprint import take_fingerprint
+from medsegdiff_bundle.settings import typed
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +132,12 @@ def test_an_existing_file_stays(tmp_path, capsys):
 
 
 def test_words_of_memory():
-    assert [memory_of(word) for word in ("8GB", "8 gib", "500MB", "1.5G")] == [8 * 10**9, 2**33, 5 * 10**8, 15 * 10**8]
+    assert [typed("memory", word) for word in ("8GB", "8 gib", "500MB", "1.5G")] == [
+        8 * 10**9,
+        2**33,
+        5 * 10**8,
+        15 * 10**8,
+    ]
     assert budget_of(None, 1.0, "cpu").memory <= 8 * 10**9
 
 
