@@ -244,3 +244,80 @@ def test_test_cases_are_in_no_fold(tmp_path):
     (root / "splits.json").write_text(json.dumps({"train": list("abc"), "val": ["d"], "test": ["e", "f"]}))
     found = [case.name for fold in folds_of(read_data_set(root), 2) for case in fold]
     assert sorted(found) == list("abcd")
+
+
+# As the tasks of the paper are distributed
+
+
+def test_brats_of_both_naming_schemes(tmp_path):
+    """2021: `BraTS2021_00000_t1ce`; 2023: `BraTS-GLI-00000-000-t1c`, whose last number is the time point."""
+    for number in range(3):
+        for part in ("flair", "t1", "t1ce", "t2", "seg"):
+            name = f"BraTS2021_{number:05d}"
+            volume(tmp_path / "2021" / name / f"{name}_{part}.nii.gz")
+        for part in ("t1c", "t1n", "t2f", "t2w", "seg"):
+            name = f"BraTS-GLI-{number:05d}-000"
+            volume(tmp_path / "2023" / name / f"{name}-{part}.nii.gz")
+    old, new = read_data_set(tmp_path / "2021"), read_data_set(tmp_path / "2023")
+    assert old.channel_names == ("FLAIR", "T1", "T1 contrast", "T2") and old.modality == "MR"
+    assert new.channel_names == ("T1 contrast", "T1", "FLAIR", "T2") and new.modality == "MR"
+    assert [len(case.images) for case in (*old.cases, *new.cases)] == [4] * 6
+    assert (old.class_values, new.class_values) == ((0, 1, 2, 4), (0, 1, 2, 3))
+    assert old.class_names == new.class_names == ("necrotic core", "edema", "enhancing tumour")
+    assert new.cases[0].label.name == "BraTS-GLI-00000-000-seg.nii.gz"
+    (tmp_path / "2021" / "BraTS2021_00001" / "BraTS2021_00001_t2.nii.gz").unlink()
+    with pytest.raises(ValueError, match="The case 'BraTS2021_00001' lacks the channel t2"):
+        segmentation_datalist(tmp_path / "2021", "training", 4)
+
+
+def test_btcv(tmp_path):
+    """RawData/Training/img/img0001.nii.gz and label/label0001.nii.gz; the test has images alone."""
+    for number in range(1, 4):
+        volume(tmp_path / "Training" / "img" / f"img{number:04d}.nii.gz")
+        volume(tmp_path / "Training" / "label" / f"label{number:04d}.nii.gz")
+        volume(tmp_path / "Testing" / "img" / f"img{number + 60:04d}.nii.gz")
+    data_set = read_data_set(tmp_path)
+    assert [(case.name, case.label.name) for case in data_set.cases][0] == ("img0001", "label0001.nii.gz")
+    assert {case.section for case in data_set.cases} == {"training"} and len(data_set.cases) == 3
+    assert len(segmentation_datalist(tmp_path, "validation", 1, 3)) == 1
+
+
+@pytest.mark.parametrize(
+    ("training", "test"),
+    [
+        (("trainval-image/0000.jpg", "trainval-mask/0000.jpg"), ("test-image/0001.jpg", "test-mask/0001.jpg")),
+        (
+            ("ISBI2016_ISIC_Part1_Training_Data/a.jpg", "ISBI2016_ISIC_Part1_Training_GroundTruth/a_Segmentation.png"),
+            ("ISBI2016_ISIC_Part1_Test_Data/b.jpg", "ISBI2016_ISIC_Part1_Test_GroundTruth/b_Segmentation.png"),
+        ),
+        (
+            ("ISIC2018_Task1-2_Training_Input/a.jpg", "ISIC2018_Task1_Training_GroundTruth/a_segmentation.png"),
+            ("ISIC2018_Task1-2_Test_Input/b.jpg", "ISIC2018_Task1_Test_GroundTruth/b_segmentation.png"),
+        ),
+        (("train/images/g0001.jpg", "train/mask/g0001.bmp"), ("test/images/T0001.jpg", "test/mask/T0001.bmp")),
+    ],
+    ids=["TN3K", "ISIC 2016", "ISIC 2018", "REFUGE-2"],
+)
+def test_pictures_of_the_paper(tmp_path, training, test):
+    for file in (*training, *test):
+        picture(tmp_path / file)
+    data_set = read_data_set(tmp_path)
+    found = {case.section: (case.images[0], case.label) for case in data_set.cases}
+    expected = {"training": training, "test": test}
+    assert found == {section: tuple(tmp_path / file for file in files) for section, files in expected.items()}
+
+
+def test_amos(tmp_path):
+    """dataset.json in Decathlon form, with validation cases of folders of their own, and tests that are plain names."""
+    entries = [{"image": f"./imagesTr/amos_{n:04d}.nii.gz", "label": f"./labelsTr/amos_{n:04d}.nii.gz"} for n in (1, 4)]
+    validation = [{"image": "./imagesVa/amos_0008.nii.gz", "label": "./labelsVa/amos_0008.nii.gz"}]
+    labels = {"0": "background", "1": "spleen", "2": "right kidney"}
+    content = {"labels": labels, "modality": {"0": "CT"}, "training": entries, "validation": validation}
+    (tmp_path / "dataset.json").write_text(json.dumps({**content, "test": ["./imagesTs/amos_0002.nii.gz"]}))
+    for entry in (*entries, *validation):
+        for file in entry.values():
+            volume(tmp_path / file)
+    data_set = read_data_set(tmp_path)
+    assert data_set.class_names == ("spleen", "right kidney") and data_set.modality == "CT"
+    assert len(segmentation_datalist(tmp_path, "training", 1, 3)) == 2
+    assert segmentation_datalist(tmp_path, "validation", 1, 3)[0]["label"].endswith("labelsVa/amos_0008.nii.gz")

@@ -58,6 +58,10 @@ def configure(
         FaultyDataError: before anything is written.
         ValueError: the names are not as many as the classes.
     """
+    if data_set.ignore is not None:
+        raise ValueError(
+            f"{str(data_set.root)!r} has an ignored value, {data_set.ignore}: it cannot be trained on yet."
+        )
     facts, faults = check_data_set(data_set, advance)
     if any(fault.fatal for fault in faults):
         raise FaultyDataError(data_set, faults)

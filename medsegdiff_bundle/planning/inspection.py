@@ -17,7 +17,7 @@ from monai.utils import convert_to_tensor
 from medsegdiff_bundle.datalist import Case
 from medsegdiff_bundle.datalist.naming import PICTURES
 from medsegdiff_bundle.transforms import CheckGridd, LoadImaged
-from medsegdiff_bundle.transforms.labels import WHOLE
+from medsegdiff_bundle.transforms.labels import WHOLE, is_lossy, unsmeared
 
 MOST_VALUES = 256  # of a label; one with more is no label
 
@@ -139,6 +139,8 @@ def _count(label: MetaTensor, facts: CaseFacts, fault: Callable[..., None]) -> N
             fault("labels", f"The label has {len(values)} channels that are neither grey nor one of 0 and 1 per class.")
             return
         values = reduced
+    if is_lossy(str(label.meta.get("filename_or_obj", ""))):
+        values = unsmeared(values)
     whole = values.round()
     if ((values - whole).abs() > WHOLE).any():
         fault(

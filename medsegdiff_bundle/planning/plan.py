@@ -107,9 +107,13 @@ def _data(plan: Plan, data_set: DataSet, fingerprint: Fingerprint, names: list[s
     plan.set("spatial_dims", fingerprint.spatial_dims, f"The images are {kind}, of {shape} voxels in the median.")
     named = f": {', '.join(data_set.channel_names)}" if data_set.channel_names else ""
     plan.set("image_channels", fingerprint.channels, f"The images have {fingerprint.channels}{named}.")
-    source = (
-        "The set names them" if data_set.class_names else "The set names none, so they are called by what labels hold"
-    )
+    source = "The set names none, so they are called by what labels hold"
+    if data_set.regions:
+        source = (
+            f"The set names regions ({', '.join(name for name, _ in data_set.regions)}), of which these are the parts"
+        )
+    elif data_set.class_names:
+        source = "The set names them"
     shares = ", ".join(
         f"{name} {share:.2%} of the voxels, in {cases} of {fingerprint.num_cases} cases"
         for name, share, cases in zip(names, fingerprint.class_shares[1:], fingerprint.class_cases[1:], strict=False)

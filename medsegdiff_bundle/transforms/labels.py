@@ -185,7 +185,8 @@ class MapLabelsd(MapTransform):
 class PictureLabelsd(MapTransform):
     """Classes from the mask of a picture, as programs save it: also in colour mode, and of two classes as 0 and 255.
 
-    With more than two classes the values stay what they are, for `CheckLabelsd`.
+    With more than two classes the values stay what they are, for `CheckLabelsd`. A mask of two classes in JPEG, whose
+    compression smears its outline, is 1 from half of 255 on.
 
     Args:
         keys: of the masks.
@@ -216,6 +217,8 @@ class PictureLabelsd(MapTransform):
                     f"The label {_file(d[key], key)!r} is in colour or partly transparent: save it in grey."
                 )
             label = colours[:1]
+            if self.num_classes == 2 and is_lossy(_file(d[key], key)):
+                label = unsmeared(label)
             if self.num_classes == 2:
                 marks = label[label != 0].unique()
                 if len(marks) > 1:
@@ -226,6 +229,16 @@ class PictureLabelsd(MapTransform):
                 label = label != 0
             d[key] = convert_to_dst_type(label, d[key], dtype=torch.float32)[0]
         return d
+
+
+def is_lossy(file: str) -> bool:
+    """Whether a file's format changes values: JPEG."""
+    return file.lower().endswith((".jpg", ".jpeg", ".jfif"))
+
+
+def unsmeared(mask: Tensor) -> Tensor:
+    """0 and 255 of a mask of two classes that went through JPEG."""
+    return torch.where(mask >= 128, 255, 0).to(mask.dtype)
 
 
 class CheckGridd(MapTransform):

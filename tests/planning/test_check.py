@@ -148,3 +148,23 @@ def test_the_command(tmp_path, capsys, broken):
     rows = list(csv.DictReader((tmp_path / "faults.csv").open()))
     assert [row["case"] for row in rows] == ["e"] * broken
     assert ("The label holds 9" in out) is broken
+
+
+def test_masks_in_jpeg_are_of_two_classes(tmp_path):
+    """As those of TN3K: the compression smears outlines, which are 1 from half of 255 on, in the training, too."""
+    from medsegdiff_bundle.transforms import LoadImaged, PictureLabelsd
+
+    for folder in ("trainval-image", "trainval-mask"):
+        (tmp_path / folder).mkdir()
+        for number in range(5):
+            values = np.zeros((40, 50), np.uint8)
+            values[10:25, 8 : 20 + number] = 255
+            if folder.endswith("image"):
+                values = RANDOM.integers(0, 255, (40, 50)).astype(np.uint8)
+            Image.fromarray(values).save(tmp_path / folder / f"{number:04d}.jpg", quality=60)
+    data_set = read_data_set(tmp_path)
+    facts, found = check_data_set(data_set)
+    assert [fault for fault in found if fault.fatal] == []
+    assert facts[0].counts == {0: 2000 - 180, 255: 180}
+    loaded = LoadImaged("label")({"label": str(data_set.cases[0].label)})["label"][None]
+    assert int(PictureLabelsd("label", 2)({"label": loaded})["label"].sum()) == 180

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from .bids import is_bids, read_bids
+from .case_folders import is_case_folders, read_case_folders
 from .decathlon import read_decathlon
 from .description import Case, DataSet, read_json
 from .nnunet import is_nnunet, read_nnunet
@@ -33,8 +34,9 @@ def read_data_set(source: str | os.PathLike) -> DataSet:
     """Describe a data set in any form.
 
     A `dataset.json` decides (of nnU-Net 2, or of the Decathlon), then a `dataset_description.json` (BIDS), then folders
-    of images and masks, then a table: the source itself, or `cases.csv` or `cases.json` in the folder. Only headers
-    and lists are looked at: whether files are there and right is for `medsegdiff_bundle.planning.check`.
+    of images and masks, then a table: the source itself, or `cases.csv` or `cases.json` in the folder; last, folders of
+    one case each. Only headers and lists are looked at: whether files are there and right is for
+    `medsegdiff_bundle.planning.check`.
 
     Args:
         source: a folder, or the file of a table.
@@ -56,6 +58,8 @@ def read_data_set(source: str | os.PathLike) -> DataSet:
         return read_pictures(root)
     if tables:
         return read_table(tables[0])
+    if is_case_folders(root):
+        return read_case_folders(root)
     raise ValueError(
         f"dataset_dir {str(root)!r} holds no dataset.json (Decathlon, nnU-Net), no dataset_description.json (BIDS), no "
         f"folder images and none of {', '.join(TABLES)}."

@@ -20,17 +20,24 @@ PARTS = {
 ENDINGS = ("_mask", "-mask", "_segmentation", "_Segmentation", "_seg", "_label", "_gt", "_GT", "_manual1")
 
 
+WORDS_OF_IMAGES = {*IMAGES, "input", "inputs", "data"}
+WORDS_OF_MASKS = {*MASKS, "truth", "groundtruths"}
+PREFIXES = "img|image|images|label|labels|mask|masks|volume|segmentation|gt"  # before the number of a case
+
+
 def is_pictures(root: Path) -> bool:
     """Whether a folder is one for `read_pictures`."""
-    return _pair(root) is not None or any(_parts(root)) or _beside(root)
+    return _pair(root) is not None or any(_parts(root)) or any(_siblings(root)) or _beside(root)
 
 
 def read_pictures(root: Path) -> DataSet:
     """Describe a folder of `images/<case>.png` and `masks/<case>.png`.
 
     The folders may have other names (`img`, `labels`, ...), and a mask `_mask`, `_segmentation` and the like behind
-    the name of its image. Both may lie in folders of the sections (`train`, `val`, `test`), above or below. A folder
-    without such folders holds each mask beside its image.
+    the name of its image, or another word before its number (`img0001`, `label0001`). Both may lie in folders of the
+    sections (`train`, `val`, `test`), above or below, or in folders whose names say both (`test-image`, `test-mask`;
+    `ISIC2018_Task1-2_Training_Input`, `ISIC2018_Task1_Training_GroundTruth`). A folder without such folders holds each
+    mask beside its image. A section of images without masks, as of a challenge, has no cases.
 
     Args:
         root: the folder.
@@ -38,7 +45,7 @@ def read_pictures(root: Path) -> DataSet:
     Raises:
         ValueError: a folder is missing, an image has no mask, or a case has several files.
     """
-    if parts := _parts(root):
+    if parts := _parts(root) or _siblings(root):
         cases = [case for section, images, masks in parts for case in _paired(images, masks, section)]
     elif (pair := _pair(root)) is not None:
         cases = _paired(*pair, None)
@@ -46,13 +53,8 @@ def read_pictures(root: Path) -> DataSet:
         cases = _paired(root, root, None)
     else:
         cases = _paired(root / "images", root / "masks", None)  # which says what is missing
-    return DataSet(
-        root,
-        "pictures",
-        tuple(cases),
-        modality="picture" if _all_pictures(cases) else None,
-        listing="its folder images",
-    )
+    kind = "picture" if _all_pictures(cases) else None
+    return DataSet(root, "pictures", tuple(cases), modality=kind, listing="its folder images")
 
 
 def files_of(folder: Path) -> dict[str, Path]:
@@ -97,12 +99,28 @@ def _parts(root: Path) -> list[tuple[str, Path, Path]]:
     for section, names in PARTS.items():
         above = _named(root, names)
         pair = _pair(above) if above is not None else None
+        if pair is not None and not pair[1].is_dir():
+            continue  # images of a challenge, whose masks are not given out
         if pair is None and (images := _named(root, IMAGES)) is not None and (masks := _named(root, MASKS)) is not None:
             below = _named(images, names), _named(masks, names)
             pair = (below[0], below[1]) if below[0] is not None and below[1] is not None else None
         if pair is not None:
             found.append((section, *pair))
     return found
+
+
+def _siblings(root: Path) -> list[tuple[str, Path, Path]]:
+    """Sections with their folders of images and masks, of folders whose names say the section and which they are."""
+    of_section: dict[str, dict[str, Path]] = {}
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []:
+        words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", folder.name)}
+        words |= {"training"} if "trainval" in words else set()
+        kind = "masks" if words & WORDS_OF_MASKS else "images" if words & WORDS_OF_IMAGES else None
+        section = next((name for name, each in PARTS.items() if words & set(each)), None)
+        if kind is not None and section is not None:
+            of_section.setdefault(section, {})[kind] = folder
+    pairs = ((section, of_section.get(section, {})) for section in PARTS)
+    return [(section, pair["images"], pair["masks"]) for section, pair in pairs if len(pair) == 2]
 
 
 def _beside(root: Path) -> bool:
@@ -116,10 +134,11 @@ def _paired(images: Path, masks: Path, section: str | None) -> list[Case]:
     of_images, of_masks = files_of(images), files_of(masks)
     if images == masks:
         of_images = {name: file for name, file in of_images.items() if not _is_mask(name, of_images)}
+    of_numbers = {_number(name): file for name, file in of_masks.items() if images != masks}
     cases = []
     for name, image in of_images.items():
         names = [name, *(name + ending for ending in ENDINGS)] if images != masks else [name + e for e in ENDINGS]
-        mask = next((of_masks[each] for each in names if each in of_masks), None)
+        mask = next((of_masks[each] for each in names if each in of_masks), of_numbers.get(_number(name)))
         if mask is None:
             raise ValueError(f"The image {str(image)!r} has no mask: {str(masks)!r} holds no {name!r}.")
         cases.append(Case(name, (image,), mask, section))
@@ -129,3 +148,8 @@ def _paired(images: Path, masks: Path, section: str | None) -> list[Case]:
 def _is_mask(name: str, names: dict[str, Path]) -> bool:
     stem = re.sub(f"({'|'.join(ENDINGS)})$", "", name)
     return stem != name and stem in names
+
+
+def _number(name: str) -> str:
+    """Name of a case without a word for what its file is: "img0001" and "label0001" are both 0001."""
+    return re.sub(f"^({PREFIXES})[_-]?(?=[0-9])", "", name, flags=re.IGNORECASE)

@@ -1,0 +1,84 @@
+"""A folder for each case, as BraTS has it: `BraTS2021_00000/BraTS2021_00000_flair.nii.gz`, ..., `..._seg.nii.gz`."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+from ..headers import is_part, kind_of
+from ..naming import case_name
+from .description import Case, DataSet, modality_of
+
+LABELS = ("seg", "label", "mask", "segmentation", "gt")  # what the name of a label has behind that of its case
+LOOKED_AT = 5  # folders that tell the form
+# Parts of names of the gliomas of BraTS, of 2021 and before, and of 2023 and after.
+BRATS = {"flair": "FLAIR", "t2f": "FLAIR", "t1": "T1", "t1n": "T1", "t1ce": "T1 contrast", "t1c": "T1 contrast"}
+BRATS |= {"t2": "T2", "t2w": "T2"}
+TUMOUR = ("necrotic core", "edema", "enhancing tumour")
+
+
+def is_case_folders(root: Path) -> bool:
+    """Whether a folder holds folders of cases, each with files that begin with its name."""
+    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    return bool(folders) and all(len(_files(folder)) > 1 for folder in folders[:LOOKED_AT])
+
+
+def read_case_folders(root: Path) -> DataSet:
+    """Describe a folder of case folders.
+
+    What the names of the files have behind the name of their folder is the channel, or the label (`seg`, `mask`, ...).
+    Channels are those that more than half of the cases have, in the order of their names. Folders of time points of a
+    patient, which end in a number, are of one group.
+
+    Args:
+        root: the folder.
+
+    Raises:
+        ValueError: a case has two labels.
+    """
+    of_case = {path.name: _files(path) for path in sorted(root.iterdir()) if path.is_dir() and _files(path)}
+    counts = Counter(part for files in of_case.values() for part in files if part.lower() not in LABELS)
+    channels = tuple(sorted(part for part, count in counts.items() if 2 * count > len(of_case)))
+    cases = []
+    for name, files in of_case.items():
+        labels = [files[part] for part in files if part.lower() in LABELS]
+        if len(labels) > 1:
+            raise ValueError(
+                f"The case {name!r} in {str(root)!r} has two labels: {labels[0].name} and {labels[1].name}."
+            )
+        missing = tuple(part for part in channels if part not in files)
+        images = tuple(files.get(part, root / name / f"{name}_{part}.nii.gz") for part in channels)
+        cases.append(Case(name, images, labels[0] if labels else None, missing=missing))
+    names = tuple(BRATS.get(part.lower(), part) for part in channels)
+    classes, values = _tumour(list(of_case))
+    return DataSet(
+        root,
+        "case folders",
+        tuple(cases),
+        classes,
+        values,
+        channel_names=names,
+        modality=modality_of(names),
+        listing="its folders",
+    )
+
+
+def _tumour(names: list[str]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Classes of the gliomas of BraTS, whose enhancing tumour is 4 up to 2021 and 3 from 2023 on; none of others."""
+    if all(name.startswith("BraTS-GLI-") for name in names):
+        return TUMOUR, (0, 1, 2, 3)
+    if all(re.match(r"BraTS(20(19|20|21)|20)_", name) for name in names):
+        return TUMOUR, (0, 1, 2, 4)
+    return (), ()
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Images of a case's folder by what their names have behind its own."""
+    found = {}
+    for file in sorted(folder.iterdir()):
+        name = case_name(file)
+        if file.is_file() and kind_of(file) and not is_part(file) and name.startswith(folder.name):
+            if part := name[len(folder.name) :].lstrip("_-. "):
+                found[part] = file
+    return found
