@@ -49,8 +49,8 @@ def mutual_information(members: Tensor) -> Tensor:
 def mutual_information_of_views(members: Tensor, views: int) -> tuple[Tensor, Tensor]:
     """Mutual information, and its part that comes from the noise: that of members who see the same mirror image.
 
-    Of views of equally many members the rest is the disagreement of their means, so what mirroring adds. With n members
-    of a view the part is a little too small, as n draws know less of a distribution than all of them.
+    Of views of equally many members the rest is the disagreement of their means. With few members the part is too
+    small, as they know less of a distribution than all of them: `share_of_noise` counts that in.
 
     Args:
         members: class probabilities, (E, K, ...); member m belongs to view m mod `views`. Those at the end that do not
@@ -69,6 +69,28 @@ def mutual_information_of_views(members: Tensor, views: int) -> tuple[Tensor, Te
     members = members[: each * views]
     within = torch.stack([mutual_information(members[view::views]) for view in range(views)]).mean(0)
     return mutual_information(members), within
+
+
+def share_of_noise(whole: float, noise: float, each: int, views: int) -> float:
+    """Share of the mutual information that noise would have with any number of members of each mirror image.
+
+    Of n members of one view mutual information, as a variance, is 1 - 1/n of that of all, and their mean still varies
+    by 1/n of it, which passes for an effect of mirroring. So the parts are those of an analysis of variance with
+    equally many in each group (Searle et al. 1992, "Variance components"); for mutual information, which is a variance
+    to the second order, they are an approximation.
+
+    Args:
+        whole: of all members, see `mutual_information_of_views`; summed over any voxels and cases.
+        noise: of members of one view, likewise.
+        each: n, members of a view, at least 2.
+        views: the image and its mirror images.
+
+    Returns:
+        0 to 1; NaN if no members differ.
+    """
+    drawn = noise * each / (each - 1)
+    mirrored = max(whole - noise - drawn / each * (1 - 1 / views), 0.0)
+    return drawn / (drawn + mirrored) if drawn + mirrored > 0 else math.nan
 
 
 def variance(members: Tensor) -> Tensor:

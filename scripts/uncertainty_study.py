@@ -11,6 +11,7 @@ Prints Markdown tables and draws figures. Example:
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,7 +44,7 @@ from medsegdiff_bundle.metrics import (
     risk_coverage_curve,
 )
 from medsegdiff_bundle.report import ensemble_statistics
-from medsegdiff_bundle.uncertainty import UNCERTAINTIES, mutual_information_of_views, predictive_entropy
+from medsegdiff_bundle.uncertainty import UNCERTAINTIES, mutual_information_of_views, predictive_entropy, share_of_noise
 from medsegdiff_bundle.visualization import contour_pictures
 
 matplotlib.use("agg")
@@ -208,10 +209,15 @@ def print_share_of_noise(informations: list[tuple[float, float]], members: int, 
     if not informations:
         print(f"\n{seen}: of less than two for each nobody can tell noise from mirroring")
         return
+    each = members // views
     whole, noise = (sum(values) for values in zip(*informations, strict=True))
-    share = f"{noise / whole:.1%}" if whole > 0 else "nothing"
+    share = share_of_noise(whole, noise, each, views)
+    if math.isnan(share):
+        print(f"\n{seen}, {each} each: no two members differ")
+        return
     print(
-        f"\n{seen}, {members // views} each: {share} of the mutual information comes from the noise, not from mirroring"
+        f"\n{seen}, {each} each: {share:.1%} of the mutual information comes from the noise, not from mirroring "
+        f"({noise / whole:.1%} of it is between the {each} members of a view)"
     )
 
 

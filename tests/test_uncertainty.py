@@ -10,6 +10,7 @@ from medsegdiff_bundle.uncertainty import (
     mutual_information,
     mutual_information_of_views,
     predictive_entropy,
+    share_of_noise,
     variance,
 )
 
@@ -123,6 +124,22 @@ def test_the_part_of_the_noise_in_the_mutual_information():
     torch.testing.assert_close(mutual_information_of_views(more, 2), (whole, noise))
     with pytest.raises(ValueError, match="Each of 4 views needs two members, got 5."):
         mutual_information_of_views(more, 4)
+
+
+@pytest.mark.parametrize(("each", "views"), [(2, 2), (3, 2), (4, 4)])
+@pytest.mark.parametrize(("noise", "mirroring"), [(1.0, 0.0), (0.8, 0.2), (0.3, 0.7)])
+def test_share_of_noise_whatever_the_number_of_members(each, views, noise, mirroring):
+    """Members that vary by noise, and by their view in its part of the variance."""
+    torch.manual_seed(0)
+    of_views = mirroring**0.5 * torch.randn(views, 20000) / (1 - 1 / views) ** 0.5
+    logits = 0.05 * (of_views.repeat(each, 1) + noise**0.5 * torch.randn(each * views, 20000))
+    members = torch.stack([logits, torch.zeros_like(logits)], dim=1).softmax(1)
+    whole, part = (float(values.double().sum()) for values in mutual_information_of_views(members, views))
+    assert share_of_noise(whole, part, each, views) == pytest.approx(noise, abs=0.02)
+
+
+def test_share_of_noise_of_members_that_are_one():
+    assert math.isnan(share_of_noise(0, 0, 2, 2))
 
 
 def test_noise_and_mirroring_add_up():

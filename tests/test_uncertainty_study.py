@@ -66,10 +66,14 @@ def test_what_is_cut_away_before_the_network_is_background():
 
 
 def test_the_share_of_the_noise(capsys):
-    study.print_share_of_noise([(3.0, 1.0), (5.0, 5.0)], 5, 2)
+    study.print_share_of_noise([(3.0, 1.0), (5.0, 2.0)], 5, 2)
     study.print_share_of_noise([], 5, 4)
     study.print_share_of_noise([(0.0, 0.0)], 4, 1)
     first, second, third = capsys.readouterr().out.strip().split("\n\n")
-    assert first.startswith("5 members take turns with 2 views") and ", 2 each: 75.0% of the mutual" in first
+    assert (
+        first.startswith("5 members take turns with 2 views")
+        and ", 2 each: 63.2% of the mutual" in first
+        and "(37.5% of it" in first
+    )
     assert second.endswith("nobody can tell noise from mirroring")
-    assert third.startswith("4 members take turns with 1 view,") and "nothing of the mutual information" in third
+    assert third.startswith("4 members take turns with 1 view,") and third.endswith("4 each: no two members differ")
