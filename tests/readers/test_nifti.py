@@ -9,6 +9,7 @@ from monai.transforms import Compose, EnsureChannelFirstd, Invertd, Orientationd
 
 from medsegdiff_bundle import transforms as bundle
 from medsegdiff_bundle.datalist import image_datalist
+from medsegdiff_bundle.readers.volumes import itk_affine
 from medsegdiff_bundle.remarks import remarks
 from medsegdiff_bundle.transforms import CheckGridd, LoadImaged, PlaceByITKd, load_image
 
@@ -68,6 +69,7 @@ SITUATIONS = [
     *({"codes": codes} for codes in CODES),
     *({"codes": codes, "sform": MOVED} for codes in CODES),
     {"sform": SCALED, "codes": (4, 1)},
+    {"sform": SCALED, "codes": (4, 0)},
     {"units": "micron"},
     {"units": "meter"},
     {"units": "unknown"},
@@ -122,6 +124,12 @@ def test_a_mask_in_the_format_of_itk_lies_where_itk_shows_its_image(codes, tmp_p
     mask = SimpleITK.ReadImage(str(masked(path, tmp_path, ".nrrd", "ITKWriter")))
     np.testing.assert_allclose(mask.GetOrigin(), image.GetOrigin(), atol=1e-4)
     np.testing.assert_allclose(mask.GetDirection(), image.GetDirection(), atol=1e-5)
+
+
+def test_itk_reads_the_mask_of_an_image_in_nifti2_in_its_own_format(tmp_path):
+    path = write(tmp_path / "case.nii", nifti2=True)
+    mask = SimpleITK.ReadImage(str(masked(path, tmp_path, ".nrrd", "ITKWriter")))
+    np.testing.assert_allclose(itk_affine(mask), AFFINE, atol=1e-5)
 
 
 @pytest.mark.parametrize(("unit", "factor"), [("micron", 1e-3), ("meter", 1e3), ("mm", 1), ("unknown", 1)])
