@@ -80,7 +80,8 @@ def segment(
         anchor_only: the Condition Model's own segmentation, without diffusion.
         seed: of the members.
         device: such as "cpu" or "cuda:0".
-        return_members: keep the members: their probabilities, or with `output="labels"` their labels.
+        return_members: keep the members: their probabilities; or their labels, with `output="labels"` or where the
+            probabilities would not fit in `memory`.
         like: a `<case>_report.json`, whose task and settings are taken, to make its mask again: bit for bit the same on
             the same kind of device, with the same versions. Other weights than those that made it are refused.
         overwrite: in a folder of images also make results anew that are there already, of the same settings, weights

@@ -178,7 +178,6 @@ class Segmenter:
         self.class_names, self.spatial_dims = tuple(content("class_names")), content("spatial_dims")
         self._image_channels, self._output_ext = content("image_channels"), content("output_ext")
         self._loader: Any = content("dataloader")
-        self._probabilities = content("output") == "probabilities"
         self._invert = Invertd("members", self.preprocessing, orig_keys="image", nearest_interp=False)
         self.evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._finish)
         self.evaluator.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._keep_members)
@@ -197,7 +196,7 @@ class Segmenter:
 
     def _keep_members(self, engine: Engine) -> None:
         output: Any = engine.state.output
-        if self._return_members and self._probabilities:
+        if self._return_members and output["pred"].shape[2] > 1:  # probabilities; `member_labels` stay by themselves
             output["members"] = output["pred"]  # which fusion is about to replace
 
     def _finish(self, engine: Engine) -> None:
@@ -229,7 +228,7 @@ class Segmenter:
         )
 
     def _members(self, case: dict[str, Any]) -> np.ndarray:
-        if not self._probabilities:
+        if "members" not in case:
             return _as_read(case["member_labels"], case).astype(np.uint8)
         members = case["members"]  # (E, K, ...)
         flat = self._invert({"image": case["image"], "members": members.flatten(0, 1)})["members"].as_tensor()

@@ -156,6 +156,22 @@ def test_members(settings, crop):
     np.testing.assert_array_equal(labels.members, found.members.argmax(axis=1))
 
 
+def test_members_of_a_large_image(settings, crop, caplog):
+    """Labels in the place of probabilities that would not fit in the memory, which the report says."""
+    kept = {**settings["hippocampus"], "ensemble_size": 3, "spacing": None}
+    labels = medsegdiff_bundle.segment(crop, output="labels", return_members=True, **kept)
+    assert not any("stand for" in each for each in labels.report["processing"])
+    segmenter = medsegdiff_bundle.Segmenter(**kept)
+    segmenter.inferer.memory = 400_000  # bytes, less than a setting may say
+    found = segmenter(crop, return_members=True)
+    np.testing.assert_array_equal(found.members, labels.members)
+    assert found.members.shape == (3, 16, 20, 18) and len(np.unique(found.members)) > 1
+    np.testing.assert_array_equal(found.mask, labels.mask)
+    assert found.report["settings"]["output"] == "labels"
+    (said,) = [each for each in found.report["processing"] if "stand for" in each]
+    assert said.endswith("their mean became a vote.") and said in caplog.text
+
+
 def test_a_mask_is_made_again_from_its_report(settings, crop, tmp_path):
     """With its task, seed, members and network, from the weights that made it and from no others."""
     small = settings["hippocampus"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
+from monai.engines import IterationEvents, Workflow
 
 from medsegdiff_bundle.datalist import case_name
 from medsegdiff_bundle.grid import image_grid
@@ -21,6 +22,9 @@ from medsegdiff_bundle.report import html_report
 from medsegdiff_bundle.transforms import load_image
 
 logger = logging.getLogger(__name__)
+
+LABELS_INSTEAD = "The members' labels stand for their probabilities, which would not fit in the memory"
+VOTE = ": the fusion by their mean became a vote"
 
 
 class ReportHandler:
@@ -52,6 +56,7 @@ class ReportHandler:
         self.checkpoint = checkpoint
         self.device = device
         self.run: dict[str, Any] = {}
+        self.labels_instead = False  # of the members of this iteration's cases, of which probabilities were asked for
 
     def attach(self, engine: Engine) -> None:
         """Register at an evaluator whose output has pred, member_labels and uncertainty in the space of the image file.
@@ -60,12 +65,19 @@ class ReportHandler:
         if it is not there.
         """
         engine.add_event_handler(Events.STARTED, self.begin)
+        if isinstance(engine, Workflow):  # of MONAI, as other engines have no such event
+            engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self.note_members)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
         engine.add_event_handler(Events.COMPLETED, self.finish)
 
     def begin(self) -> None:
         """Note what the cases of the run have in common."""
         self.run = describe_run(self.settings, self.checkpoint, self.device)
+
+    def note_members(self, engine: Engine) -> None:
+        """Note whether the members (N, M, 1, S) are labels where the settings say probabilities."""
+        output: Any = engine.state.output
+        self.labels_instead = self.settings.get("output") == "probabilities" and output["pred"].shape[2] == 1
 
     def __call__(self, engine: Engine) -> None:
         """Report this iteration's cases."""
@@ -80,6 +92,11 @@ class ReportHandler:
             date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
             described = {"date": date, "input": {"file": path.name, **image_grid(image).summary()}, **self.run}
             case["result"] = result = {"case": name, **described, **case["result"]}
+            if self.labels_instead:
+                result["settings"] = {**self.run["settings"], "output": "labels"}
+                sentence = LABELS_INSTEAD + (VOTE if self.settings.get("fusion") == "mean" else "") + "."
+                result["processing"] = [*result.get("processing", []), sentence]
+                logger.warning("%s: %s", name, sentence)
             for kind in ("warnings", "processing"):
                 result[kind] = [without_folders(each, path, self.output_dir or path) for each in result.get(kind, [])]
             for sentence in result["warnings"]:
