@@ -117,13 +117,15 @@ def score_folder(
 
     errors.pass_over_missing_decoders()
     from medsegdiff_bundle.evaluation import summary
+    from medsegdiff_bundle.evaluation.folders import find_ignored
     from medsegdiff_bundle.evaluation.scores import compare_files
 
+    ignored = find_ignored(pairs)
     rows: list[Scores] = []
     failures: dict[str, str] = {}
     for pair in tqdm(pairs, desc="comparing", disable=quiet or not sys.stderr.isatty(), leave=False):
         try:
-            rows += compare_files(pair.prediction, pair.label, pair.name, names, tolerance)
+            rows += compare_files(pair.prediction, pair.label, pair.name, names, tolerance, ignored)
         except ValueError as error:
             failures[pair.name] = errors.sentence(error)
             print(f"error: {failures[pair.name]}", file=sys.stderr)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
@@ -13,6 +13,8 @@ from medsegdiff_bundle.datalist.headers import is_part, kind_of
 from medsegdiff_bundle.datalist.naming import NIFTI, RESULTS, case_name
 
 MASK_ENDINGS = ("_seg", "_segmentation", "_mask", "_label", "_labels", "_gt")  # of a mask's name, in small letters
+IGNORE = "ignore"  # nnU-Net's name of the value of what nobody annotated
+CHANNEL = "_0000"  # which nnU-Net adds to the name of a case for the first channel of its image
 OTHERS = tuple(f"_{kind}" for kind in RESULTS if kind != "seg")  # what this package writes beside a mask
 
 
@@ -28,7 +30,9 @@ def find_pairs(predictions: str | os.PathLike, labels: str | os.PathLike) -> tup
     """Match the masks of two folders, or two files, by their names.
 
     `case.nii.gz` belongs to `case.nii.gz` first, then to what is called the same but for a word for masks at the end
-    (`MASK_ENDINGS`) and the kind of file. Maps and pictures that this package writes beside its masks are no masks.
+    (`MASK_ENDINGS`) and the kind of file. A prediction that nothing belongs to, and that is called as nnU-Net calls the
+    first channel of an image (`case_0000_seg`), belongs to the label of the case. Maps and pictures that this package
+    writes beside its masks are no masks.
 
     Args:
         predictions: folder, or one file.
@@ -51,6 +55,7 @@ def find_pairs(predictions: str | os.PathLike, labels: str | os.PathLike) -> tup
         label = exact.get(case_name(file)) or alike.get(stem)
         if label is not None:
             pairs.append(Pair(stem, file, label))
+    pairs += _of_first_channels(stems, alike, pairs)
     if not pairs:
         raise ValueError(
             f"No mask in {str(predictions)!r}, such as {given['predictions'][0].name!r}, is called like a label in "
@@ -59,6 +64,19 @@ def find_pairs(predictions: str | os.PathLike, labels: str | os.PathLike) -> tup
     taken = {pair.prediction for pair in pairs}, {pair.label for pair in pairs}
     left = [[file for file in files if file not in used] for files, used in zip(given.values(), taken, strict=True)]
     return sorted(pairs), left[0], left[1]
+
+
+def _of_first_channels(
+    predictions: Mapping[str, Path], labels: Mapping[str, Path], pairs: Iterable[Pair]
+) -> list[Pair]:
+    """Pairs of what is left: results that are called as the first file of an image of nnU-Net, by the case's name."""
+    taken = {file for pair in pairs for file in (pair.prediction, pair.label)}
+    cases = {stem.removesuffix(CHANNEL): file for stem, file in predictions.items() if stem.endswith(CHANNEL)}
+    return [
+        Pair(case, file, labels[case])
+        for case, file in cases.items()
+        if case in labels and not {file, labels[case]} & taken
+    ]
 
 
 def _masks(folder: Path) -> list[Path]:
@@ -137,11 +155,31 @@ def header_names(file: Path) -> dict[int, str]:
     return {}
 
 
+def find_ignored(pairs: Iterable[Pair]) -> int | None:
+    """The value of what nobody annotated: `ignore` in a `dataset.json` of nnU-Net, where `find_names` looks for one."""
+    pair = next(iter(pairs))
+    for file in (pair.label, pair.prediction):
+        for folder in (file.parent, file.parent.parent):
+            found = _labels_of_data_set(folder / "dataset.json").get(IGNORE)
+            if isinstance(found, int):
+                return found
+    return None
+
+
+def _labels_of_data_set(file: Path) -> dict[str, Any]:
+    """What a dataset.json calls its labels; empty if there is none."""
+    try:
+        labels = json.loads(file.read_text(encoding="utf-8"))["labels"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
+    return labels if isinstance(labels, dict) else {}
+
+
 def _names_of_data_set(file: Path) -> dict[int, str]:
     """The labels of a dataset.json: {"0": "background", "1": "liver"}, or the other way round."""
+    labels = {name: value for name, value in _labels_of_data_set(file).items() if name != IGNORE}.items()
     try:
-        labels = json.loads(file.read_text(encoding="utf-8"))["labels"].items()
         pairs = [(key, value) if str(key).isdigit() else (value, key) for key, value in labels]
         return {int(number): str(name) for number, name in sorted(pairs, key=lambda pair: int(pair[0])) if int(number)}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return {}  # there is none, or one of regions, which are no numbers
+    except (ValueError, TypeError):
+        return {}  # they are regions, which are no numbers

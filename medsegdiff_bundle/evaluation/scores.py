@@ -47,7 +47,9 @@ class Scores(NamedTuple):
         return self.volume - self.label_volume
 
 
-def compare_files(prediction: Path, label: Path, case: str, names: Mapping[int, str], tolerance: float) -> list[Scores]:
+def compare_files(
+    prediction: Path, label: Path, case: str, names: Mapping[int, str], tolerance: float, ignore: int | None = None
+) -> list[Scores]:
     """Compare two files, see `compare_masks`.
 
     Args:
@@ -56,16 +58,23 @@ def compare_files(prediction: Path, label: Path, case: str, names: Mapping[int, 
         case: its name.
         names: of the classes by number; none takes the numbers that there are.
         tolerance: of the surface Dice.
+        ignore: value in the label of what nobody annotated. There, both files count as background.
 
     Raises:
         ValueError: a file cannot be read, is no mask, holds other classes, or they lie on different grids.
     """
-    pair: dict[Hashable, MetaTensor] = {"image": _mask(prediction, len(names)), "label": _mask(label, len(names))}
+    pair: dict[Hashable, MetaTensor] = {
+        "image": _mask(prediction, len(names)),
+        "label": _mask(label, len(names), ignore),
+    }
     try:
         pair["label"] = CheckGridd("label")(pair)["label"]
     except ValueError as error:
         raise ValueError(str(error).replace("its image", "the prediction")) from error
     masks = [each.as_tensor()[0].to(torch.int32) for each in (pair["image"], pair["label"])]
+    if ignore is not None:
+        ignored = masks[1] == ignore
+        masks = [mask.masked_fill(ignored, 0) for mask in masks]
     for values, file in zip(masks, (prediction, label), strict=True):
         for number in values.unique().tolist():
             if number != 0 and names and number not in names:
@@ -142,7 +151,7 @@ def _surfaces(first: Tensor, second: Tensor, spacing: tuple[float, ...], toleran
     return surface_dice.item(), hd95.item()
 
 
-def _mask(file: Path, classes: int) -> MetaTensor:
+def _mask(file: Path, classes: int, ignore: int | None = None) -> MetaTensor:
     """The mask of a file as whole numbers, (1, S)."""
     image = load_image(file)
     values = image.as_tensor()
@@ -155,6 +164,6 @@ def _mask(file: Path, classes: int) -> MetaTensor:
     if wrong.any():
         raise ValueError(f"The mask {str(file)!r} holds {values[wrong][0].item():g}, which is no number of a class.")
     values = values.round()
-    if picture and classes < 2 and set(values.unique().tolist()) <= {0, 255}:
+    if picture and classes < 2 and ignore != 255 and set(values.unique().tolist()) <= {0, 255}:
         values = values / 255  # as programs save a mask of one class
     return convert_to_dst_type(values, image)[0]

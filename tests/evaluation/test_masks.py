@@ -161,6 +161,39 @@ def test_names(folders):
     assert find_names(pairs[1:]) == {}
 
 
+def test_results_of_the_first_channel(folders):
+    """Results of nnU-Net's images carry the number of the channel, their labels do not; what fits goes first."""
+    for file in list((folders / "out").iterdir()):
+        if file.name[0] in "ac":
+            file.rename(file.with_name(f"{file.name[0]}_0000{file.name[1:]}"))
+    (folders / "labels" / "c.nii.gz").rename(folders / "labels" / "c_0000.nii.gz")
+    save(np.zeros((10, 10, 10), np.float32), folders / "out" / "b_0000_seg.nii.gz")
+    pairs, predictions, labels = find_pairs(folders / "out", folders / "labels")
+    assert [(pair.name, pair.prediction.name, pair.label.name) for pair in pairs] == [
+        ("a", "a_0000_seg.nii.gz", "a.nii.gz"),
+        ("b", "b_seg.nii.gz", "b.nii.gz"),
+        ("c_0000", "c_0000_seg.nii.gz", "c_0000.nii.gz"),
+    ]
+    assert [file.name for file in predictions] == ["b_0000_seg.nii.gz"] and labels == []
+
+
+@pytest.mark.parametrize("labels", [{"liver": 1, "tumour": 2}, {"whole": [1, 2], "tumour": 2}])
+def test_what_nobody_annotated_does_not_count(labels, folders):
+    """It is no class, and a prediction there is neither right nor wrong."""
+    (folders / "dataset.json").write_text(json.dumps({"labels": {"background": 0, **labels, "ignore": 3}}))
+    for name in "abc":
+        file = folders / "labels" / f"{name}.nii.gz"
+        values = np.asarray(nibabel.load(file).dataobj).copy()
+        values[7:] = 3  # where the tumours are
+        values[:, :, 5:] = 3  # and part of the liver
+        save(values, file)
+    assert run(folders / "out", folders / "labels", "-o", folders / "s", "-q") == 0
+    rows = list(csv.DictReader((folders / "s" / "scores.csv").open()))
+    assert "ignore" not in {row["name"] for row in rows} and "3" not in {row["label"] for row in rows}
+    assert {row["dice"] for row in rows if row["label"] == "1"} == {"1"}
+    assert {row["found"] for row in rows if row["label"] == "2"} <= {"neither"}
+
+
 def test_pictures(tmp_path, capsys):
     """Masks as programs save them, 0 and 255, in grey or three equal channels; distances and areas in pixels."""
     mask = box((20, 30), (5, 15), (5, 15), value=255)
