@@ -64,6 +64,13 @@ def describe_model(parser: ConfigParser) -> dict[str, Any]:
     return {"task": config.get("task"), "version": medsegdiff_bundle.__version__, "configuration": entries}
 
 
+def no_weights(task: str, checkpoint: str | os.PathLike) -> str:
+    """A sentence for weights that are not there; it names those of the folds of a cross-validation, if they are."""
+    folds = sorted(map(str, Path(checkpoint).parent.glob(f"fold_*/{Path(checkpoint).name}")))
+    there = f" There are those of folds, to be named as checkpoint: {', '.join(folds)}." if folds else ""
+    return f"There are no weights of the task {task!r}: the file {str(checkpoint)!r} does not exist.{there}"
+
+
 def write_model(checkpoint: str | os.PathLike, model: Mapping[str, Any]) -> None:
     """Write the file beside weights that are there, with their checksum."""
     content = {"sha256": checksum(checkpoint), **model}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from medsegdiff_bundle import configuration
-from medsegdiff_bundle.model_file import MUST_FIT, over_files, read_model
+from medsegdiff_bundle.model_file import MUST_FIT, no_weights, over_files, read_model
 from medsegdiff_bundle.provenance import as_reported
 from medsegdiff_bundle.settings import bundle_root, check_names, read_files, typed
 
@@ -178,9 +178,7 @@ def check_request(
         raise ValueError(f"The results cannot be written to {str(output_dir)!r}: it is a file, not a folder.")
     if "checkpoint" in given:
         if not os.path.isfile(given["checkpoint"]):
-            raise ValueError(
-                f"There are no weights of the task {config['task']!r}: the file {given['checkpoint']!r} does not exist."
-            )
+            raise ValueError(no_weights(config["task"], given["checkpoint"]))
     return files, given
 
 

@@ -166,9 +166,7 @@ class Segmenter:
                 f"There are no weights of the task {content('task')!r}: name a file of them as checkpoint."
             )
         if not Path(self._checkpoint).is_file():
-            raise ValueError(
-                f"There are no weights of the task {content('task')!r}: the file {self._checkpoint!r} does not exist."
-            )
+            raise ValueError(model_file.no_weights(content("task"), self._checkpoint))
         self.evaluator: Evaluator = content("evaluator")
         for handler in content("handlers"):
             if isinstance(handler, WeightsLoader):

@@ -24,14 +24,26 @@ def chosen(word: str, given: Mapping[str, Any], configured: Mapping[str, Any] | 
     Raises:
         ValueError: there is no such fold.
     """
-    number = given.get("num_folds", (configured or {}).get("num_folds", 5))
+    settings = {**(configured or {}), **given}
+    number = settings.get("num_folds", 5)
     if not isinstance(number, int) or number < 2:
         raise ValueError(f"num_folds must be a whole number of at least 2, got {number!r}.")
+    number = _own_folds(settings.get("dataset_dir")) or number
     if word == "all":
         return list(range(number)), number
     if not word.isdigit() or int(word) >= number:
         raise ValueError(f"--fold must be from 0 to {number - 1}, or all, got {word!r}.")
     return [int(word)], number
+
+
+def _own_folds(dataset_dir: Any) -> int:
+    """How many folds a data set has of its own."""
+    from medsegdiff_bundle.datalist import read_data_set
+
+    try:
+        return len(read_data_set(dataset_dir).folds) if isinstance(dataset_dir, str) else 0
+    except ValueError:
+        return 0  # the cases are of some other list, or the training says what is wrong
 
 
 def folder(output: Path, fold: int) -> Path:

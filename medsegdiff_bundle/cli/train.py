@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--classes", dest="class_names", nargs="+", metavar="NAME", help="of the numbers from 1 on")
     parser.add_argument(
-        "--fold", metavar="K", help="validate on this of five parts of the cases, from 0, or on each in turn: all"
+        "--fold",
+        metavar="K",
+        help="validate on this part of the cases, from 0, or on each in turn: all (parts: the set's own, or num_folds)",
     )
     parser.add_argument("-d", "--device", help="such as cpu or cuda:0 (default: a GPU if there is one)")
     parser.add_argument("--resume", action="store_true", default=None, help="go on where a training in FOLDER stopped")
@@ -74,12 +77,15 @@ def run(options: argparse.Namespace) -> int:
     from medsegdiff_bundle.cli import folds
 
     chosen, number = folds.chosen(options.fold, given, configured)
+    go_on = options.fold == "all" and not {**(configured or {}), **given}.get("overwrite")
     for fold in chosen:
         where = folds.folder(output, fold)
-        if len(chosen) > 1 and folds.is_done(where):
+        if go_on and folds.is_done(where):
+            if not options.quiet:
+                print(f"Fold {fold} is done ({where}): --overwrite trains it anew.", file=sys.stderr)
             continue
-        resume = {"resume": "auto"} if len(chosen) > 1 else {}
-        settings = {"output_dir": str(where), **resume, **given, "fold": fold, "num_folds": number}
+        resume = {"resume": "auto"} if go_on else {}
+        settings = {"output_dir": str(where), **resume, **given, "fold": fold, "num_folds": max(number, 2)}
         bundle.run_bundle(files, settings, options.quiet, options.debug)
     summary = folds.summarise(output, number)
     if summary and not options.quiet:

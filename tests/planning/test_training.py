@@ -6,7 +6,7 @@ import json
 import pytest
 
 from medsegdiff_bundle import cli
-from medsegdiff_bundle.cli import folds
+from medsegdiff_bundle.cli import bundle, folds
 from medsegdiff_bundle.handlers.record import TrainingRecord, read_history
 
 
@@ -53,6 +53,49 @@ def test_all_folds(configured, tmp_path, capsys):
     assert rows[0]["val_fused liver"] == "0.6" and float(rows[1]["val_fused liver"]) >= 0
     settings = json.loads((tmp_path / "mine_training" / "fold_1" / "settings.json").read_text())
     assert (settings["fold"], settings["num_folds"]) == (1, 2)
+    image = tmp_path / "set" / "imagesTr" / "c0_0000.nii.gz"
+    assert cli.main(["segment", str(image), "-o", str(tmp_path / "out"), "-t", str(configured)]) == 2
+    said = capsys.readouterr().err
+    weights = tmp_path / "mine_training" / "fold_1" / "model.pt"
+    assert f"does not exist. There are those of folds, to be named as checkpoint: {weights}." in said
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Settings of each training, which none does."""
+    found = []
+    monkeypatch.setattr(bundle, "run_bundle", lambda files, settings, *rest: found.append(settings))
+    return found
+
+
+def test_done_folds(configured, tmp_path, runs, capsys):
+    """A fold that is done is named and left, unless it is to be replaced."""
+    done = tmp_path / "mine_training" / "fold_0"
+    done.mkdir(parents=True)
+    (done / "done").touch()
+    assert cli.main(["train", str(configured), "--fold", "all", "--set", "num_folds=2"]) == 0
+    assert [(each["fold"], each["resume"]) for each in runs] == [(1, "auto")]
+    assert f"Fold 0 is done ({done}): --overwrite trains it anew." in capsys.readouterr().err
+    runs.clear()
+    assert cli.main(["train", str(configured), "--fold", "all", "--set", "num_folds=2", "--overwrite"]) == 0
+    assert [each["fold"] for each in runs] == [0, 1]
+    assert all("resume" not in each and each["overwrite"] is True for each in runs)
+
+
+@pytest.mark.parametrize("number", [1, 3, 6])
+@pytest.mark.parametrize("named", ["settings", "folder"])
+def test_folds_of_the_set(named, number, tmp_path, make_ct_set, no_measurements, runs):
+    """There are as many folds as the set has."""
+    root = make_ct_set(tmp_path / "set", cases=6)
+    names = [f"c{case}" for case in range(6)]
+    (root / "splits_final.json").write_text(json.dumps([{"val": names[k::number]} for k in range(number)]))
+    data = [str(root), "-o", str(tmp_path / "out")]
+    if named == "settings":
+        data = [str(tmp_path / "mine.json")]
+        assert cli.main(["configure", str(root), "-o", *data, "--hours", "0.001", "-d", "cpu", "-q"]) == 0
+    assert cli.main(["train", *data, "--fold", "all"]) == 0
+    assert [each["fold"] for each in runs] == list(range(number))
+    assert cli.main(["train", *data, "--fold", str(number)]) == 2
 
 
 @pytest.mark.parametrize("word", ["5", "-1", "x"])
