@@ -61,11 +61,17 @@ def test_missing_channel_is_a_sentence(tmp_path):
 def test_regions_and_ignore_of_nnunet(tmp_path):
     labels = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3, "ignore": 4}
     described = read_data_set(nnunet(tmp_path, labels=labels, regions_class_order=[1, 2, 3]))
-    assert described.class_names == ("whole", "core", "enhancing") and described.ignore == 4
+    assert described.class_names == ("value 1", "value 2", "enhancing") and described.ignore == 4
     assert described.regions == (("whole", (1, 2, 3)), ("core", (2, 3)), ("enhancing", (3,)))
     assert (described.region_order, described.class_values) == ((1, 2, 3), (0, 1, 2, 3))
     with pytest.raises(ValueError, match="regions_class_order must have a value for each of the 3, got None"):
         read_data_set(nnunet(tmp_path, labels=labels))
+
+
+def test_more_values_than_regions(tmp_path):
+    labels = {"background": 0, "whole": [1, 2, 3], "core": [2, 3]}
+    described = read_data_set(nnunet(tmp_path, labels=labels, regions_class_order=[1, 2]))
+    assert described.class_names == ("value 1", "value 2", "value 3") and described.class_values == (0, 1, 2, 3)
 
 
 def test_channels_on_other_grids_are_refused(tmp_path):

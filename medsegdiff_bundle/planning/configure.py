@@ -69,13 +69,13 @@ def configure(
     say("counting with MONAI's DataAnalyzer")
     counted: list[Case] = [case for cases in chosen.values() for case in cases]
     fingerprint = take_fingerprint(data_set, facts, counted)
-    if class_names is not None:
-        if len(class_names) != len(fingerprint.class_values) - 1:
-            raise ValueError(
-                f"class_names must be {len(fingerprint.class_values) - 1}, one for each value of the labels but "
-                f"{fingerprint.class_values[0]}, got {class_names}."
-            )
-        data_set = dataclasses.replace(data_set, class_names=tuple(class_names))
+    names = data_set.class_names if class_names is None else tuple(class_names)
+    if (class_names is not None or names) and len(names) != len(fingerprint.class_values) - 1:
+        raise ValueError(
+            f"class_names must be {len(fingerprint.class_values) - 1}, one for each value of the labels but "
+            f"{fingerprint.class_values[0]}, got {list(names)}."
+        )
+    data_set = dataclasses.replace(data_set, class_names=names)
     sections = len(chosen["training"]), len(chosen["validation"])
     plan = make_plan(data_set, fingerprint, sections, budget, say)
     entries = overlay(plan, data_set, fingerprint, target)

@@ -109,9 +109,8 @@ def _data(plan: Plan, data_set: DataSet, fingerprint: Fingerprint, names: list[s
     plan.set("image_channels", fingerprint.channels, f"The images have {fingerprint.channels}{named}.")
     source = "The set names none, so they are called by what labels hold"
     if data_set.regions:
-        source = (
-            f"The set names regions ({', '.join(name for name, _ in data_set.regions)}), of which these are the parts"
-        )
+        parts = "; ".join(f"{region}: {_joined(names, classes)}" for region, classes in data_set.regions)
+        source = f"The set names regions, of which these are the parts ({parts})"
     elif data_set.class_names:
         source = "The set names them"
     shares = ", ".join(
@@ -124,6 +123,11 @@ def _data(plan: Plan, data_set: DataSet, fingerprint: Fingerprint, names: list[s
         plan.set("class_values", values, "What the labels hold for background and classes, in their order.")
     if data_set.modality:
         plan.set("modality", data_set.modality, "By the names of the channels, or the kind of the files.")
+
+
+def _joined(names: Sequence[str], classes: Sequence[int]) -> str:
+    """Names of some classes, which are numbered from 1."""
+    return " + ".join(names[number - 1] for number in classes if 0 < number <= len(names))
 
 
 def _grid(plan: Plan, fingerprint: Fingerprint) -> tuple[float, ...]:

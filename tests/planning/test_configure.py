@@ -147,3 +147,23 @@ def test_a_step_is_measured():
     first, second = (measure.training_cost(network, n, (32, 32), torch.device("cpu"), False) for n in (4, 8))
     assert 1.5 < second.memory / first.memory <= 2
     assert first.memory > 16 * first.parameters and first.seconds > 0
+
+
+def test_regions_have_parts_of_their_own_names(tmp_path, make_ct_set):
+    root = make_ct_set(tmp_path / "set")
+    described = json.loads((root / "dataset.json").read_text())
+    described |= {"labels": {"background": 0, "whole organ": [1, 2], "tumour": 2}, "regions_class_order": [1, 2]}
+    (root / "dataset.json").write_text(json.dumps(described))
+    entries, page = configured(tmp_path, root)
+    assert entries["class_names"] == ["value 1", "tumour"]
+    assert "regions, of which these are the parts (whole organ: value 1 + tumour; tumour: tumour)" in page
+
+
+def test_names_of_a_table_are_as_many_as_its_classes(tmp_path, make_ct_set, capsys):
+    root = make_ct_set(tmp_path / "set")
+    cases = [{"image": f"imagesTr/c{n}_0000.nii.gz", "label": f"labelsTr/c{n}.nii.gz"} for n in range(6)]
+    table = {"cases": cases, "class_names": ["organ"], "class_values": [0, 1, 2]}
+    (root / "cases.json").write_text(json.dumps(table))
+    assert cli.main(["configure", str(root / "cases.json"), "-o", str(tmp_path / "mine.json"), "-d", "cpu"]) == 2
+    assert "class_names must be 2, one for each value of the labels but 0, got ['organ']." in capsys.readouterr().err
+    assert not (tmp_path / "mine.json").exists()

@@ -133,12 +133,17 @@ def _labels(root: Path, content: dict[str, Any]) -> dict[str, Any]:
         )
     number = {value: index for index, value in enumerate(values, 1)}
     return {
-        "class_names": tuple(found),
+        "class_names": tuple(_part_name(value, found) for value in values),
         "class_values": (0, *values),
         "regions": tuple((name, tuple(number[value] for value in each if value)) for name, each in found.items()),
         "region_order": tuple(number[value] for value in order),
         "ignore": ignore[0] if ignore else None,
     }
+
+
+def _part_name(value: int, regions: dict[str, tuple[int, ...]]) -> str:
+    """What one value stands for: a region of nothing else, or only itself, as regions that overlap name no part."""
+    return next((name for name, values in regions.items() if values == (value,)), f"value {value}")
 
 
 def _values(value: Any, where: str) -> tuple[int, ...]:
