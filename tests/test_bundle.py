@@ -52,7 +52,8 @@ def test_training_writes_weights_pictures_and_curves(trained):
     weights = torch.load(trained / "model.pt", weights_only=True)
     assert all(isinstance(value, torch.Tensor) for value in weights.values())
     assert {path.name for path in trained.iterdir()} == {
-        *("last.ckpt", "last.1.ckpt", "model.pt", "model.model.json", "overlays", "tensorboard")
+        *("last.ckpt", "last.1.ckpt", "model.pt", "model.model.json", "overlays", "tensorboard"),
+        *("settings.json", "training.log", "history.csv", "curves.png", "done"),
     }
     assert len(list((trained / "overlays").glob("epoch_*.png"))) == 2
     state = torch.load(trained / "last.ckpt", weights_only=True)
@@ -262,7 +263,7 @@ def says_once(sentence):
     [
         ({"ensemble_size": 0}, "ensemble_size must be a whole number of at least 1, got 0."),
         ({"ensemble_size": 2.5}, "ensemble_size must be a whole number of at least 1, got 2.5."),
-        ({"num_inference_steps": 1001}, "from 1 to the 1000 training timesteps, got 1001."),
+        ({"num_inference_steps": 1001}, "from 1 to the 201 training timesteps up to start_from_anchor, got 1001."),
         ({"fusion": "median"}, "fusion must be one of staple, mean, vote, dice, got 'median'."),
         ({"pretrained": "/nowhere.pt"}, "The weights '/nowhere.pt' do not exist."),
         ({"class_names": ["hippocampus"]}, "holds 2, which is none of the 2 classes (0 to 1)."),

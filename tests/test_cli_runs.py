@@ -48,8 +48,9 @@ def test_training_and_evaluation(trained, small_dataset, tmp_path, capfd):
     assert cli.main([*words, "-o", str(tmp_path), *SET]) == 0
     rows = list(csv.reader((tmp_path / "fused_raw.csv").open(), delimiter="\t"))
     assert len(rows) == 3  # a line of names and two cases
+    assert cli.main([*words, "-o", str(tmp_path / "alone")]) == 0  # the weights say what their network is
     capfd.readouterr()
-    assert cli.main([*words, "-o", str(tmp_path / "none")]) == 2  # the network is another
+    assert cli.main([*words, "-o", str(tmp_path / "none"), "--set", "network_def#channels=[8,8,8]"]) == 2
     said = capfd.readouterr().err.splitlines()
     assert [line for line in said if line.startswith("error: ")] == [said[-1]] and "do not fit" in said[-1]
     assert "Traceback" not in "".join(said)

@@ -350,7 +350,7 @@ def test_nothing_that_happens_in_a_segmentation_object_ends_a_case(array, settin
 def test_segments_say_what_they_are(array, tmp_path):
     affine = matrix_of("oblique")
     write_series(tmp_path / "series", array, affine)
-    codes = ConfigParser.load_config_file(str(ROOT / "configs" / "inference.json"))["dicom_codes"]
+    codes = ConfigParser.load_config_file(str(ROOT / "configs" / "tasks" / "hippocampus.json"))["dicom_codes"]
     found = dicom_segmentation(
         np.ones(array.shape), affine, tmp_path / "series", [*NAMES, "a long name of a class"], codes
     )
