@@ -8,7 +8,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from medsegdiff_bundle import configuration
+from medsegdiff_bundle import model_file
 
 NAME = "given"  # of the values among what the expressions of a configuration can name
 SIGNS = ("$", "@", "%", "::", "#")  # that the parser acts on, at the beginning of a text or within it
@@ -34,7 +34,7 @@ def put_in(parser: ConfigParser, settings: Mapping[str, Any]) -> None:
 
 
 def load(files: Iterable[Path], settings: Mapping[str, Any]) -> ConfigParser:
-    """MONAI's parser of complete files, see `configuration.load`, with settings that are values.
+    """MONAI's parser of complete files, see `complete_with_weights`, with settings that are values.
 
     Args:
         files: the first in the folder of all configurations; later ones over earlier ones.
@@ -44,7 +44,7 @@ def load(files: Iterable[Path], settings: Mapping[str, Any]) -> ConfigParser:
     parser = ConfigParser()
     parser.read_config([str(path) for path in paths])
     put_in(parser, settings)
-    parser.set(configuration.complete(parser.get(), paths[0].parent))
+    model_file.complete_with_weights(parser, paths[0].parent, settings)
     return parser
 
 

@@ -16,6 +16,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import medsegdiff_bundle
 from medsegdiff_bundle import configuration, settings
@@ -39,6 +40,7 @@ MUST_FIT = ("class_names", "spatial_dims", "image_channels")  # or the weights s
 COMPONENT = re.compile(r"(medsegdiff_bundle\.(networks|schedulers|transforms)\.)?[A-Z]\w*")
 NO_COMPONENT = re.compile("Sav|Writ|Lambda|TorchVision|CuCIM|Handler|Dataset|Download")
 ABSENT = object()
+_COMPLETED: WeakSet[ConfigParser] = WeakSet()
 
 
 def model_file(checkpoint: str | os.PathLike) -> Path:
@@ -120,6 +122,7 @@ def complete_with_weights(parser: ConfigParser, folder: Path, given: Collection[
     Raises:
         ValueError: the weights do not fit what the configuration says of classes or channels.
     """
+    _COMPLETED.add(parser)
     config: Any = dict(parser.get())
     parser.set(configuration.complete(config, folder))
     if "checkpoint" not in parser:
@@ -129,6 +132,11 @@ def complete_with_weights(parser: ConfigParser, folder: Path, given: Collection[
         parser.set(configuration.complete(over_files(config, model, checkpoint, folder, given), folder))
     elif checkpoint and os.path.isfile(checkpoint):
         _remark(str(checkpoint), _said(parser.get_parsed_content("class_names")))
+
+
+def is_completed(parser: ConfigParser) -> bool:
+    """Whether `complete_with_weights` has completed a configuration, with which what was given looks like a file's."""
+    return parser in _COMPLETED
 
 
 def over_files(

@@ -47,7 +47,8 @@ def begin() -> None:
     if found is None:
         return  # others than a workflow evaluate a part of a configuration
     folder = _folder(found.workflow)
-    model_file.complete_with_weights(found.parser, folder, found.given)
+    if not model_file.is_completed(found.parser):
+        model_file.complete_with_weights(found.parser, folder, found.given)
     config: Any = found.parser.get()
     if found.files:
         content = configuration.complete(ConfigParser.load_config_files(found.files), folder)

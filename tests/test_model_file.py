@@ -9,9 +9,10 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigWorkflow
 
 import medsegdiff_bundle
-from medsegdiff_bundle import configuration, model_file
+from medsegdiff_bundle import cli, configuration, model_file
 from medsegdiff_bundle.provenance import checksum
 
 ROOT = Path(__file__).parent.parent
@@ -117,6 +118,30 @@ def test_so_do_the_runs_of_the_bundle(trained, small_dataset, tmp_path, capsys):
     files = [str(CONFIGS / name) for name in ("train.json", "evaluate.json")]
     monai.bundle.run(config_file=files, dataset_dir=str(small_dataset), **common, **out)
     assert "liver 0." in capsys.readouterr().out
+
+
+def test_so_do_the_commands(trained, small_dataset, tmp_path, capsys, monkeypatch):
+    """Without a word on classes or network; and what is given stays."""
+    weights = str(trained / "model.pt")
+    made = []
+    monkeypatch.setattr(ConfigWorkflow, "finalize", lambda workflow: made.append(workflow.parser))
+    words = ["evaluate", "--data", str(small_dataset), "-c", weights, "-d", "cpu", "-o", str(tmp_path)]
+    words += ["--overlap=0.25", "--start_from_anchor=200", "--mirror_axes=[1]"]
+    assert cli.main([*words, "--set", "displayable_configs#ensemble_size=4"]) == 0
+    assert "liver 0." in capsys.readouterr().out
+    inferer = made[0].get_parsed_content("validate#inferer")
+    assert (inferer.ensemble_size, inferer.num_inference_steps) == (4, 2) and list(inferer.mirror_axes) == [1]
+    assert (inferer.overlap, inferer.start_from_anchor) == (0.25, 200)
+    words = ["sweep", str(small_dataset), "-c", weights, "--steps", "1", "--members", "1", "--fusions", "mean"]
+    assert cli.main([*words, "--cases", "1"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_so_does_the_export(trained):
+    onnx = pytest.importorskip("medsegdiff_bundle.export.onnx")
+    config = onnx.read_config([CONFIGS / "inference.json"], trained / "model.pt")
+    network = onnx.trained_network(config)
+    assert onnx.sampler_settings(config, network)["class_names"] == ["background", "liver", "spleen"]
 
 
 def test_what_the_user_says_stays(trained, tmp_path):

@@ -227,9 +227,10 @@ def test_settings_say_how_to_prepare_an_image(tmp_path):
 
 
 @pytest.mark.parametrize(("classes", "resampled"), [(["anterior", "posterior"], True), (["liver"], False)])
-def test_settings_name_no_step_that_is_left_out(classes, resampled):
-    config = export_onnx.read_config([ROOT / "configs" / "inference.json"])
-    config.update({"class_names": classes, "spacing": [1.0, 1.0, 1.0] if resampled else None})
+def test_settings_name_no_step_that_is_left_out(classes, resampled, tmp_path):
+    mine = {"class_names": classes, "spacing": [1.0, 1.0, 1.0] if resampled else None}
+    (tmp_path / "mine.json").write_text(json.dumps(mine))
+    config = export_onnx.read_config([ROOT / "configs" / "inference.json", tmp_path / "mine.json"])
     summary = export_onnx.preprocessing_summary(config)
     assert ({"transform": "Spacingd", "pixdim": [1.0, 1.0, 1.0], "mode": "bilinear"} in summary) == resampled
     assert any(step["transform"] == "Spacingd" for step in summary) == resampled

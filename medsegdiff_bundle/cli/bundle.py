@@ -74,7 +74,7 @@ def run_bundle(files: Sequence[Path], given: Mapping[str, Any], quiet: bool = Fa
     typed = {name: settings.typed(name, value, programs=False) for name, value in given.items()}
     from monai.bundle import ConfigWorkflow
 
-    from medsegdiff_bundle import errors
+    from medsegdiff_bundle import errors, model_file
     from medsegdiff_bundle.given import put_in
 
     errors.pass_over_missing_decoders()
@@ -83,8 +83,12 @@ def run_bundle(files: Sequence[Path], given: Mapping[str, Any], quiet: bool = Fa
     if not debug:
         for handler in logging.getLogger().handlers:
             handler.addFilter(errors.WithoutTraceback())
-    workflow.parser.set({**content, "_meta_": workflow.parser.get("_meta_")})
-    put_in(workflow.parser, {"bundle_root": str(settings.bundle_root()), **typed})
+    # What stands within an entry may be there only once the configuration is complete.
+    within = {name: value for name, value in typed.items() if len(settings.parts(name)) > 1}
+    whole = {name: value for name, value in typed.items() if name not in within}
+    put_in(workflow.parser, {"bundle_root": str(settings.bundle_root()), **whole})
+    model_file.complete_with_weights(workflow.parser, files[0].parent, given)
+    put_in(workflow.parser, within)
     workflow.initialize()
     workflow.run()
     workflow.finalize()

@@ -38,11 +38,8 @@ def run(options: argparse.Namespace) -> int:
     import torch
 
     from medsegdiff_bundle.export import onnx
-    from medsegdiff_bundle.given import put_in
 
-    config = onnx.read_config(files)
-    if options.checkpoint is not None:
-        put_in(config, {"checkpoint": options.checkpoint})
+    config = onnx.read_config(files, options.checkpoint)
     if options.steps is not None:
         config["displayable_configs#num_inference_steps"] = options.steps
     torch.manual_seed(0)

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, "train.json")
     tasks = ", ".join(path.stem for path in task_files())
     parser.add_argument("data", nargs="?", help="folder of the data set (default: the task's)")
-    parser.add_argument("-t", "--task", default="hippocampus", help=f"of {tasks} (default: %(default)s)")
+    parser.add_argument("-t", "--task", help=f"of {tasks} (default: that of the weights, or hippocampus)")
     parser.add_argument("-c", "--checkpoint", metavar="FILE", help="weights (default: those of the task)")
     parser.add_argument("--section", default="validation", help="validation or test (default: %(default)s)")
     parser.add_argument("--cases", type=int, metavar="N", help="the first cases only (default: all)")
@@ -57,16 +57,17 @@ def run(options: argparse.Namespace) -> int:
             raise ValueError(f"--{name} must be at least {lowest}, got {given}.")
     for fusion in options.fusions:
         settings.typed("fusion", fusion)
-    if options.task not in [path.stem for path in task_files()]:
-        raise ValueError(f"There is no task {options.task!r}.")
+    task = options.task if options.checkpoint else options.task or "hippocampus"
+    if task is not None and task not in [path.stem for path in task_files()]:
+        raise ValueError(f"There is no task {task!r}.")
     typed = {name: settings.typed(name, value, programs=False) for name, value in options.settings.items()}
     from monai.utils import set_determinism
 
     from medsegdiff_bundle.evaluation import networks, sweep
 
     set_determinism(seed=0)
-    config = networks.load_task(options.task, options.data, options.section, typed)
-    weights = Path(options.checkpoint) if options.checkpoint else networks.shipped_weights(options.task)
+    config = networks.load_task(task, options.data, options.section, typed, checkpoint=options.checkpoint)
+    weights = Path(options.checkpoint or networks.shipped_weights(task or "hippocampus"))
     swept = sweep.Sweep(config, networks.trained(config, weights), options.fusions, options.cases)
     print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
     starts = [None if start < 0 else start for start in options.starts]

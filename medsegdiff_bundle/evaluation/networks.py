@@ -25,6 +25,7 @@ from torch import Tensor
 
 from medsegdiff_bundle import configuration
 from medsegdiff_bundle import given as given_settings
+from medsegdiff_bundle.handlers import WeightsLoader
 from medsegdiff_bundle.inferers import EnsembleInferer
 from medsegdiff_bundle.metrics import overlap, rater_consensus
 from medsegdiff_bundle.networks import BaselineNetwork
@@ -72,9 +73,10 @@ def overlay(name: str) -> list[str]:
     return found
 
 
-def training_files(task: str, name: str) -> list[str]:
+def training_files(task: str | None, name: str) -> list[str]:
     """The configuration files that train the network of this name for a task, from the bundle's folder on."""
-    return ["configs/train.json", f"configs/tasks/{task}.json", *overlay(name)]
+    of_task = [] if task is None else [f"configs/tasks/{task}.json"]
+    return ["configs/train.json", *of_task, *overlay(name)]
 
 
 def load(options: argparse.Namespace, name: str = "ours") -> ConfigParser:
@@ -85,20 +87,28 @@ def load(options: argparse.Namespace, name: str = "ours") -> ConfigParser:
 
 
 def load_task(
-    task: str, dataset_dir: str | None, section: str, given: Mapping[str, Any], name: str = "ours"
+    task: str | None,
+    dataset_dir: str | None,
+    section: str,
+    given: Mapping[str, Any],
+    name: str = "ours",
+    checkpoint: str | Path | None = None,
 ) -> ConfigParser:
     """A training configuration, with its validation part.
 
     Args:
-        task: of `configs/tasks`.
+        task: of `configs/tasks`; None leaves it to the weights.
         dataset_dir: folder of the cases; None takes the task's.
         section: "validation" or "test".
         given: settings of `train.json`.
         name: of the network.
+        checkpoint: file of weights, which may say more than the task; None leaves it to the task.
     """
     values = {"bundle_root": str(ROOT), "validate#dataset#data#section": section, **given}
     if dataset_dir is not None:
         values["dataset_dir"] = dataset_dir
+    if checkpoint is not None:
+        values["checkpoint"] = str(checkpoint)
     return given_settings.load([ROOT / file for file in training_files(task, name)], values)
 
 
@@ -133,7 +143,7 @@ def named_checkpoints(pairs: list[str]) -> list[tuple[str, Path]]:
 def trained(config: ConfigParser, checkpoint: Path) -> Any:
     """The network of a configuration with the weights of a file, for inference."""
     network = config.get_parsed_content("network").eval()
-    network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
+    WeightsLoader(str(checkpoint), network).load()
     return network
 
 

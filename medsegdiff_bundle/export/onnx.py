@@ -25,8 +25,9 @@ import torch
 from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
-from medsegdiff_bundle.configuration import load
 from medsegdiff_bundle.files import whole_files
+from medsegdiff_bundle.given import load
+from medsegdiff_bundle.handlers import WeightsLoader
 from medsegdiff_bundle.networks import ConditionFeatures, MedSegDiff
 from medsegdiff_bundle.schedulers import DDIMScheduler, DPMSolverMultistepScheduler
 
@@ -222,9 +223,29 @@ def preprocessing_summary(config: ConfigParser) -> list[dict[str, Any]]:
     return summary
 
 
-def read_config(files: list[Path]) -> ConfigParser:
-    """An inference configuration, whose first file lies in the bundle's folder `configs`."""
-    return load(files, {"bundle_root": str(files[0].resolve().parent.parent), "device": "$torch.device('cpu')"})
+def read_config(files: list[Path], checkpoint: str | Path | None = None) -> ConfigParser:
+    """An inference configuration, whose first file lies in the bundle's folder `configs`.
+
+    Args:
+        files: of the configuration.
+        checkpoint: file of weights, which may say more than the files; None takes that of the files.
+    """
+    given = {"bundle_root": str(files[0].resolve().parent.parent), "device": "cpu"}
+    return load(files, given if checkpoint is None else {**given, "checkpoint": str(checkpoint)})
+
+
+def trained_network(config: ConfigParser) -> MedSegDiff:
+    """The network of an inference configuration with its weights.
+
+    Raises:
+        ValueError: the weights are missing or do not fit.
+    """
+    checkpoint = Path(config.get_parsed_content("checkpoint"))
+    if not checkpoint.is_file():
+        raise ValueError(f"There are no weights {str(checkpoint)!r}.")
+    network: MedSegDiff = config.get_parsed_content("network_def").eval()
+    WeightsLoader(str(checkpoint), network).load()
+    return network
 
 
 def write(config: ConfigParser, folder: Path) -> float:
@@ -237,11 +258,7 @@ def write(config: ConfigParser, folder: Path) -> float:
         ValueError: the weights are missing, or the network or the sampler is none that can be exported.
         RuntimeError: see `check`.
     """
-    checkpoint = Path(config.get_parsed_content("checkpoint"))
-    if not checkpoint.is_file():
-        raise ValueError(f"There are no weights {str(checkpoint)!r}.")
-    network = config.get_parsed_content("network_def").eval()
-    network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
+    network = trained_network(config)
     settings = sampler_settings(config, network)
     with whole_files(folder) as unchecked:
         export(network, settings["spatial_dims"], unchecked)
