@@ -312,8 +312,10 @@ def _check_name(name: str, value: Any, config: Any, referred: set[str], files: s
             where = where[int(step)]
         elif isinstance(where, Mapping):
             where = where[step]
+        elif isinstance(where, str):
+            raise ValueError(f"There is no {name!r}: {_elsewhere('#'.join(steps[:depth]), where)}")
         else:
-            return  # a reference or an expression, of which nothing is known before it is resolved
+            return  # nothing, or a number, in the place of what it may hold
     if isinstance(value, Mapping) and isinstance(where, Mapping) and "_target_" not in value:
         for key, inner in value.items():
             _check_name(f"{name}#{key}", inner, config, referred, files)
@@ -408,15 +410,46 @@ def read_files(files: Iterable[Path]) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for file in files:
         for name, value in json.loads(file.read_text(encoding="utf-8")).items():
-            *way, last = parts(name)
-            where: Any = content
-            for step in way:
-                where = where[int(step) if isinstance(where, list) else step]
-            place = int(last) if isinstance(where, list) else last
-            if name.startswith("+") and place in where:
-                value = [*where[place], *value] if isinstance(value, list) else {**where[place], **value}
-            where[place] = value
+            try:
+                _put(content, name, value)
+            except ValueError as error:
+                raise ValueError(f"{str(file)!r} sets {name!r}, but {error}") from error
     return content
+
+
+def _put(content: dict[str, Any], name: str, value: Any) -> None:
+    """Set an entry of merged files."""
+    steps = parts(name)
+    where: Any = content
+    for depth, step in enumerate(steps):
+        before = "#".join(steps[:depth])
+        if isinstance(where, list):
+            if not step.isdigit() or int(step) >= len(where):
+                of_base = "..." in where  # see `configuration`
+                raise ValueError(
+                    f"{before} is {where} there, what its base says: change the whole of it."
+                    if of_base
+                    else f"{before} has {len(where)} entries, from 0."
+                )
+        elif not isinstance(where, dict):
+            raise ValueError(_elsewhere(before, where))
+        elif depth < len(steps) - 1 and step not in where:
+            raise ValueError(f"there is no {'#'.join(steps[: depth + 1])}.")
+        place = int(step) if isinstance(where, list) else step
+        if depth < len(steps) - 1:
+            where = where[place]
+    if name.startswith("+") and (isinstance(where, list) or place in where):
+        if not isinstance(value, (list, dict)) or type(where[place]) is not type(value):
+            raise ValueError(f"{'#'.join(steps)} is {where[place]!r}, to which {value!r} cannot be added.")
+        value = [*where[place], *value] if isinstance(value, list) else {**where[place], **value}
+    where[place] = value
+
+
+def _elsewhere(name: str, found: Any) -> str:
+    """Why an entry has no parts."""
+    if isinstance(found, str) and _is_program(found):
+        return f"{name} is {found!r} since 0.13: change what it names."
+    return f"{name} is {found!r}, which has no parts."
 
 
 def bundle_files(root: Path) -> list[dict[str, Any]]:

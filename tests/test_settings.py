@@ -1,5 +1,7 @@
 """Names and values of settings, before any work starts; nothing here needs torch."""
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +59,42 @@ def test_an_entry_of_a_list_that_is_none():
     number = len(TRAIN["train"]["handlers"])
     with pytest.raises(ValueError, match=f"train#handlers has {number} entries, from 0"):
         settings.check_names({f"train#handlers#{number}#strict": True}, TRAIN)
+
+
+@pytest.mark.parametrize(
+    ("base", "name", "said"),
+    [
+        ("train.json", "train_transforms#9", "train_transforms is '.*' since 0.13: change what it names"),
+        ("train.json", "val_transforms#5#pixdim", "val_transforms is '.*' since 0.13: change what it names"),
+        ("train.json", "validate#inferer#ensemble_size", "validate#inferer is '@inferer' since 0.13"),
+        ("train.json", "validate#postprocessing#transforms#3#method", "validate#postprocessing#transforms is '"),
+        ("train.json", "preparation#3#pixdim", r"preparation is \['...'\] there, what its base says"),
+        ("train.json", "train#handlers#11", "train#handlers has 11 entries, from 0"),
+        ("train.json", "train#handlers#last", "train#handlers has 11 entries, from 0"),
+        ("train.json", "nothing#like#it", "there is no nothing"),
+        ("train.json", "epochs#3", "epochs is 20, which has no parts"),
+        ("train.json", "+epochs", r"epochs is 20, to which \[1\] cannot be added"),
+        ("inference.json", "preprocessing#transforms#3#pixdim", "there is no preprocessing#transforms#3"),
+        ("inference.json", "inferer#seed#x", "inferer#seed is '@seed' since 0.13"),
+    ],
+)
+def test_an_overlay_that_names_what_is_not_there(base, name, said, tmp_path):
+    """One sentence with file and entry, in a file as among settings."""
+    overlay = tmp_path / "o.json"
+    overlay.write_text(json.dumps({name: [1]}))
+    with pytest.raises(ValueError, match=f"o.json' sets '{re.escape(name)}', but {said}"):
+        settings.read_files([CONFIGS / base, overlay])
+    if "since 0.13" in said or "is '" in said:
+        with pytest.raises(ValueError, match=f"There is no '{name}': {said}"):
+            settings.check_names({name: 1}, configuration.read([CONFIGS / base]))
+
+
+def test_handlers_keep_their_places():
+    """Overlays of 0.12 count them; what came later is at the end."""
+    names = [each["_target_"].split(".")[-1] for each in TRAIN["train"]["handlers"]]
+    assert names[:4] == ["WeightsLoader", "MissingClasses", "EpochSeed", "EMAHandler"]
+    assert names[4:7] == ["LrScheduleHandler", "FinalValidationHandler", "TrainingCheckpoint"]
+    assert names[7:9] == ["ProgressHandler", "TensorBoardStatsHandler"]
 
 
 def test_a_dictionary_is_checked_inside():
