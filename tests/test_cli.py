@@ -8,6 +8,7 @@ import pytest
 
 import medsegdiff_bundle
 from medsegdiff_bundle import cli
+from medsegdiff_bundle.cli import options
 
 ROOT = Path(__file__).parent.parent
 
@@ -45,8 +46,6 @@ def test_help_of_a_command(name, capsys):
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_the_examples_are_right(name):
     """Each is one that the parser takes, with settings that there are."""
-    from medsegdiff_bundle.cli import options
-
     for words in cli.command(name).EXAMPLES:
         known, others = cli.argument_parser().parse_known_args([name, *words.replace('"', "").split()])
         options.take_settings(known, others)
@@ -81,6 +80,58 @@ def test_asked_wrongly(words, said, capsys, tmp_path, monkeypatch):
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("error: ") and said in err
     assert not list(tmp_path.iterdir())
+
+
+def taken(words):
+    """What a command is given, after all words are read."""
+    name, *others = words.split()
+    parser = cli.argument_parser()
+    known, rest = parser.parse_known_args([name, *options.by_name(others, cli.parser_of(parser, name))])
+    options.take_settings(known, rest)
+    return known
+
+
+@pytest.mark.parametrize(
+    ("words", "argument", "given"),
+    [
+        ("segment --roi_size 96 scan.nii.gz -o r", {"image": "scan.nii.gz"}, {"roi_size": 96}),
+        ("segment scan.nii.gz --roi-size=96 -o r", {"image": "scan.nii.gz"}, {"roi_size": 96}),
+        ("train --roi_size 96 data", {"data": "data"}, {"roi_size": 96}),
+        ("train --network_def#channels [16,32] data", {"data": "data"}, {"network_def#channels": [16, 32]}),
+        ("evaluate --data D --ensemble_size 3", {"data": "D", "predictions": None}, {"ensemble_size": 3}),
+        ("sweep --task isic --ensemble_size 5", {"data": None, "task": "isic"}, {"ensemble_size": 5}),
+        ("train data --resume", {"resume": True}, {}),
+        ("train --resume data", {"data": "data", "resume": True}, {}),
+        ("train --resume 1", {"data": "1", "resume": True}, {}),
+        ("train --resume True data", {"data": "data", "resume": None}, {"resume": True}),
+        ("train data --resume auto", {"resume": None}, {"resume": "auto"}),
+        ("train data --overwrite=true", {"overwrite": None}, {"overwrite": "true"}),
+        ("train --overwrite data", {"data": "data", "overwrite": True}, {}),
+        ("segment a -o r --set overwrite=true", {"overwrite": True}, {}),
+        ("segment --overwrite false a -o r", {"image": "a", "overwrite": False}, {}),
+        ("train data --set debug=true", {"debug": True}, {}),
+    ],
+)
+def test_settings_by_their_names(words, argument, given):
+    """Before, after and without the arguments, none of which is taken for a value, nor the other way round."""
+    known = taken(words)
+    assert {name: getattr(known, name) for name in argument} == argument
+    assert known.settings == given
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("segment --roi_size", "image, -o/--output"),
+        ("segment a --roi_size -o r", "roi_size needs a value"),
+        ("segment a -o r --set overwrite=true --overwrite", "overwrite is given twice"),
+        ("train a --resume auto --resume", "resume is given twice"),
+        ("segment a -o r --overwrite --overwrite maybe", "What is 'maybe'"),
+    ],
+)
+def test_settings_that_lack_a_value_or_are_given_twice(words, said, capsys):
+    status, _, err = printed(capsys, *words.split())
+    assert status == 2 and said in err
 
 
 def test_completion_of_shells(capsys):

@@ -77,8 +77,9 @@ def main(arguments: Sequence[str] | None = None, prog: str = "medsegdiff") -> in
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
         similar = nearest(words[0], COMMANDS)
         parser.error(f"there is no command {words[0]!r}" + (f": did you mean {similar!r}?" if similar else ""))
+    if words and words[0] in COMMANDS:
+        words[1:] = options.by_name(words[1:], parser_of(parser, words[0]))
     known, others = parser.parse_known_args(words)
-    debug = known.debug
     _set_log_level(known.quiet, known.verbose)
     try:
         options.take_settings(known, others)
@@ -87,13 +88,13 @@ def main(arguments: Sequence[str] | None = None, prog: str = "medsegdiff") -> in
         print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        if debug:
+        if known.debug:
             traceback.print_exc()
         from medsegdiff_bundle import errors
 
         cause = errors.root_cause(error)  # MONAI's parser puts others around it
         expected = isinstance(error, ValueError) or isinstance(cause, ValueError) and errors.is_own(cause)
-        hint = "" if debug or expected else " (--debug shows where)"
+        hint = "" if known.debug or expected else " (--debug shows where)"
         print(f"error: {errors.sentence(error)}{hint}", file=sys.stderr)
         return 1 if isinstance(error, errors.UnsegmentedError) or not expected else 2
 
@@ -130,8 +131,17 @@ def argument_parser(prog: str = "medsegdiff") -> argparse.ArgumentParser:
         loudness.add_argument("-q", "--quiet", action="store_true", help="print errors alone")
         loudness.add_argument("-v", "--verbose", action="store_true", help="print what MONAI logs, too")
         each.add_argument("--debug", action="store_true", help="show where an error comes from")
-        each.set_defaults(flags=[flag for action in each._actions for flag in action.option_strings])
+        each.set_defaults(
+            flags=[flag for action in each._actions for flag in action.option_strings],
+            defaults={action.dest: action.default for action in each._actions},
+        )
     return parser
+
+
+def parser_of(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentParser:
+    """The parser of one command, in that of all."""
+    commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return cast(argparse.ArgumentParser, commands.choices[name])
 
 
 class _PrintCompletion(argparse.Action):

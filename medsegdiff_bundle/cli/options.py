@@ -92,22 +92,80 @@ def value(word: str) -> Any:
         return word
 
 
+def by_name(words: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
+    """Words of a command with `--set name=value` in the place of `--name value`, which argparse does not know.
+
+    It would take the value for an argument of the command. A flag that is a setting of true or false may have a value,
+    too: `--resume auto`, `--overwrite True`.
+
+    Args:
+        words: without the name of the command.
+        parser: of the command.
+    """
+    if parser.get_default("files") is None:
+        return list(words)
+    options = argparse.Namespace(files=parser.get_default("files"), flags=parser.get_default("flags"))
+    switches = {flag: action.dest for action in parser._actions if action.nargs == 0 for flag in action.option_strings}
+    found: list[str] = []
+    left = list(words)
+    while left and left[0] != "--":
+        word = left.pop(0)
+        flag, equals, given = word.partition("=")
+        name = switches.get(flag) if flag in options.flags else _setting(flag, options)
+        if not equals and left and name is not None:
+            is_value = _switches(name, left[0]) if flag in switches else _is_value(left[0], options.flags)
+            equals, given = ("=", left.pop(0)) if is_value else ("", "")
+        found += ["--set", f"{name}={given}"] if equals and name is not None else [word]
+    return found + left
+
+
+def _setting(word: str, options: argparse.Namespace) -> str | None:
+    """The setting that a word names, if it does."""
+    try:
+        return _checked(word, options) if word.startswith("--") else None
+    except ValueError:
+        return None
+
+
+def _is_value(word: str, flags: Sequence[str]) -> bool:
+    """Whether a word can be the value of a setting before it."""
+    return not word.startswith("--") and word not in flags
+
+
+def _switches(name: str, word: str) -> bool:
+    """Whether a word turns a setting on or off, or is another word that it takes; a number may be a folder's name."""
+    try:
+        return name in settings.KINDS and len(word) > 1 and settings.typed(name, word) in (True, False, "auto")
+    except ValueError:
+        return False
+
+
 def take_settings(options: argparse.Namespace, words: Sequence[str]) -> None:
     """Read the settings that were given by their names into `options.settings`.
 
+    An option that has a default, such as a flag, takes the setting of its name itself.
+
     Args:
         options: as the parser of the command left them.
-        words: that it does not know.
+        words: that it does not know, see `by_name`.
 
     Raises:
-        ValueError: a word is no option and no setting, or a setting is given twice.
+        ValueError: a word is no option and no setting, or a setting has no value or is given twice.
     """
     found: dict[str, Any] = {}
-    for word, given in (*_pairs(getattr(options, "pairs", [])), *_words(words, options)):
+    for word, given in _pairs(getattr(options, "pairs", [])):
         name = _checked(word, options)
-        if name in found or getattr(options, name, None) is not None:
+        default = options.defaults.get(name)
+        if name in found or getattr(options, name, None) != default:
             raise ValueError(f"{name} is given twice.")
-        found[name] = value(given)
+        if default is None:
+            found[name] = value(given)
+        else:
+            setattr(options, name, settings.typed(name, value(given), programs=False))
+    for word in words:
+        if not word.startswith("-"):
+            raise ValueError(f"What is {word!r}? The command has what it takes without it.")
+        raise ValueError(f"{_checked(word.partition('=')[0], options)} needs a value.")
     options.settings = found
 
 
@@ -118,24 +176,6 @@ def _pairs(pairs: Sequence[str]) -> list[tuple[str, str]]:
         if not equals:
             raise ValueError(f"--set takes NAME=VALUE, got {name!r}.")
     return [(name, given) for name, _, given in split]
-
-
-def _words(words: Sequence[str], options: argparse.Namespace) -> list[tuple[str, str]]:
-    """Names and values of `--name value` or `--name=value`."""
-    found = []
-    left = list(words)
-    while left:
-        word = left.pop(0)
-        name, equals, given = word.partition("=")
-        if not name.startswith("-"):
-            raise ValueError(f"What is {word!r}? The command has what it takes without it.")
-        _checked(name, options)
-        if not equals:
-            if not left or left[0].startswith("--"):
-                raise ValueError(f"{name} needs a value.")
-            given = left.pop(0)
-        found.append((name, given))
-    return found
 
 
 def _checked(word: str, options: argparse.Namespace) -> str:

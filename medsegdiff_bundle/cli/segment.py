@@ -61,8 +61,9 @@ def run(options: argparse.Namespace) -> int:
 
     given = {"progress": sys.stderr.isatty() and not options.quiet, **options.settings}
     given |= {name: getattr(options, name) for name in SHORT if getattr(options, name) is not None}
-    of_segment = {name: getattr(options, name) for name in OF_SEGMENT}
-    segmentation.check_request(options.image, options.task, given, output_dir=options.output_dir, like=options.like)
+    of_segment = {name: given.pop(name, getattr(options, name)) for name in OF_SEGMENT}
+    task, output_dir = of_segment["task"], of_segment["output_dir"]
+    segmentation.check_request(options.image, task, given, output_dir=output_dir, like=options.like)
     logging.getLogger("ignite").setLevel(logging.CRITICAL)  # says what the sentence below says
     errors.pass_over_missing_decoders()
     errors.end_when_told()

@@ -56,7 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="validate on this part of the cases, from 0, or on each in turn: all (parts: the set's own, or num_folds)",
     )
     parser.add_argument("-d", "--device", help="such as cpu or cuda:0 (default: a GPU if there is one)")
-    parser.add_argument("--resume", action="store_true", default=None, help="go on where a training in FOLDER stopped")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        default=None,
+        help="go on where a training in FOLDER stopped; --resume auto: if there is one",
+    )
     parser.add_argument("--overwrite", action="store_true", default=None, help="replace the training that is in FOLDER")
 
 
