@@ -435,7 +435,7 @@ def _put(content: dict[str, Any], name: str, value: Any) -> None:
             raise ValueError(_elsewhere(before, where))
         elif depth < len(steps) - 1 and step not in where:
             raise ValueError(f"there is no {'#'.join(steps[: depth + 1])}.")
-        place = int(step) if isinstance(where, list) else step
+        place: Any = int(step) if isinstance(where, list) else step
         if depth < len(steps) - 1:
             where = where[place]
     if name.startswith("+") and (isinstance(where, list) or place in where):
