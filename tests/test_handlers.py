@@ -1,3 +1,4 @@
+import logging
 import math
 import os
 import signal
@@ -21,8 +22,10 @@ from medsegdiff_bundle.handlers import (
     MissingClasses,
     OverlayHandler,
     TrainingCheckpoint,
+    TrainingRecord,
     WeightsLoader,
 )
+from medsegdiff_bundle.handlers.stopping import StopSignal
 from medsegdiff_bundle.handlers.training_checkpoint import check_training_folder, checkpoints
 from medsegdiff_bundle.losses import MedSegDiffLoss
 from medsegdiff_bundle.transforms import load_image
@@ -107,6 +110,59 @@ def test_a_training_replaces_no_other(tmp_path):
     assert not check_training_folder(str(tmp_path), "auto")  # begins: it was killed before its first checkpoint
     sgd_run(tmp_path, 1, overwrite=True)
     assert check_training_folder(str(tmp_path), "auto", overwrite=True)
+
+
+def test_what_replaces_a_training_goes_on_with_itself_alone(tmp_path):
+    """A kill in the first epoch, after which the checkpoints of the old training must not be taken for its own."""
+
+    def kill(engine):
+        raise KeyboardInterrupt
+
+    sgd_run(tmp_path, 5, keep=3)
+    with pytest.raises(KeyboardInterrupt):
+        sgd_run(tmp_path, 6, overwrite=True, at_step=kill)
+    with pytest.raises(ValueError, match="There is nothing to resume from"):
+        sgd_run(tmp_path, 6, resume=True)
+    sgd_run(tmp_path, 1, overwrite=True, keep=3)
+    assert [file.name for file in checkpoints(tmp_path)] == ["last.ckpt"]
+
+
+def test_without_a_model_no_other_weights_stay_described(tmp_path):
+    (tmp_path / "model.model.json").write_text("{}")
+    network = nn.Linear(1, 1)
+    checkpoint = TrainingCheckpoint(str(tmp_path), network, {}, fixed_rate(network), Evaluating({}), overwrite=True)
+    (tmp_path / "model.pt").touch()
+    checkpoint.describe()
+    assert not (tmp_path / "model.model.json").exists()
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize("event", [Events.STARTED, Events.ITERATION_COMPLETED])
+def test_a_training_that_fails_says_so_in_its_log(recorded, event, tmp_path):
+    def fail():
+        raise ValueError("no memory")
+
+    before, handlers = signal.getsignal(signal.SIGTERM), [*logging.getLogger().handlers]
+    network, trainer = nn.Linear(1, 1), Engine(lambda engine, batch: None)
+    TrainingCheckpoint(str(tmp_path), network, {}, fixed_rate(network), Evaluating({})).attach(trainer)
+    if recorded:
+        TrainingRecord(str(tmp_path)).attach(trainer)
+    trainer.add_event_handler(event, fail)
+    with pytest.raises(ValueError, match="no memory"):
+        trainer.run([0])
+    assert signal.getsignal(signal.SIGTERM) is before and logging.getLogger().handlers == handlers
+    assert not recorded or "The training ended: no memory" in (tmp_path / "training.log").read_text()
+
+
+def test_an_error_before_the_training_has_begun_is_raised():
+    def fail():
+        raise ValueError("no such class")
+
+    trainer = Engine(lambda engine, batch: None)
+    trainer.add_event_handler(Events.STARTED, fail)
+    StopSignal().attach(trainer)
+    with pytest.raises(ValueError, match="no such class"):
+        trainer.run([0])
 
 
 def test_auto_starts_goes_on_and_is_done(tmp_path):

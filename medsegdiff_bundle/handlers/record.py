@@ -80,7 +80,8 @@ class TrainingRecord:
 
     def fail(self, engine: Engine, error: BaseException) -> None:
         """Close the log with the error, which goes on."""
-        logging.getLogger(__name__).error("The training ended: %s", error)
+        if not isinstance(error, SystemExit):  # by a signal, which is said already
+            logging.getLogger(__name__).error("The training ended: %s", str(error) or type(error).__name__)
         self.end()
         raise error
 

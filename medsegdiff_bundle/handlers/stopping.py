@@ -28,8 +28,12 @@ class StopSignal:
         engine.add_event_handler(Events.COMPLETED, self.end)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
 
-    def begin(self) -> None:
+    def begin(self, engine: Engine) -> None:
         """Take the signal, which only the main thread of a process can."""
+        # All others are registered by now: ignite calls none after the one that raises, and passes over an error that
+        # none of them raises.
+        if not engine.has_event_handler(self._raise, Events.EXCEPTION_RAISED):
+            engine.add_event_handler(Events.EXCEPTION_RAISED, self._raise)
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._note)
 
@@ -46,6 +50,10 @@ class StopSignal:
 
     def _fail(self, engine: Engine, error: BaseException) -> None:
         self.end()
+        if not engine.has_event_handler(self._raise, Events.EXCEPTION_RAISED):  # an error of what comes before `begin`
+            raise error
+
+    def _raise(self, engine: Engine, error: BaseException) -> None:
         raise error
 
 

@@ -17,7 +17,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from medsegdiff_bundle.files import check_writable, whole_file
-from medsegdiff_bundle.model_file import write_model
+from medsegdiff_bundle.model_file import model_file, write_model
 from medsegdiff_bundle.weights import read_state
 
 from .progress import metric_mean
@@ -117,6 +117,7 @@ class TrainingCheckpoint:
         self.metric_name = "fused"
         self.undefined = False  # whether the last validation was
         self.resume = check_training_folder(output_dir, resume, overwrite)
+        self.overwrite = overwrite
         self.may_be_done = resume == AUTO
         self.signal = StopSignal()
         self.evaluator = evaluator
@@ -131,10 +132,18 @@ class TrainingCheckpoint:
             engine.add_event_handler(Events.STARTED, self.load)
             engine.add_event_handler(Events.EPOCH_STARTED, self._leave_out)
             engine.add_event_handler(Events.GET_BATCH_STARTED, self._end_if_nothing_is_left)
+        elif self.overwrite:
+            engine.add_event_handler(Events.STARTED, self.clear)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.stop, engine)
         self.evaluator.add_event_handler(Events.ITERATION_COMPLETED, self.stop, engine)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save_last)
         engine.add_event_handler(Events.COMPLETED, self.report_best)
+
+    def clear(self) -> None:
+        """Remove the checkpoints of another training, which a resume of this one would go on with."""
+        if idist.get_rank() == 0:
+            for path in checkpoints(self.output_dir):
+                path.unlink()
 
     def load(self, engine: Engine) -> None:
         """Continue where `last.ckpt` ends, or the checkpoint before it if that is damaged."""
@@ -195,9 +204,14 @@ class TrainingCheckpoint:
                 self.describe()
 
     def describe(self) -> None:
-        """Write what the weights are beside `model.pt`."""
-        if self.model is not None and idist.get_rank() == 0 and (self.output_dir / "model.pt").is_file():
-            write_model(self.output_dir / "model.pt", self.model)
+        """Write what the weights are beside `model.pt`; without that, nothing of other weights stays there."""
+        weights = self.output_dir / "model.pt"
+        if idist.get_rank() > 0 or not weights.is_file():
+            return
+        if self.model is None:
+            model_file(weights).unlink(missing_ok=True)
+        else:
+            write_model(weights, self.model)
 
     def report_best(self, engine: Engine) -> None:
         """Print the validation metric of `model.pt`; that of the fused mask is called Dice."""
