@@ -37,8 +37,15 @@ ENTRIES = (
 OF_EVERY_RUN = ("bundle_root", "bundle_path", "num_classes")  # what they refer to and each configuration has
 MUST_FIT = ("class_names", "spatial_dims", "image_channels")  # or the weights segment something else
 # What a component may be: a network, a scheduler or a transform, none of which writes files or calls what it is given.
-COMPONENT = re.compile(r"(medsegdiff_bundle\.(networks|schedulers|transforms)\.)?[A-Z]\w*")
-NO_COMPONENT = re.compile("Sav|Writ|Lambda|TorchVision|CuCIM|Handler|Dataset|Download")
+COMPONENT = re.compile(
+    r"(medsegdiff_bundle\.(networks|schedulers|transforms)\.|monai\.(transforms|networks\.nets)\.)?[A-Z]\w*"
+)
+READER = re.compile(
+    r"((monai\.data\.|medsegdiff_bundle\.readers\.)?[A-Z]\w*Reader)?"
+)  # MONAI's LoadImaged makes anything whose name it is given
+NO_COMPONENT = re.compile(
+    "Sav|Writ|Lambda|TorchVision|CuCIM|Handler|Dataset|Download|Workflow|Algo|Runner|Bundle|Config"
+)
 ABSENT = object()
 _COMPLETED: WeakSet[ConfigParser] = WeakSet()
 
@@ -48,21 +55,37 @@ def model_file(checkpoint: str | os.PathLike) -> Path:
     return Path(os.path.splitext(checkpoint)[0] + ".model.json")
 
 
-def described_model() -> dict[str, Any]:
-    """The model of the configuration that calls this, see `describe_model`."""
+def described_model() -> dict[str, Any] | None:
+    """The model of the training whose configuration calls this, see `describe_model`.
+
+    None, with a remark, if a file could not say it: inference must then be given the configuration.
+    """
     from medsegdiff_bundle.workflow import calling_parser  # with torch and MONAI, which the rest here need not
 
     parser = calling_parser()
     assert parser is not None  # as it stands in a configuration
-    return describe_model(parser)
+    try:
+        for name in _unused(parser.get()):
+            raise ValueError(f"{name} is not used, as the transforms of the training are others.")
+        return describe_model(parser)
+    except ValueError as error:
+        logger.warning("The weights will not say what they segment: %s Segment with the settings of this run.", error)
+        return None
 
 
 def describe_model(parser: ConfigParser) -> dict[str, Any]:
-    """What a configuration says of its model: `task`, `version` of this package, and the `configuration`'s entries."""
+    """What a configuration says of its model: `task`, `version` of this package, and the `configuration`'s entries.
+
+    Raises:
+        ValueError: it has something that `read_model` would refuse, such as components of one's own.
+    """
     config: Any = parser.get()
     names = [name for name in ENTRIES if name in config]
     names += sorted(configuration.behind(names, config) - {*names, *OF_EVERY_RUN})
     entries = {name: _without_programs(config[name], name, parser) for name in names}
+    for name, value in entries.items():
+        for text in _programs(_plain(value, name)):
+            raise ValueError(f"{name} holds {text!r}, which is none of MONAI's or this package's components.")
     return {"task": config.get("task"), "version": medsegdiff_bundle.__version__, "configuration": entries}
 
 
@@ -111,21 +134,27 @@ def read_model(checkpoint: Any) -> dict[str, Any] | None:
     return dict(content)
 
 
-def complete_with_weights(parser: ConfigParser, folder: Path, given: Collection[str] = ()) -> None:
+def complete_with_weights(
+    parser: ConfigParser, folder: Path, given: Collection[str] = (), steps: Collection[str] = ()
+) -> None:
     """Complete a configuration, see `configuration.complete`, as its weights say what they do.
+
+    A training does not load the weights that a file of settings names for later, so they say nothing of it.
 
     Args:
         parser: of the configuration.
         folder: of the configuration files.
         given: names of settings that were given in place of those of files.
+        steps: names of entries that are run, which tell whether it loads weights; none: it does.
 
     Raises:
         ValueError: the weights do not fit what the configuration says of classes or channels.
     """
     _COMPLETED.add(parser)
     config: Any = dict(parser.get())
-    parser.set(configuration.complete(config, folder))
-    if "checkpoint" not in parser:
+    parser.set(whole := configuration.complete(config, folder))
+    first = [settings.parts(name)[0] for name in steps]
+    if "checkpoint" not in whole or first and "checkpoint" not in configuration.behind(first, whole):
         return  # a training
     checkpoint = parser.get_parsed_content("checkpoint")
     if model := read_model(checkpoint):
@@ -235,11 +264,24 @@ def _programs(value: Any) -> Iterator[str]:
             yield from _programs(each)
     elif isinstance(value, dict):
         for key, each in value.items():
-            if key == "_target_" and (not COMPONENT.fullmatch(str(each)) or NO_COMPONENT.search(str(each))):
+            if key == "reader" and not all(READER.fullmatch(str(reader or "")) for reader in _listed(each)):
+                yield str(each)
+            elif key == "_target_" and (not COMPONENT.fullmatch(str(each)) or NO_COMPONENT.search(str(each))):
                 yield str(each)
             elif key == "_mode_" or key.startswith(("$", "%", "+")) or "#" in key or "::" in key:
                 yield key
             yield from _programs(each)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _unused(config: Mapping[str, Any]) -> list[str]:
+    """Entries of the way of an image to the network that a training does not use, but inference would."""
+    of_training = config.get("train", {}).get("preprocessing")
+    used = configuration.behind([settings.parts(name)[0] for name in settings.references(of_training)], config)
+    return [name for name in ("load", "preparation", "normalization") if config.get(name) and name not in used]
 
 
 @functools.cache  # once for each

@@ -28,6 +28,11 @@ class Caller(NamedTuple):
     given: dict[str, Any]  # settings in place of those of the files
 
 
+def steps(workflow: Any) -> list[str]:
+    """Names of the entries that a workflow of MONAI's runs."""
+    return [str(getattr(workflow, name)) for name in ("init_id", "run_id", "final_id")]
+
+
 def begin() -> None:
     """Complete the configuration of the run whose `initialize` calls this, and check its settings.
 
@@ -48,7 +53,7 @@ def begin() -> None:
         return  # others than a workflow evaluate a part of a configuration
     folder = _folder(found.workflow)
     if not model_file.is_completed(found.parser):
-        model_file.complete_with_weights(found.parser, folder, found.given)
+        model_file.complete_with_weights(found.parser, folder, found.given, steps(found.workflow))
     config: Any = found.parser.get()
     if found.files:
         content = configuration.complete(ConfigParser.load_config_files(found.files), folder)
@@ -56,7 +61,6 @@ def begin() -> None:
             print(_listed(content))
             raise SystemExit(0)
         settings.check_names(found.given, content, config, " with ".join(found.files))
-    run_ids = [str(getattr(found.workflow, name)) for name in ("init_id", "run_id", "final_id")]
     settings.check_spelling(config, settings.bundle_files(settings.bundle_root()), run_ids)
     _put_in_typed(found)
     found.parser.parse(reset=True)  # a changed configuration makes the parser forget what it knew, this expression too

@@ -203,6 +203,12 @@ def test_weights_of_before_load_with_a_remark(trained, tmp_path, caplog):
         (lambda model: with_entry(model, load=[{"_target_": "os.system"}]), "holds 'os.system', which may"),
         (lambda model: with_entry(model, load=[{"_target_": "SaveImaged"}]), "holds 'SaveImaged', which"),
         (lambda model: with_entry(model, load=[{"_target_": "Resized", "_mode_": "callable"}]), "holds '_mode_'"),
+        (lambda model: with_entry(model, load=[{"_target_": "monai.transforms.Lambdad"}]), "holds 'monai.transforms.L"),
+        (lambda model: with_entry(model, load=[{"_target_": "monai.bundle.ConfigParser"}]), "holds 'monai.bundle.C"),
+        (lambda model: with_entry(model, load=[{"_target_": "ConfigWorkflow"}]), "holds 'ConfigWorkflow'"),
+        (lambda model: with_entry(model, load=[{"_target_": "LoadImaged", "reader": "os.system"}]), "holds 'os"),
+        (lambda model: with_entry(model, load=[{"_target_": "LoadImaged", "reader": ["exec"]}]), "holds .*exec"),
+        (lambda model: with_entry(model, load=[{"_target_": "LoadImaged", "reader": "@load"}]), "holds '@load'"),
         (lambda model: with_entry(model, load="%/etc/any.json"), "holds '%/etc/any.json'"),
         (lambda model: with_entry(model, class_names=["liver", "liver"]), "class_names must be a list of names"),
     ],
@@ -227,6 +233,47 @@ def test_shipped_weights_say_what_the_files_of_their_task_say(task):
     model = model_file.read_model(config.get_parsed_content("checkpoint"))
     assert model["task"] == task
     assert model["configuration"] == model_file.describe_model(config)["configuration"]
+
+
+def parser_of(**entries):
+    config = configuration.load([CONFIGS / "train.json"], {"bundle_root": str(ROOT), "device": "cpu", **entries})
+    config.set({"_target_": "medsegdiff_bundle.model_file.described_model"}, "model")
+    return config
+
+
+@pytest.mark.parametrize(
+    ("entries", "sentence"),
+    [
+        ({"normalization": [{"_target_": "my.Transform"}]}, "normalization holds 'my.Transform'"),
+        ({"network_def#norm": "$torch.nn.ReLU"}, "network_def#norm cannot be written"),
+        ({"load": [{"_target_": "LoadImaged", "keys": "image", "reader": "my.Reader"}]}, "load holds 'my.Reader'"),
+        ({"preparation": [{"_target_": "Lambdad", "func": "$lambda x: x"}]}, "preparation#0#func cannot be written"),
+        ({"preparation": [{"_target_": "CastToTyped", "dtype": torch.float32}]}, "preparation cannot be written"),
+        ({"train_transforms": [{"_target_": "LoadImaged", "keys": ["image"]}]}, "load is not used"),
+        ({"train_transforms": "$@load + @patches"}, "preparation is not used"),
+        ({"train#preprocessing#transforms": "$@load + @patches"}, "preparation is not used"),
+        ({"normalization": ["@x"], "x": {}, "train_transforms": "$@load + @preparation"}, "normalization is not used"),
+    ],
+)
+def test_a_model_that_no_file_can_say_is_trained_without_one(entries, sentence, caplog):
+    assert parser_of(**entries).get_parsed_content("model") is None
+    (said,) = [record.message for record in caplog.records]
+    assert f"The weights will not say what they segment: {sentence}" in said
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"normalization": [{"_target_": "monai.transforms.ScaleIntensityRanged", "keys": "image"}]},
+        {"network_def": {"_target_": "monai.networks.nets.BasicUNet", "spatial_dims": 3}},
+        {"mine": ["@as_tensors"], "train_transforms": "$@load + @both", "both": "$@preparation + @mine"},
+    ],
+)
+def test_components_of_monai_by_their_whole_names(entries, tmp_path):
+    model = parser_of(**entries).get_parsed_content("model")
+    (tmp_path / "mine.pt").touch()
+    model_file.write_model(tmp_path / "mine.pt", model)
+    assert model_file.read_model(tmp_path / "mine.pt")["configuration"] == model["configuration"]
 
 
 def test_a_resumed_training_describes_what_is_there(trained, small_dataset, tmp_path):

@@ -76,6 +76,7 @@ def run_bundle(files: Sequence[Path], given: Mapping[str, Any], quiet: bool = Fa
 
     from medsegdiff_bundle import errors, model_file
     from medsegdiff_bundle.given import put_in
+    from medsegdiff_bundle.workflow import steps
 
     errors.pass_over_missing_decoders()
     logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)  # that files lie in several folders
@@ -87,7 +88,7 @@ def run_bundle(files: Sequence[Path], given: Mapping[str, Any], quiet: bool = Fa
     within = {name: value for name, value in typed.items() if len(settings.parts(name)) > 1}
     whole = {name: value for name, value in typed.items() if name not in within}
     put_in(workflow.parser, {"bundle_root": str(settings.bundle_root()), **whole})
-    model_file.complete_with_weights(workflow.parser, files[0].parent, given)
+    model_file.complete_with_weights(workflow.parser, files[0].parent, given, steps(workflow))
     put_in(workflow.parser, within)
     workflow.initialize()
     workflow.run()

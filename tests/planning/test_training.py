@@ -8,6 +8,7 @@ import pytest
 from medsegdiff_bundle import cli
 from medsegdiff_bundle.cli import bundle, folds
 from medsegdiff_bundle.handlers.record import TrainingRecord, read_history
+from medsegdiff_bundle.model_file import read_model, write_model
 
 
 @pytest.fixture
@@ -37,6 +38,22 @@ def test_train_and_segment(configured, tmp_path, capsys):
     capsys.readouterr()
     assert cli.main(words) == 0
     assert "liver" in capsys.readouterr().out and (tmp_path / "out" / "c0_0000_seg.nii.gz").is_file()
+
+
+def test_an_old_training_says_nothing_of_a_new_one(configured, tmp_path):
+    """The file names the weights that are replaced, or that a kill left without the file beside them."""
+    where = tmp_path / "mine_training"
+    where.mkdir()
+    (where / "model.pt").write_bytes(b"old")
+    old = {"class_names": ["lung"], "spatial_dims": 3, "image_channels": 1, "roi_size": [64, 64, 64]}
+    write_model(where / "model.pt", {"task": "lung", "version": "0.13.0", "configuration": old})
+    words = ["train", str(configured), "--epochs", "1", "--set", "val_interval=1", "-q"]
+    assert cli.main([*words, "--overwrite"]) == 0
+    entries = json.loads((where / "model.model.json").read_text())["configuration"]
+    assert entries["class_names"] == ["liver", "tumour"] and entries["roi_size"] != [64, 64, 64]
+    (where / "model.model.json").write_text(json.dumps({"sha256": "0", "task": None, "configuration": old}))
+    assert cli.main([*words, "--epochs", "2", "--resume"]) == 0
+    assert read_model(where / "model.pt")["configuration"]["class_names"] == ["liver", "tumour"]
 
 
 def test_all_folds(configured, tmp_path, capsys):
