@@ -61,7 +61,7 @@ def begin() -> None:
             print(_listed(content))
             raise SystemExit(0)
         settings.check_names(found.given, content, config, " with ".join(found.files))
-    settings.check_spelling(config, settings.bundle_files(settings.bundle_root()), run_ids)
+    settings.check_spelling(config, settings.bundle_files(settings.bundle_root()), steps(found.workflow))
     _put_in_typed(found)
     found.parser.parse(reset=True)  # a changed configuration makes the parser forget what it knew, this expression too
     device = config.get("device")

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import monai.bundle
-import pytest
 import torch
 
 from medsegdiff_bundle import configuration
