@@ -102,11 +102,11 @@ def main() -> None:
     )
     image = MetaTensor(torch.randn(1, 1, *options.size))
     whole = math.prod(options.size) * options.classes * options.members * 4 / 1e9
-    print(f"with the image {gigabytes():.1f} GB; all members' probabilities would take {whole:.1f} GB", flush=True)
+    print(f"with the image {gigabytes():.2f} GB; all members' probabilities would take {whole:.1f} GB", flush=True)
     begin = time.perf_counter()
     result = inferer(image, FirstWindow(network, options.classes))
     spent = time.perf_counter() - begin
-    print(f"{tuple(result.shape)} {result.dtype} in {spent:.0f} s, peak {gigabytes():.1f} GB", flush=True)
+    print(f"{tuple(result.shape)} {result.dtype} in {spent:.0f} s, peak {gigabytes():.2f} GB", flush=True)
     postprocessing({"pred": result[0]})
     print(f"with fusion, map and volumes, peak {gigabytes():.2f} GB   (target: below 6 GB)")
 
