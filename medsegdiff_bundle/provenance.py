@@ -18,18 +18,8 @@ logger = logging.getLogger(__name__)
 # Of the settings those that say where, how loudly and what is written besides, not what comes out.
 LEFT_OUT = (
     *("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "checkpoint", "device", "progress", "report", "debug"),
-    *(
-        "dicom_seg",
-        "use_click",
-        "resume",
-        "overwrite",
-        "keep",
-        "fold",
-        "num_folds",
-        "pretrained",
-        "weights_sha256",
-        "shipped_weights",
-    ),
+    *("dicom_seg", "use_click", "resume", "overwrite", "keep", "fold", "num_folds", "pretrained"),
+    *("weights_sha256", "shipped_weights"),
 )
 UNTYPED = ("spacing",)  # settings that may be taken as they are
 STEPS = (
@@ -125,7 +115,7 @@ def as_reported(
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"The file {str(file)!r} is no report with task, settings and weights.") from error
     for name, value in used.items():
-        if any(text.startswith(("$", "@", "%")) or text == "_target_" for text in (name, *settings.texts(value))):
+        if any(settings.is_program(text) or text == "_target_" for text in (name, *settings.texts(value))):
             raise ValueError(
                 f"The report {str(file)!r} was made with another {name!r} than the bundle's, which is a program: "
                 "give it by a configuration file."

@@ -256,10 +256,10 @@ def typed(name: str, value: Any, programs: bool = True) -> Any:
     """
     read = kind(name)
     if read is None:
-        if not programs and (found := next(filter(_is_program, texts(value)), None)) is not None:
+        if not programs and (found := next(filter(is_program, texts(value)), None)) is not None:
             raise ValueError(f"{name} would run {found!r}, as MONAI's parser does: write it into a configuration file.")
         return value
-    if programs and isinstance(value, str) and _is_program(value):
+    if programs and isinstance(value, str) and is_program(value):
         return value
     try:
         return read(value)
@@ -267,7 +267,8 @@ def typed(name: str, value: Any, programs: bool = True) -> Any:
         raise ValueError(f"{name} {error}, got {value!r}.") from error
 
 
-def _is_program(text: str) -> bool:
+def is_program(text: str) -> bool:
+    """Whether MONAI's parser acts on a text: an expression, a reference or a macro."""
     return text.startswith(("$", "@", "%"))
 
 
@@ -447,7 +448,7 @@ def _put(content: dict[str, Any], name: str, value: Any) -> None:
 
 def _elsewhere(name: str, found: Any) -> str:
     """Why an entry has no parts."""
-    if isinstance(found, str) and _is_program(found):
+    if isinstance(found, str) and is_program(found):
         return f"{name} is {found!r} since 0.13: change what it names."
     return f"{name} is {found!r}, which has no parts."
 

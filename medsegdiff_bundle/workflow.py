@@ -65,7 +65,7 @@ def begin() -> None:
     _put_in_typed(found)
     found.parser.parse(reset=True)  # a changed configuration makes the parser forget what it knew, this expression too
     device = config.get("device")
-    if isinstance(device, str) and not device.startswith(("$", "@", "%")):
+    if isinstance(device, str) and not settings.is_program(device):
         check_device(device)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from medsegdiff_bundle.cli import bundle
 from medsegdiff_bundle.cli.options import add_setting, add_settings
+from medsegdiff_bundle.settings import is_program
 
 HELP = "train the weights of a task, or of your own classes"
 DESCRIPTION = """\
@@ -112,5 +113,5 @@ def configured_settings(file: Path) -> dict[str, Any] | None:
 def _output(configured: dict[str, Any] | None) -> str:
     """Folder of a training that names none."""
     checkpoint = (configured or {}).get("checkpoint")
-    plain = isinstance(checkpoint, str) and not checkpoint.startswith(("$", "@", "%"))
+    plain = isinstance(checkpoint, str) and not is_program(checkpoint)
     return str(Path(checkpoint).parent) if plain and checkpoint else "output"
