@@ -122,7 +122,7 @@ def read_model(checkpoint: Any) -> dict[str, Any] | None:
             raise KeyError(missing[0] if missing else "task")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{str(file)!r} does not describe weights: {type(error).__name__} {error}.") from error
-    if of_weights != _checksum(str(checkpoint), os.stat(checkpoint).st_mtime_ns):
+    if of_weights != checksum(checkpoint):
         raise ValueError(
             f"{str(file)!r} describes other weights than those of {str(checkpoint)!r}: bring the file that came with "
             "them, or remove it."
@@ -292,11 +292,6 @@ def _remark(checkpoint: str, class_names: str) -> None:
         model_file(checkpoint).name,
         class_names,
     )
-
-
-@functools.cache
-def _checksum(file: str, changed: int) -> str:
-    return checksum(file)
 
 
 def _said(value: Any) -> str:

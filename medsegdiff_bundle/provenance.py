@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -139,7 +140,13 @@ def as_reported(
 
 
 def checksum(file: str | os.PathLike) -> str:
-    """SHA-256 of a file, 64 hexadecimal digits."""
+    """SHA-256 of a file, 64 hexadecimal digits; read once for as long as it is not written again."""
+    state = os.stat(file)
+    return _checksum(os.path.abspath(file), state.st_ino, state.st_size, state.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=16)  # several parts of a run ask for that of its weights
+def _checksum(file: str, *state: int) -> str:
     found = hashlib.sha256()
     with open(file, "rb") as stream:
         for part in iter(lambda: stream.read(1 << 20), b""):
