@@ -24,9 +24,8 @@ from ignite.engine import Engine, Events
 
 import medsegdiff_bundle
 from medsegdiff_bundle import configuration
-from medsegdiff_bundle.case_numbers import Description, describe
+from medsegdiff_bundle.case_numbers import Description
 from medsegdiff_bundle.datalist import segmentation_datalist
-from medsegdiff_bundle.grid import image_grid
 from medsegdiff_bundle.known import write_known
 from medsegdiff_bundle.segmenter import Segmenter
 from medsegdiff_bundle.settings import bundle_root
@@ -55,18 +54,13 @@ def files(options: argparse.Namespace) -> list[str]:
     return found[: options.cases]
 
 
-def described(segmenter: Segmenter, images: list[str]) -> list[Description]:
+def described(segmenter: Segmenter, check: CheckKnownd, images: list[str]) -> list[Description]:
     """Numbers of each case."""
     found: list[Description] = []
 
     def note(engine: Engine) -> None:
         cases: Any = engine.state.output
-        for case in cases:
-            original = case["original"]
-            parts = (case[name].as_tensor() for name in ("image", "original", "pred", "uncertainty"))
-            image, values, labels, uncertainty = parts
-            structures, affine = case["result"]["structures"], image_grid(original).affine
-            found.append(describe(image, values, labels[0], uncertainty[0], structures, affine))
+        found.extend(check.describe(case, "pred") for case in cases)
 
     segmenter.evaluator.add_event_handler(Events.ITERATION_COMPLETED, note)
     for image in images:
@@ -104,8 +98,8 @@ def main() -> None:
     configs = bundle_root() / "configs"
     train = configuration.load([configs / "train.json", configs / "tasks" / f"{options.task}.json"])
     patch_size = train.get_parsed_content("patch_size")
-    known = next(each.known for each in segmenter.postprocessing.transforms if isinstance(each, CheckKnownd))
-    cases = described(segmenter, files(options))
+    check = next(each for each in segmenter.postprocessing.transforms if isinstance(each, CheckKnownd))
+    known, cases = check.known, described(segmenter, check, files(options))
     limit = write_known(known.file, cases, known.checkpoint, known.settings, patch_size, medsegdiff_bundle.__version__)
     print(f"Wrote {known.file}: {len(cases)} cases, the limit of the distance is {limit:.2f}")
 

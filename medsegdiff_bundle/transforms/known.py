@@ -9,7 +9,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from monai.utils import convert_to_tensor
 
-from medsegdiff_bundle.case_numbers import describe
+from medsegdiff_bundle.case_numbers import Description, describe
 from medsegdiff_bundle.grid import image_grid
 from medsegdiff_bundle.known import Known, too_small, unlike
 from medsegdiff_bundle.remarks import add_warning
@@ -64,19 +64,23 @@ class CheckKnownd(MapTransform):
                 add_warning(d, sentence, self.image_key)
         return d
 
+    def describe(self, d: Mapping[Hashable, Any], key: Hashable) -> Description:
+        """Numbers of a case, with the mask of this key."""
+        image, labels, uncertainty = (
+            convert_to_tensor(d[name], track_meta=False) for name in (self.image_key, key, self.uncertainty_key)
+        )
+        original = d[self.original_key]
+        return describe(
+            image, original, labels[0], uncertainty[0], d["result"]["structures"], image_grid(original).affine
+        )
+
     def _found(self, d: dict[Hashable, Any], key: Hashable) -> Iterable[str]:
         image = d[self.image_key]
         if (small := too_small(self.windows, self.known.patch_size, image.shape[1:])) is not None:
             yield small
         if self.known.missing is not None or self.original_key not in d:
             return
-        image, labels, uncertainty = (
-            convert_to_tensor(d[name], track_meta=False) for name in (self.image_key, key, self.uncertainty_key)
-        )
-        original = d[self.original_key]
-        numbers = describe(
-            image, original, labels[0], uncertainty[0], d["result"]["structures"], image_grid(original).affine
-        )
+        numbers = self.describe(d, key)
         d["result"]["known"] = compared = self.known.compare(numbers)
         if compared is not None and (sentence := unlike(compared, self.known.cases)) is not None:
             yield sentence
