@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from medsegdiff_bundle.measured import box_of, unmeasured
+
 Array = NDArray[np.float64]
 
 QUANTILES = (1, 5, 25, 50, 75, 95, 99)
@@ -55,7 +57,8 @@ def describe(
 
     Field of view, shape of the distribution of the values, steps between neighbours along each axis at three scales,
     colours; mean uncertainty inside the mask and everywhere; of each structure its size, place, compactness, number of
-    parts, contrast, and the agreement of the members.
+    parts, contrast, and the agreement of the members. What was never measured counts in none of them, see
+    `medsegdiff_bundle.measured.unmeasured`: a padded image has the numbers of the image within.
 
     Args:
         image: (C, S) as the network sees it.
@@ -67,6 +70,9 @@ def describe(
     """
     found = Description({}, {})
     values = original.detach().cpu().float().numpy()
+    measured = ~np.all([unmeasured(channel) for channel in values], axis=0)
+    box = box_of(measured)
+    values, measured = values[(slice(None), *box)], measured[box]
     if affine is not None:
         for direction, extent in zip(DIRECTIONS, _along_axes(np.array(values.shape[1:]), affine), strict=True):
             found.add(f"extent from {direction}, mm", extent, 1.0)
@@ -74,28 +80,34 @@ def describe(
     for channel, which in zip(image.detach().cpu().float(), channels, strict=True):
         _describe_values(found, channel, which)
     if len(values) == 3:
-        _describe_colours(found, values)
-    _describe_masks(found, values, labels.cpu().numpy(), uncertainty.cpu().float().numpy(), structures, affine)
+        _describe_colours(found, values[:, measured])
+    labels, uncertainty = labels.cpu()[box], uncertainty.cpu().float()[box]
+    _describe_masks(found, values, measured, labels.numpy(), uncertainty.numpy(), structures, affine)
     return found
 
 
 def _describe_values(found: Description, channel: Tensor, which: str) -> None:
-    values = (channel - channel.mean()) / channel.std(correction=0).clamp(min=1e-6)
-    flat = values.flatten()
+    measured = torch.from_numpy(~unmeasured(channel.numpy()))
+    values = (channel - channel[measured].mean()) / channel[measured].std(correction=0).clamp(min=1e-6)
+    flat = values[measured]
     for percent, value in zip(QUANTILES, np.percentile(flat[:: max(1, len(flat) // MOST)], QUANTILES), strict=True):
         found.add(f"{percent} % of the values{which}", value)
     pool = torch.nn.functional.avg_pool3d if values.ndim == 3 else torch.nn.functional.avg_pool2d
     for scale in SCALES:
         if min(values.shape) < 2 * scale:
             continue
-        means = pool(values[None, None], scale)[0, 0]
+        means, whole = (pool(each[None, None], scale)[0, 0] for each in (values, measured.float()))
         for axis in range(values.ndim):
-            steps = means.diff(dim=axis).abs().mean()
-            found.add(f"steps along axis {axis + 1} of {scale} voxel{'s' * (scale > 1)}{which}", steps.item(), 1e-4)
+            steps = means.diff(dim=axis).abs()[whole.unfold(axis, 2, 1).amin(dim=-1) == 1]
+            if not len(steps):
+                continue
+            found.add(
+                f"steps along axis {axis + 1} of {scale} voxel{'s' * (scale > 1)}{which}", steps.mean().item(), 1e-4
+            )
 
 
 def _describe_colours(found: Description, values: NDArray[Any]) -> None:
-    flat = values.reshape(3, -1).astype(np.float64)
+    flat = values.astype(np.float64)
     means, deviations = flat.mean(axis=1), flat.std(axis=1)
     found.add("red minus green", means[0] - means[1])
     found.add("green minus blue", means[1] - means[2])
@@ -110,6 +122,7 @@ def _describe_colours(found: Description, values: NDArray[Any]) -> None:
 def _describe_masks(
     found: Description,
     values: NDArray[Any],
+    measured: NDArray[np.bool_],
     labels: NDArray[Any],
     uncertainty: NDArray[Any],
     structures: Mapping[str, Mapping[str, Any]],
@@ -117,10 +130,10 @@ def _describe_masks(
 ) -> None:
     inside = uncertainty[labels > 0]
     found.add("uncertainty inside the mask", inside.mean() if inside.size else 0.0, 0.01)
-    found.add("uncertainty everywhere", uncertainty.mean(), 1e-3)
+    found.add("uncertainty everywhere", uncertainty[measured].mean(), 1e-3)
     shape = np.array(labels.shape)
     size = float(shape.prod())
-    deviations = values.reshape(len(values), -1).std(axis=1) + 1e-6
+    deviations = values[:, measured].std(axis=1) + 1e-6
     boxes = [*ndimage.find_objects(labels.astype(np.uint8)), *[None] * len(structures)]
     for number, (name, structure) in enumerate(structures.items(), start=1):
         volume = structure["volume"] if affine is not None else structure["volume"] / size

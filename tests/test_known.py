@@ -115,6 +115,23 @@ def test_numbers_of_a_volume():
     assert again == pytest.approx(found, abs=1e-5)
 
 
+@pytest.mark.parametrize("value", [0, -1024])
+def test_padding_is_in_no_number(value):
+    """Neither the values around an image nor their place: as the image alone, whose middle moved with it."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.zeros(24, 30, 20, dtype=torch.uint8)
+    labels[12:16, 4:8, 3:6] = 1
+    image = 10 + torch.rand(1, 24, 30, 20, generator=generator) + 3 * (labels > 0)
+    sure = torch.rand(labels.shape, generator=generator)
+    rims = (8, 16, 4, 12, 20, 8)  # whole numbers of the largest scale
+    wide, mask, map_ = (
+        torch.nn.functional.pad(each, rims, value=fill) for each, fill in ((image, value), (labels, 0), (sure, 0.0))
+    )
+    seen = torch.nn.functional.pad(image - image.mean(), rims, value=0)
+    expected = describe(image - image.mean(), image, labels, sure, STRUCTURES, np.eye(4)).shown
+    assert describe(seen, wide, mask, map_, STRUCTURES, np.eye(4)).shown == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
 @pytest.mark.parametrize("empty", [True, False])
 def test_numbers_of_a_picture(empty):
     labels = torch.zeros(12, 8, dtype=torch.uint8)
