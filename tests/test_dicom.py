@@ -20,6 +20,7 @@ from medsegdiff_bundle import configuration
 from medsegdiff_bundle.datalist import image_datalist
 from medsegdiff_bundle.dicom import SaveDICOMSegmentationd, dicom_segmentation
 from medsegdiff_bundle.grid import image_grid, image_modality
+from medsegdiff_bundle.remarks import remarks
 from medsegdiff_bundle.transforms import load_image
 from medsegdiff_bundle.visualization import grey_window, overlay_picture
 
@@ -208,7 +209,7 @@ def test_what_differs_between_archives_makes_no_difference(change, array, tmp_pa
         affine = np.asarray(read.affine)
     placed(read[0], array, affine)
     assert read.meta["warnings"] == (
-        "1 slices of the series are there twice, and count once." if change == "twice" else ""
+        "One slice of the series is there twice, and counts once." if change == "twice" else ""
     )
     mask = (array > np.median(array)).astype(np.uint8)
     if change != "no preamble":
@@ -323,6 +324,26 @@ def test_a_file_of_many_frames(array, settings, tmp_path):
     assert (volume.array > 0).sum() == (found.mask > 0).sum()
     start = np.linalg.inv(np.diag([-1.0, -1, 1, 1]) @ found.affine) @ [*volume.position, 1]
     assert np.abs(start[:3] - start[:3].round()).max() < 1e-3
+
+
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("bits", [12, 16])
+@pytest.mark.parametrize("modality", ["MR", "CT"])
+def test_white_as_the_lowest_value(modality, bits, signed, array, tmp_path):
+    """What viewers show counts, but the Hounsfield units of a CT are what they are, and no InstanceNumber is needed."""
+    write_series(tmp_path / "series", array, matrix_of("oblique"), modality)
+    highest = -1 if signed else 2**bits - 1
+    for file in (tmp_path / "series").iterdir():
+        item = pydicom.dcmread(file)
+        item.PhotometricInterpretation, item.PixelRepresentation = "MONOCHROME1", int(signed)
+        item.BitsStored, item.HighBit = bits, bits - 1
+        if modality == "MR":
+            stored = highest - np.frombuffer(item.PixelData, "<i2").astype(int)
+            item.PixelData = (stored % 2**16).astype("<u2").tobytes()
+        item.save_as(file)
+    read = load_image(tmp_path / "series")
+    placed(read[0], array, matrix_of("oblique"))
+    assert any("MONOCHROME1" in said for said in remarks(read.meta)["processing"]) == (modality == "MR")
 
 
 def test_each_slice_has_its_own_scale(array, tmp_path):

@@ -62,6 +62,15 @@ def test_hounsfield_units(lowest, highest, modality, warned):
     assert [f"from {lowest} to {highest}, as CT has" in sentence for sentence in said] == [True] * warned
 
 
+@pytest.mark.parametrize(
+    ("said", "known", "warned"), [("CT", "MR", 1), ("MR", "MR", 0), ("MR", "CT", 1), ("US", None, 0)]
+)
+def test_the_modality_that_a_file_names(said, known, warned):
+    image = MetaTensor(torch.rand(1, 4, 4, 4), meta={"filename_or_obj": "series", "Modality": said})
+    found = remarks(CheckImaged("image", modality=known)({"image": image})["image"].meta)["warnings"]
+    assert found == [f"The file says that it is {said}; the weights know {known}."] * warned
+
+
 def test_a_picture_without_colours():
     grey = torch.rand(1, 8, 8).expand(3, 8, 8) * 255
     assert checked(grey, modality="dermoscopy") == [

@@ -32,7 +32,16 @@ APART = {
     "AcquisitionTime": "times",
 }
 TAGS = ["Modality", "SOPInstanceUID", "SeriesInstanceUID", "SeriesDescription", "NumberOfFrames", "Rows", "Columns"]
-TAGS += ["SamplesPerPixel", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", *WHERE, *APART]
+TAGS += ["SamplesPerPixel", "PhotometricInterpretation", "BitsStored", "PixelRepresentation"]
+TAGS += [
+    "RescaleSlope",
+    "RescaleIntercept",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+    *WHERE,
+    *APART,
+]
+WITH_UNITS = ("CT", "PT")  # modalities whose values are quantities, however they are shown
 
 
 class Frame(NamedTuple):
@@ -51,6 +60,11 @@ class Frame(NamedTuple):
                     return sequence.value[0].get(tag)
         value = self.header.get(tag)
         return None if value in (None, "") else value
+
+    @property
+    def inverted(self) -> bool:
+        """Whether its lowest stored value is white (PS3.3, C.7.6.3.1.2)."""
+        return bool(self.get("PhotometricInterpretation") == "MONOCHROME1")
 
 
 class Series(NamedTuple):
@@ -154,6 +168,8 @@ def read_series(path: Path, files: Sequence[Path]) -> Series:
             f"The gantry was tilted by {angle:.1f} degrees: the slices were shifted in their planes to a grid with "
             "right angles, in which the results lie. A DICOM segmentation lies on the slices as they are."
         )
+    if any(frame.inverted for frame in frames) and frames[0].get("Modality") not in WITH_UNITS:
+        processing.append("The lowest stored value is white (MONOCHROME1): values are turned around, as viewers do.")
     lowest = moved.min(axis=0)
     size = np.array([frames[0].get("Columns"), frames[0].get("Rows")]) + np.ceil(np.ptp(moved, axis=0) - 1e-6)
     lps = np.eye(4)
@@ -225,7 +241,10 @@ def _distinct(frames: list[Frame]) -> tuple[list[Frame], list[str]]:
     for frame in frames:
         found.setdefault((str(frame.header.get("SOPInstanceUID", frame.file)), frame.number), frame)
     twice = len(frames) - len(found)
-    return list(found.values()), [f"{twice} slices of the series are there twice, and count once."] if twice else []
+    said = f"{twice} slices of the series are there twice, and count once."
+    if twice == 1:
+        said = "One slice of the series is there twice, and counts once."
+    return list(found.values()), [said] if twice else []
 
 
 def _directions(frames: list[Frame], what: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

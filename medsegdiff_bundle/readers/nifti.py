@@ -64,6 +64,8 @@ class NiftiReader(NibabelReader):
             raise ValueError(nibabel_reason(error)) from error
         if np.iscomplexobj(values):
             raise ValueError("it holds complex numbers: save their magnitude")
+        if values.dtype.names:
+            raise ValueError("it holds colours (RGB): save a volume of numbers, such as their brightness")
         axes, channels = axes_and_channels(values.shape)
         shape = values.shape[:axes] if channels == 1 else (*values.shape[:axes], channels)
         return fill_outside(values.reshape(shape))
@@ -165,6 +167,17 @@ def _remark(metadata: dict, header: Any) -> None:
             metadata,
             "The header gives the axes of the volume no directions: here they are taken to point left, to the front "
             "and up, as in nibabel; programs built on ITK take others.",
+        )
+    stored = forms(header)[0]
+    if stored is not None and qform is None and not _has_sizes(stored, header):
+        sizes, told = (
+            " x ".join(f"{size:.3g}" for size in each)
+            for each in (np.linalg.norm(stored[:3, :3], axis=0), header["pixdim"][1:4])
+        )
+        add_warning(
+            metadata,
+            f"The header gives the voxels two sizes, {sizes} by its sform and {told} by its field pixdim: here the "
+            "sform counts; programs built on ITK, such as 3D Slicer, take the other.",
         )
     if sform is None or qform is None:
         return

@@ -10,7 +10,7 @@ from monai.utils import ensure_tuple
 
 from medsegdiff_bundle.datalist.headers import itk_reason
 from medsegdiff_bundle.datalist.series import series_files
-from medsegdiff_bundle.datalist.slices import Frame, Series, is_series, opened, read_series
+from medsegdiff_bundle.datalist.slices import WITH_UNITS, Frame, Series, is_series, opened, read_series
 
 from .volumes import Names, OneFileReader, Volume
 
@@ -18,8 +18,10 @@ from .volumes import Names, OneFileReader, Volume
 class SeriesReader(OneFileReader):
     """A folder of slices, a zip of such a folder, or a file of many frames, in the order of the places of the slices.
 
-    Pixels are decoded by GDCM, which SimpleITK brings, whatever their compression. MONAI's `PydicomReader` stacks the
-    slices by InstanceNumber, which is no place and may be missing; its `ITKReader` drops the tilt of a gantry.
+    Pixels are decoded by GDCM, which SimpleITK brings, whatever their compression; those whose lowest value is white by
+    pydicom, as GDCM turns them around before it rescales them, so that a CT is none in Hounsfield units. MONAI's
+    `PydicomReader` stacks the slices by InstanceNumber, which is no place and may be missing; its `ITKReader` drops the
+    tilt of a gantry.
 
     Raises:
         ValueError: see `medsegdiff_bundle.datalist.slices.read_series`; or a slice cannot be decoded.
@@ -43,12 +45,13 @@ def _pixels(series: Series) -> list[np.ndarray]:
     files: dict[Path, np.ndarray] = {}  # (frames, rows, columns), or with channels behind
     for frame in series.frames:
         if frame.file not in files:
-            files[frame.file] = _rescaled_frames(series, frame) if frame.groups else _decoded(frame.file)
+            known = not frame.groups and not frame.inverted
+            files[frame.file] = _decoded(frame.file) if known else _rescaled_frames(series, frame)
     return [files[frame.file][frame.number].swapaxes(0, 1) for frame in series.frames]
 
 
 def _decoded(file: Path) -> np.ndarray:
-    """Rescaled values of all frames of a file."""
+    """Rescaled values of all frames of a file, by GDCM."""
     import SimpleITK
 
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
@@ -61,7 +64,10 @@ def _decoded(file: Path) -> np.ndarray:
 
 
 def _rescaled_frames(series: Series, frame: Frame) -> np.ndarray:
-    """Values of a file of many frames, each of which may have a scale of its own, which GDCM does not know."""
+    """Values of a file whose frames may have scales of their own, or white as their lowest value, by pydicom.
+
+    GDCM does not know such scales.
+    """
     import pydicom
 
     numbered = [each for each in series.frames if each.file == frame.file]
@@ -72,12 +78,14 @@ def _rescaled_frames(series: Series, frame: Frame) -> np.ndarray:
     try:
         stored = pydicom.dcmread(frame.file).pixel_array
     except Exception as error:  # whatever is missing for its compression
-        if len(set(map(tuple, scales.values()))) > 1:
+        if len(set(map(tuple, scales.values()))) > 1 or frame.inverted:
             raise ValueError(f"{frame.file.name!r} needs another decoder: {error}") from error
         return _decoded(frame.file)
     values = np.asarray(stored[None] if len(numbered) == 1 and stored.ndim == 2 else stored, dtype=np.float32)
+    turned = frame.inverted and frame.get("Modality") not in WITH_UNITS
+    ends = -1 if frame.get("PixelRepresentation") else 2 ** int(frame.get("BitsStored") or 16) - 1  # lowest and highest
     for number, (slope, intercept) in scales.items():
-        values[number] = values[number] * slope + intercept
+        values[number] = (ends - values[number] if turned else values[number]) * slope + intercept
     return values
 
 

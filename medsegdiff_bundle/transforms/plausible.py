@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 from monai.config import KeysCollection
+from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import convert_to_tensor
 
+from medsegdiff_bundle.grid import image_modality
 from medsegdiff_bundle.remarks import add_warning
 
 LOWEST_OF_MR = -500  # magnitudes are not negative, and values that someone has normalised are small; air in CT is -1000
@@ -21,8 +23,8 @@ class CheckImaged(MapTransform):
 
     Args:
         keys: of the images.
-        modality: what the weights know: "MR" warns about values as of CT, "dermoscopy" about pictures without colours.
-            None, and any other, warns about nothing.
+        modality: what the weights know: "MR" and "CT" warn about DICOM files that say something else, "MR" also about
+            values as of CT, "dermoscopy" about pictures without colours. None, and any other, warns about nothing.
         force: warn about an image of one value or colour, too, instead of an error.
         allow_missing_keys: whether a missing key is passed over.
 
@@ -56,6 +58,8 @@ class CheckImaged(MapTransform):
                     name = getattr(d[key], "meta", {}).get("filename_or_obj", key)
                     raise ValueError(f"{str(name)!r} {said} (force takes it all the same).")
                 add_warning(d, f"The image {said}.", key)
+            elif self.modality in ("MR", "CT") and (named := _modality(d[key])) not in (None, self.modality):
+                add_warning(d, f"The file says that it is {named}; the weights know {self.modality}.", key)
             elif self.modality == "MR" and lowest < LOWEST_OF_MR:
                 add_warning(
                     d,
@@ -66,6 +70,10 @@ class CheckImaged(MapTransform):
             elif self.modality == "dermoscopy" and not _has_colours(values.float(), highest - lowest):
                 add_warning(d, "The picture has no colours; the weights know photographs of skin in colour.", key)
         return d
+
+
+def _modality(image: Any) -> str | None:
+    return image_modality(image) if isinstance(image, MetaTensor) else None
 
 
 def _has_colours(picture: torch.Tensor, span: float) -> bool:

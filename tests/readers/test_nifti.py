@@ -223,6 +223,24 @@ def test_axes_that_hold_nothing(tmp_path):
         load_image(write(tmp_path / "case.nii", shape=(4, 5, 6, 2, 3)))
 
 
+@pytest.mark.parametrize("unit", ["mm", "micron"])
+def test_two_sizes_of_a_voxel(unit, tmp_path):
+    """One form alone, of other sizes than the header's field: programs differ, so the reader must know."""
+    path = write(tmp_path / "case.nii", SCALED, codes=(4, 0))
+    change(path, xyzt_units={"mm": 2, "micron": 3}[unit])
+    (said,) = remarks(load_image(path).meta)["warnings"]
+    assert said.startswith("The header gives the voxels two sizes, ") and " by its field pixdim: here the sform" in said
+    path = write(tmp_path / "other.nii", codes=(4, 0))
+    assert remarks(load_image(path).meta)["warnings"] == []
+
+
+def test_colours_in_a_volume(tmp_path):
+    values = np.zeros((4, 5, 6), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "case.nii")
+    with pytest.raises(ValueError, match="case.nii' cannot be read: it holds colours"):
+        load_image(tmp_path / "case.nii")
+
+
 def test_nan_outside_of_what_was_measured(tmp_path):
     values = np.random.default_rng(0).normal(-50, 5, (6, 7, 8)).astype(np.float32)
     expected = values.copy()
