@@ -1,4 +1,4 @@
-"""What becomes of commands that were asked wrongly, and of series, folders, labels and files that are not as they should be.
+"""What becomes of commands asked wrongly, and of series, folders, labels and files that are not as they should be.
 
 Each situation is one command line, which runs in a process of its own in each checkout that is given, here "before" and
 "after". Prints a Markdown table: the situation, the command, and of each checkout the exit status, the number of masks
@@ -24,10 +24,10 @@ from typing import Any, NamedTuple
 
 import nibabel
 import numpy as np
-from file_trials import FILE, LABEL, dice, photograph, volume
+from file_trials import FILE, dice, photograph, volume
 from PIL import Image
 
-SECONDS = 120  # after which a command counts as one that goes on
+SECONDS = 90  # after which a command counts as one that goes on
 OURS, RUNNER = "medsegdiff_bundle", "monai.bundle"
 INFERENCE, TRAINING = "configs/inference.json", "configs/train.json"
 Find = Callable[[Path], str]  # what is to be said of a folder after the command
@@ -62,7 +62,9 @@ def run(config: str, *more: str) -> list[str]:
 
 def saved(values: np.ndarray, name: str = "x.nii.gz", affine: np.ndarray | None = None) -> Callable[[Path], Any]:
     """A volume."""
-    return lambda folder: nibabel.save(nibabel.Nifti1Image(values, volume()[2] if affine is None else affine), folder / name)
+    return lambda folder: nibabel.save(
+        nibabel.Nifti1Image(values, volume()[2] if affine is None else affine), folder / name
+    )
 
 
 def write_series(folder: Path, change: Callable[[Any, int], None] = lambda item, index: None, first: int = 0) -> None:
@@ -178,7 +180,9 @@ def megapixels(folder: Path) -> None:
     Image.new("L", (20000, 10000)).save(folder / "x.png")
 
 
-def data_set(change: Callable[[np.ndarray], np.ndarray], moved: float = 0, only: int | None = None) -> Callable[[Path], Any]:
+def data_set(
+    change: Callable[[np.ndarray], np.ndarray], moved: float = 0, only: int | None = None
+) -> Callable[[Path], Any]:
     """A set of two cases in the form of the Decathlon, with their labels after a change."""
 
     def make(folder: Path) -> None:
@@ -197,7 +201,11 @@ def data_set(change: Callable[[np.ndarray], np.ndarray], moved: float = 0, only:
                 nibabel.save(nibabel.Nifti1Image(changed, place @ order), folder / case["label"])
             else:
                 nibabel.save(nibabel.Nifti1Image(changed, place), folder / case["label"])
-        content = {"labels": {"0": "background", "1": "anterior", "2": "posterior"}, "training": cases[:1], "validation": cases[1:]}
+        content = {
+            "labels": {"0": "background", "1": "anterior", "2": "posterior"},
+            "training": cases[:1],
+            "validation": cases[1:],
+        }
         (folder / "dataset.json").write_text(json.dumps(content))
 
     return make
@@ -272,15 +280,35 @@ TRIALS: dict[str, Trial] = {
     "help": Trial(lambda folder: None, [OURS, "--help"]),
     "a file that does not exist": Trial(lambda folder: None, segment("x.nii.gz")),
     "a setting misspelt": Trial(saved(volume()[0]), segment("x.nii.gz", "--checkpiont", "y.pt")),
-    "a setting misspelt, in MONAI's runner": Trial(saved(volume()[0]), run(INFERENCE, "--dataset_dir", "IN", "--checkpiont", "y.pt")),
+    "a setting misspelt, in MONAI's runner": Trial(
+        saved(volume()[0]), run(INFERENCE, "--dataset_dir", "IN", "--checkpiont", "y.pt")
+    ),
     "`--anchor_only false` there": Trial(
-        saved(volume()[0]), run(INFERENCE, "--dataset_dir", "IN", "--anchor_only", "false", "--num_inference_steps", "1", "--ensemble_size", "1"), dices
+        saved(volume()[0]),
+        run(
+            INFERENCE,
+            "--dataset_dir",
+            "IN",
+            "--anchor_only",
+            "false",
+            "--num_inference_steps",
+            "1",
+            "--ensemble_size",
+            "1",
+        ),
+        dices,
     ),
     "`--amp flase` there": Trial(saved(volume()[0]), run(INFERENCE, "--dataset_dir", "IN", "--amp", "flase")),
-    "`run training --help` there": Trial(lambda folder: None, [RUNNER, "run", "training", "--config_file", TRAINING, "--help", "--output_dir", "OUT"]),
-    "slices that InstanceNumber orders wrongly": Trial(series(setting(InstanceNumber=lambda index: index * 7 % 35)), segment("series"), dices),
+    "`run training --help` there": Trial(
+        lambda folder: None, [RUNNER, "run", "training", "--config_file", TRAINING, "--help", "--output_dir", "OUT"]
+    ),
+    "slices that InstanceNumber orders wrongly": Trial(
+        series(setting(InstanceNumber=lambda index: index * 7 % 35)), segment("series"), dices
+    ),
     "directions that differ by 0.0001": Trial(
-        series(setting(ImageOrientationPatient=lambda index: [1, 0.0001 * (index % 2), 0, 0, 1, 0])), segment("series"), dicom_segmentation
+        series(setting(ImageOrientationPatient=lambda index: [1, 0.0001 * (index % 2), 0, 0, 1, 0])),
+        segment("series"),
+        dicom_segmentation,
     ),
     "an empty SliceThickness": Trial(series(setting(SliceThickness=None)), segment("series"), dicom_segmentation),
     "a tilted gantry": Trial(
@@ -291,8 +319,13 @@ TRIALS: dict[str, Trial] = {
     "a missing slice": Trial(missing, segment("series")),
     "two echoes": Trial(two_echoes, segment("series")),
     "white as the lowest value": Trial(
-        series(lambda item, index: setting(PhotometricInterpretation="MONOCHROME1", PixelData=(-1 - np.frombuffer(item.PixelData, "<i2")).tobytes())(item, index)),
-        segment("series"), dices,
+        series(
+            lambda item, index: setting(
+                PhotometricInterpretation="MONOCHROME1", PixelData=(-1 - np.frombuffer(item.PixelData, "<i2")).tobytes()
+            )(item, index)
+        ),
+        segment("series"),
+        dices,
     ),
     "a zip of a series": Trial(zipped, segment("series.zip"), dices),
     "a folder with one bad file": Trial(three_files, [OURS, "segment", "IN", "-o", "OUT", "--device", "cpu"]),
@@ -308,7 +341,9 @@ TRIALS: dict[str, Trial] = {
     "the picture of an LPS file": Trial(marked, segment("x.nii.gz", "--force"), front_right),
     "labels in floats, off by 0.0005": Trial(data_set(lambda label: label + np.float32(0.0005)), EVALUATE),
     "labels with their axes in another order": Trial(data_set(lambda label: label.transpose(2, 1, 0)), EVALUATE),
-    "labels of one channel a class": Trial(data_set(lambda label: np.stack([label == k for k in range(3)], -1).astype(np.uint8)), EVALUATE),
+    "labels of one channel a class": Trial(
+        data_set(lambda label: np.stack([label == k for k in range(3)], -1).astype(np.uint8)), EVALUATE
+    ),
     "labels that lie 5 mm elsewhere": Trial(data_set(lambda label: label, 5), EVALUATE),
     "a class that no case holds": Trial(data_set(lambda label: label, only=1), TRAIN, weights),
 }
@@ -323,7 +358,16 @@ def first_line(text: str, folder: Path) -> str:
     """What a user sees first, without the date and the folder."""
     for line in text.splitlines():
         line = re.sub(r"^\d{4}-\d\d-\d\d [\d:,]+ - \S+ - \w+ - ", "", line).strip()
-        noise = ("warnings.warn", "Warning", "nvImageCodec", "INFO", "---", "Current run is", "Engine run", "Processing")
+        noise = (
+            "warnings.warn",
+            "Warning",
+            "nvImageCodec",
+            "INFO",
+            "---",
+            "Current run is",
+            "Engine run",
+            "Processing",
+        )
         if line and not any(word in line for word in noise):
             return line.replace(f"{folder}/in/", "").replace(f"{folder}/in", "FOLDER").replace("|", "/")[:160]
     return ""
@@ -340,7 +384,13 @@ def outcome(trial: Trial, checkout: Path) -> str:
         where = checkout if trial.words[0] == RUNNER else folder
         try:
             process = subprocess.run(
-                [sys.executable, "-m", *words], env=environment, cwd=where, capture_output=True, text=True, timeout=SECONDS, check=False
+                [sys.executable, "-m", *words],
+                env=environment,
+                cwd=where,
+                capture_output=True,
+                text=True,
+                timeout=SECONDS,
+                check=False,
             )
         except subprocess.TimeoutExpired:
             return "works on and on"
@@ -350,7 +400,9 @@ def outcome(trial: Trial, checkout: Path) -> str:
             said = f"{lines} lines, the last: {process.stderr.splitlines()[-1][:160]}"
         masks = len([*(folder / "out").glob("**/*_seg.*")])
         found = trial.find(folder) if trial.find else ""
-        return "; ".join(each for each in (f"status {process.returncode}", f"masks: {masks}" * bool(masks), found, said) if each)
+        return "; ".join(
+            each for each in (f"status {process.returncode}", f"masks: {masks}" * bool(masks), found, said) if each
+        )
 
 
 def chosen(pattern: str) -> Iterator[tuple[str, Trial]]:
