@@ -27,7 +27,7 @@ import numpy as np
 from file_trials import FILE, dice, photograph, volume
 from PIL import Image
 
-SECONDS = 90  # after which a command counts as one that goes on
+SECONDS = 240  # after which a command counts as one that goes on
 OURS, RUNNER = "medsegdiff_bundle", "monai.bundle"
 INFERENCE, TRAINING = "configs/inference.json", "configs/train.json"
 Find = Callable[[Path], str]  # what is to be said of a folder after the command
@@ -175,37 +175,37 @@ def picture(name: str) -> Callable[[Path], Any]:
     return make
 
 
+def grey(folder: Path) -> None:
+    """The drawn lesion without its colours."""
+    file, _ = photograph(1)(folder)
+    Image.open(file).convert("L").save(folder / "x.png")
+
+
 def megapixels(folder: Path) -> None:
     """200 of them."""
     Image.new("L", (20000, 10000)).save(folder / "x.png")
 
 
 def data_set(
-    change: Callable[[np.ndarray], np.ndarray], moved: float = 0, only: int | None = None
+    change: Callable[[np.ndarray], np.ndarray], moved: float = 0, only: int | None = None, order: str = "XYZ"
 ) -> Callable[[Path], Any]:
-    """A set of two cases in the form of the Decathlon, with their labels after a change."""
+    """A set of two cases in the form of the Decathlon, with their labels after a change, their axes in an order."""
 
     def make(folder: Path) -> None:
         cases = [{"image": f"imagesTr/{name}.nii.gz", "label": f"labelsTr/{name}.nii.gz"} for name in "ab"]
         values, label, affine = volume()
         place = affine.copy()
         place[0, 3] += moved
+        axes = ["XYZ".index(name) for name in order]
+        changed = change(label if only is None else label * (label == only))
         for case in cases:
-            (folder / "imagesTr").mkdir(exist_ok=True)
-            (folder / "labelsTr").mkdir(exist_ok=True)
+            for kind in case.values():
+                (folder / kind).parent.mkdir(exist_ok=True)
             nibabel.save(nibabel.Nifti1Image(values, affine), folder / case["image"])
-            kept = label if only is None else label * (label == only)
-            changed = change(kept)
-            if changed.shape == label.shape[::-1]:  # stored in another order of axes
-                order = np.eye(4)[[2, 1, 0, 3]]
-                nibabel.save(nibabel.Nifti1Image(changed, place @ order), folder / case["label"])
-            else:
-                nibabel.save(nibabel.Nifti1Image(changed, place), folder / case["label"])
-        content = {
-            "labels": {"0": "background", "1": "anterior", "2": "posterior"},
-            "training": cases[:1],
-            "validation": cases[1:],
-        }
+            turned = changed.transpose([*axes, *range(3, changed.ndim)])
+            nibabel.save(nibabel.Nifti1Image(turned, place[:, [*axes, 3]]), folder / case["label"])
+        names = {"0": "background", "1": "anterior", "2": "posterior"}
+        content = {"labels": names, "training": cases[:1], "validation": cases[1:]}
         (folder / "dataset.json").write_text(json.dumps(content))
 
     return make
@@ -252,9 +252,10 @@ def front_right(folder: Path) -> str:
     if not pictures:
         return ""
     shown = np.asarray(Image.open(pictures[0]).convert("L"), dtype=float)
-    width = min(shown.shape[1], shown.shape[0])
-    rows, columns = np.nonzero(shown[:, :width] > 0.9 * shown[:, :width].max())
-    vertical = "top" if rows.mean() < shown.shape[0] / 2 else "bottom"
+    height, width = shown.shape[0], shown.shape[1] // 4  # of the first of four columns
+    tile = shown[: height // 3 if height > 1.5 * width else height, :width]  # of three planes, or of one
+    rows, columns = np.nonzero(tile > 0.9 * tile.max())
+    vertical = "top" if rows.mean() < tile.shape[0] / 2 else "bottom"
     return f"shown at the {vertical} {'left' if columns.mean() < width / 2 else 'right'}"
 
 
@@ -337,10 +338,10 @@ TRIALS: dict[str, Trial] = {
     "complex numbers": Trial(saved(volume()[0].astype(np.complex64)), segment("x.nii.gz")),
     "(X, Y, Z, 1, 1)": Trial(saved(volume()[0][..., None, None]), segment("x.nii.gz"), dices),
     "values of a CT": Trial(saved(volume()[0] * 10 - 1024), segment("x.nii.gz")),
-    "a picture without colours, as of skin": Trial(picture("x.bmp"), segment("x.bmp", "--task", "isic")),
-    "the picture of an LPS file": Trial(marked, segment("x.nii.gz", "--force"), front_right),
+    "a picture without colours": Trial(grey, segment("x.png", "--task", "isic")),
+    "the picture of an LPS file": Trial(marked, segment("x.nii.gz"), front_right),
     "labels in floats, off by 0.0005": Trial(data_set(lambda label: label + np.float32(0.0005)), EVALUATE),
-    "labels with their axes in another order": Trial(data_set(lambda label: label.transpose(2, 1, 0)), EVALUATE),
+    "labels with their axes in another order": Trial(data_set(lambda label: label, order="ZYX"), EVALUATE),
     "labels of one channel a class": Trial(
         data_set(lambda label: np.stack([label == k for k in range(3)], -1).astype(np.uint8)), EVALUATE
     ),
@@ -397,7 +398,10 @@ def outcome(trial: Trial, checkout: Path) -> str:
         lines = len(process.stderr.splitlines())
         said = first_line(process.stderr, folder) or first_line(process.stdout, folder)
         if "Traceback" in process.stderr:
-            said = f"{lines} lines, the last: {process.stderr.splitlines()[-1][:160]}"
+            errors = [
+                line for line in process.stderr.splitlines() if re.match(r"\w*(Error|Exception|Interrupt)\b", line)
+            ]
+            said = f"{lines} lines, in them: {first_line(errors[0] if errors else said, folder)}"
         masks = len([*(folder / "out").glob("**/*_seg.*")])
         found = trial.find(folder) if trial.find else ""
         return "; ".join(

@@ -45,12 +45,15 @@ def test_what_is_found(trials, tmp_path):
     assert trials.dices(tmp_path) == "Dice 1.000 / 1.000"
     nibabel.save(nibabel.Nifti1Image(label[:3], np.eye(4)), out / "x_seg.nii.gz")
     assert trials.dices(tmp_path) == f"mask of {label[:3].shape}"
-    picture = np.zeros((40, 160), dtype=np.uint8)
-    picture[30:, :8] = 255
-    Image.fromarray(picture).save(out / "x_overlay.png")
-    assert trials.front_right(tmp_path) == "shown at the bottom left"
+    for height, first in ((40, 30), (120, 30)):  # of one plane and of three
+        picture = np.zeros((height, 160), dtype=np.uint8)
+        picture[first : first + 8, :8], picture[-5:, 80:] = 255, 255
+        Image.fromarray(picture).save(out / "x_overlay.png")
+        assert trials.front_right(tmp_path) == "shown at the bottom left"
 
 
 def test_what_a_user_sees_first(trials):
-    said = "/x/a.py:3: UserWarning: none\n  warnings.warn(\n2026-01-01 10:00:00,000 - root - ERROR - 'T/in/a' is none.\n"
+    said = (
+        "/x/a.py:3: UserWarning: none\n  warnings.warn(\n2026-01-01 10:00:00,000 - root - ERROR - 'T/in/a' is none.\n"
+    )
     assert trials.first_line(said, Path("T")) == "'a' is none."

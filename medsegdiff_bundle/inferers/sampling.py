@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from .memory import PeakMemory, free_memory
 from .noise import level_mask, member_levels, member_noise
@@ -23,6 +23,10 @@ MEMORY_SHARE = 0.5
 # A member of the denoiser takes less than this many times the memory of encoding. In the networks of this bundle the
 # two are alike; the guess only serves to spare small images the measurement.
 MEMBER_PER_ENCODING = 8
+
+# Share of the free memory that the features of all mirror images may take, to be kept until their members are drawn.
+# Where they take more, as those of a large volume, each mirror image is encoded twice.
+FEATURES_SHARE = 0.05
 
 logger = logging.getLogger(__name__)
 
@@ -89,9 +93,10 @@ class MemberSampler:
         first = 1 if self.ensemble.return_anchor else 0
         views = views[: self.ensemble.size]
         drawn = self.ensemble.start_from_anchor is not None
-        mean = self._mean_anchor(image, views) if drawn and len(views) > 1 else None
+        kept: list[Any] = []
+        mean = self._mean_anchor(image, views, kept) if drawn and len(views) > 1 else None
         for view, axes in enumerate(views):
-            features = self._encode(image, axes)
+            features = kept[view] if kept else self._encode(image, axes)
             if self.ensemble.return_anchor and not axes:
                 yield slice(0, 1), self._anchor(features.logits, axes)
             members = range(view, self.ensemble.size, len(views))
@@ -120,14 +125,32 @@ class MemberSampler:
             self.bytes_per_member[kind] = MEMBER_PER_ENCODING * max(1, memory.peak), False
         return features
 
-    def _mean_anchor(self, image: Tensor, views: Sequence[Sequence[int]]) -> Tensor:
-        """Mean of the anchor's probabilities over mirror images, (N, 1, K, S)."""
+    def _mean_anchor(self, image: Tensor, views: Sequence[Sequence[int]], kept: list[Any] | None = None) -> Tensor:
+        """Mean of the anchor's probabilities over mirror images, (N, 1, K, S).
+
+        `kept`, a list that is empty, gets the features of all of them, or of none where that would take much memory.
+        """
         total = torch.zeros(0)
+        keep = kept is not None
         for axes in views:
             encoded = self._encode(image, axes)
+            if kept is not None and keep:
+                kept.append(encoded)
+                keep = self._can_keep(encoded, len(views), image.device)
+                if not keep:
+                    kept.clear()
             anchor = self._anchor(encoded if self.ensemble.anchor_only else encoded.logits, axes)
             total = anchor if total.numel() == 0 else total + anchor
         return total / len(views)
+
+    def _can_keep(self, features: Any, views: int, device: torch.device) -> bool:
+        """Whether the features of so many mirror images take little of the memory."""
+        size = sum(each.nbytes for each in tree_leaves(features) if isinstance(each, Tensor))
+        return all(views * size <= FEATURES_SHARE * known for known in self._known_memory(device))
+
+    def _known_memory(self, device: torch.device) -> list[int]:
+        """Bytes that are free, and that may be taken, of those that are known."""
+        return [size for size in (free_memory(device), self.memory) if size is not None]
 
     def _anchor(self, logits: Tensor, axes: Sequence[int]) -> Tensor:
         """The anchor's probabilities, mirrored back, (N, 1, K, S)."""
@@ -144,7 +167,7 @@ class MemberSampler:
         """As many as were asked for, or as a share of the free memory holds; one where that is to be measured first."""
         if self.ensemble.at_once is not None:
             return self.ensemble.at_once
-        known = [size for size in (free_memory(image.device), self.memory) if size is not None]
+        known = self._known_memory(image.device)
         if not known:
             return self.ensemble.size
         free = min(known)

@@ -279,6 +279,18 @@ def test_a_mirror_image_without_members_is_not_encoded():
     assert len(net.encoded) == 3
 
 
+@pytest.mark.parametrize(("memory", "times"), [(None, 4), (10**9, 4), (2000, 8)])
+def test_each_mirror_image_is_encoded_once_where_memory_allows(memory, times):
+    """Members that begin with masks drawn from the mean anchor need all mirror images before the first of them."""
+    kwargs = {"num_inference_steps": 1, "ensemble_size": 8, "members_per_batch": 2, "mirror_axes": (0, 1)}
+    net, plain = Counting(), Counting()
+    start = {"start_from_anchor": 50, "memory": memory, "roi_size": 64}
+    found = EnsembleInferer(scheduler(), **kwargs, **start)(images(), net)
+    assert len(net.encoded) == times
+    once = EnsembleInferer(scheduler(), **kwargs, **{**start, "memory": None})(images(), plain)
+    assert torch.equal(found, once)
+
+
 def test_the_anchor_is_that_of_the_image_itself_and_alone_the_mean():
     net = network()
     image = images(2)
