@@ -370,7 +370,10 @@ def first_line(text: str, folder: Path) -> str:
             "Processing",
         )
         if line and not any(word in line for word in noise):
-            return line.replace(f"{folder}/in/", "").replace(f"{folder}/in", "FOLDER").replace("|", "/")[:160]
+            names = {f"{folder}/in/": "", f"{folder}/in": "FOLDER", f"{folder}/out": "OUT", "|": "/"}
+            for name, short in names.items():
+                line = line.replace(name, short)
+            return line[:160]
     return ""
 
 

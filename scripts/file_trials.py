@@ -70,7 +70,7 @@ def format_of(ending: str) -> Make:
     def make(folder: Path) -> tuple[Path, Array]:
         file = folder / f"x{ending}"
         values, label, affine = volume()
-        if ending == ".mgz":
+        if ending in (".mgz", ".mgh"):
             nibabel.save(nibabel.MGHImage(values, affine), file)
         else:
             SimpleITK.WriteImage(SimpleITK.ReadImage(str(FILE)), str(file))
@@ -90,7 +90,16 @@ def photograph(orientation: int) -> Make:
         texture = ndimage.gaussian_filter(noise, 2)[..., None] * 40
         colour = share * np.array([110, 70, 50]) + (1 - share) * np.array([225, 180, 165]) + texture
         shown = Image.fromarray(np.clip(colour, 0, 255).astype(np.uint8))
-        back = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+        turns = [
+            "FLIP_LEFT_RIGHT",
+            "ROTATE_180",
+            "FLIP_TOP_BOTTOM",
+            "TRANSPOSE",
+            "ROTATE_90",
+            "TRANSVERSE",
+            "ROTATE_270",
+        ]
+        back = {number: Image.Transpose[name] for number, name in enumerate(turns, start=2)}
         exif = Image.Exif()
         exif[274] = orientation
         stored = shown.transpose(back[orientation]) if orientation in back else shown
@@ -103,6 +112,12 @@ def photograph(orientation: int) -> Make:
 def turned(values: Array, label: bool) -> Array:
     """Turned by 10 degrees into a new grid, whose corners are 0."""
     return ndimage.rotate(values, 10, order=0 if label else 1)
+
+
+def cut_out(values: Array, label: bool) -> Array:
+    """With 0 in the place of all that is more than 6 voxels off the structure."""
+    near = ndimage.binary_dilation(volume()[1] > 0, iterations=6)
+    return values if label else np.where(near, values, 0).astype(values.dtype)
 
 
 def codes(sform: int, qform: int) -> Make:
@@ -135,12 +150,16 @@ SITUATIONS: dict[str, Make] = {
         for rim, value in ((1, 0), (4, 0), (12, 0), (4, -1024))
     },
     "turned by 10 degrees into a new grid": saved(turned),
-    **{f"voxels of {size} mm": resampled(size) for size in (0.5, 0.7, 1.4, 2.0)},
+    "the same, with the rings of a cubic spline": saved(
+        lambda x, label: ndimage.rotate(x, 10, order=0 if label else 3)
+    ),
+    "its surroundings cut away, as of a stripped skull": saved(cut_out),
+    **{f"voxels of {size} mm": resampled(size) for size in (0.5, 0.7, 1.4, 2.0, 3.0)},
     **{f"sform and qform 8 mm apart, codes {a} and {b}": codes(a, b) for a, b in ((1, 1), (2, 1), (1, 2))},
     "lengths in micrometres": micrometres,
-    **{f"as {ending}": format_of(ending) for ending in (".nrrd", ".mha", ".mgz", ".img")},
+    **{f"as {ending}": format_of(ending) for ending in (".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".img")},
     "the same value everywhere": saved(lambda x, label: x if label else np.full_like(x, 5)),
-    **{f"photograph, Exif orientation {number}": photograph(number) for number in (1, 3, 6, 8)},
+    **{f"photograph, Exif orientation {number}": photograph(number) for number in range(1, 9)},
 }
 
 
@@ -177,7 +196,7 @@ def main() -> None:
                 continue
             unit = found.report["unit"]
             volumes = ", ".join(f"{each['volume']:.4g} {unit}" for each in found.report["structures"].values())
-            on_it = "" if file.suffix in (".jpg", ".mgz") else lies_on_its_image(file, found.mask_file)
+            on_it = "" if file.suffix in (".jpg", ".mgz", ".mgh") else lies_on_its_image(file, found.mask_file)
             print(f"| {name} | {dice(found.mask, label)} | {volumes} | {on_it} |", flush=True)
 
 
