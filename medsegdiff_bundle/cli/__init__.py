@@ -18,7 +18,7 @@ import medsegdiff_bundle
 from medsegdiff_bundle.settings import nearest
 
 COMMANDS = (  # as help lists them
-    *("check", "configure", "train", "segment", "evaluate", "compare", "sweep"),
+    *("prepare", "check", "configure", "train", "segment", "evaluate", "compare", "sweep"),
     *("export", "package", "benchmark", "info"),
 )
 
