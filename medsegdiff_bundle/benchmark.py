@@ -78,8 +78,9 @@ class Bench:
         self.scheduler, self.steps = self.inferer.scheduler, self.inferer.num_inference_steps
         self.classes = config.get_parsed_content("num_classes")
         self.fusion = config.get_parsed_content("fusion")
-        self.uncertainty = EnsembleUncertaintyd("pred", "uncertainty", "entropy", self.classes)
-        self.fuse = FuseEnsembled("pred", self.fusion, num_classes=self.classes)
+        multi_label = config.get_parsed_content("multi_label")
+        self.uncertainty = EnsembleUncertaintyd("pred", "uncertainty", "entropy", self.classes, multi_label)
+        self.fuse = FuseEnsembled("pred", self.fusion, num_classes=self.classes, multi_label=multi_label)
         channels = config.get_parsed_content("image_channels")
         baseline = self.configuration([*files, "baselines/dynunet.json"])
         self.dynunet = baseline.get_parsed_content("network_def").eval().to(self.device)

@@ -33,7 +33,7 @@ def complete(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         folder: of the configuration files.
 
     Raises:
-        ValueError: a file that it needs is not there.
+        ValueError: a file that it needs is not there, or regions and their names do not fit one another.
     """
     whole = dict(config)
     if base := whole.pop(BASE, None):
@@ -46,6 +46,7 @@ def complete(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     if _missing(whole) & of_task.keys():
         take(whole, of_task)
         whole["task"] = of_task["task"] or whole["task"]
+    settings.check_regions(whole)
     return whole
 
 

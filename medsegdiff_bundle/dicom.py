@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class SaveDICOMSegmentationd(MapTransform):
     file would lie among slices, whose readers would take it for one.
 
     Args:
-        keys: of the masks, in the space of their images.
+        keys: of the masks, or regions, in the space of their images.
         output_dir: folder of the files; made if need be.
         class_names: of the classes 1 to K - 1.
         codes: by class name, {"type": [value, scheme, meaning], "modifier": the same, "category": the same}; the last
@@ -44,7 +44,7 @@ class SaveDICOMSegmentationd(MapTransform):
         allow_missing_keys: whether a missing key is passed over.
 
     Shapes:
-        (1, X, Y, Z) whole numbers from 0 to K - 1, returned as they are
+        (1, X, Y, Z) whole numbers from 0 to K - 1, or regions (R, X, Y, Z) of 0 and 1, returned as they are
     """
 
     def __init__(
@@ -77,7 +77,8 @@ class SaveDICOMSegmentationd(MapTransform):
     def _write(self, mask: MetaTensor, series: Path) -> None:
         if self.output_dir.is_dir() and dicom_files(self.output_dir):
             raise UnwritableError(f"It would lie among the slices in {str(self.output_dir)!r}.")
-        labels = mask[0].detach().cpu().numpy()
+        labels = mask.detach().cpu().numpy()
+        labels = labels[0] if len(labels) == 1 else labels
         written = dicom_segmentation(labels, mask.affine.cpu().numpy(), series, self.class_names, self.codes)
         with whole_file(self.output_dir / f"{case_name(series)}{SEGMENTATION}") as file:
             written.save_as(file)
@@ -93,7 +94,8 @@ def dicom_segmentation(
     """Mask of a series as a DICOM dataset of the class Segmentation, one binary segment for each class.
 
     Args:
-        mask: (X, Y, Z), whole numbers from 0 to K - 1, on the grid of the series (see `datalist.slices.Series`).
+        mask: (X, Y, Z), whole numbers from 0 to K - 1, on the grid of the series (see `datalist.slices.Series`); or
+            regions, which may overlap, (R, X, Y, Z) of 0 and 1.
         affine: (4, 4), voxel to RAS in mm.
         series: what stands for the series, see `datalist.slices.is_series`.
         class_names: of the classes 1 to K - 1.
@@ -113,8 +115,12 @@ def dicom_segmentation(
     with opened(series) as place:
         found = read_series(series, series_files(place, series))
         sources, frames = _sources(found)
-    planes = on_slices(mask, affine, found)
-    pixels = np.stack([planes[index].T for index in frames]).astype(np.uint8)  # (slices, rows, columns)
+    layers = []
+    for layer in list(mask) if mask.ndim == 4 else [mask]:
+        planes = on_slices(layer, affine, found)
+        layers.append(np.stack([planes[index].T for index in frames]).astype(np.uint8))
+    # (slices, rows, columns), of regions with an axis of the segments
+    pixels = np.stack(layers, axis=-1) if mask.ndim == 4 else layers[0]
     try:
         return highdicom.seg.Segmentation(
             source_images=sources,
@@ -139,14 +145,13 @@ def dicom_segmentation(
         ) from error
 
 
-def contours(mask: np.ndarray, affine: np.ndarray, series: Path, class_names: Sequence[str]) -> Any:
-    """Mask of a series as a DICOM dataset of the class RT Structure Set, by rt-utils: contours on the slices.
+def contours(masks: Iterable[tuple[str, np.ndarray]], affine: np.ndarray, series: Path) -> Any:
+    """Masks of a series as a DICOM dataset of the class RT Structure Set, by rt-utils: contours on the slices.
 
     Args:
-        mask: see `dicom_segmentation`.
+        masks: name of each structure, and where it is, (X, Y, Z) bool; see `dicom_segmentation`.
         affine: likewise.
         series: likewise.
-        class_names: likewise.
 
     Returns:
         pydicom's dataset. A hole in a structure is a contour of its own in it.
@@ -166,12 +171,12 @@ def contours(mask: np.ndarray, affine: np.ndarray, series: Path, class_names: Se
     if found.shifts.any():
         raise UnwritableError("Contours of a tilted gantry are not written.")
     _check_spacing(sources, found)
-    planes = np.stack([plane.T for plane in on_slices(mask, affine, found)], axis=2)  # (rows, columns, slices)
     structures = RTStruct(sources, create_rtstruct_dataset(sources))
-    for number, name in enumerate(class_names, start=1):
+    for number, (name, mask) in enumerate(masks, start=1):
+        planes = np.stack([plane.T for plane in on_slices(mask, affine, found)], axis=2)  # (rows, columns, slices)
         shown = [round(255 * value) for value in colour(number)]
-        if (planes == number).any():
-            structures.add_roi(planes == number, color=shown, name=name, approximate_contours=False)
+        if planes.any():
+            structures.add_roi(planes, color=shown, name=name, approximate_contours=False)
     structures.ds.StructureSetLabel = "MedSegDiff-V2"
     return structures.ds
 

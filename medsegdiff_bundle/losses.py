@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from monai.losses import DiceLoss
+from monai.networks import one_hot
 from torch import Tensor, nn
 
+from .labels import region_channels
 from .prepare_batch import DiffusionTarget
 
 SMOOTH = 1.0  # voxels that the energy score adds to a union: without it the traces of probability that a softmax
@@ -59,6 +63,22 @@ def energy_score(members: Tensor, raters: Tensor, smooth: float = 0.0) -> Tensor
     return 2 * to_raters - among
 
 
+def mean_where(values: Tensor, chosen: Tensor | None) -> Tensor:
+    """Mean of each sample over its chosen places, 0 where there are none.
+
+    Args:
+        values: (N, ...).
+        chosen: bool, broadcast over the values, (N, ...); None takes all.
+
+    Returns:
+        (N,).
+    """
+    if chosen is None:
+        return values.flatten(1).mean(dim=1)
+    weights = chosen.to(values.dtype).expand_as(values).flatten(1)
+    return (values.flatten(1) * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1)
+
+
 class MedSegDiffLoss(nn.Module):
     """Diffusion loss plus anchor loss (MedSegDiff-V2, training).
 
@@ -71,19 +91,24 @@ class MedSegDiffLoss(nn.Module):
     Dice leaves the background out. It prefers one sharp mask to a right share of each class: to learn how raters
     differ, leave it out: cross-entropy alone is least at the true distribution given x_t or, for the anchor, the image.
 
+    Regions may overlap: each has a sigmoid, and Dice and binary cross-entropy (in the place of CE) are means over them.
+
     Args:
         prediction_type: "epsilon", "sample" or "v_prediction".
         alpha: interval of the timesteps that train the anchor; 1 takes every sample, None takes none (an ablation).
         beta: weight of the anchor's cross-entropy.
         dice_weight: weight of Dice, wherever it stands.
         mean_weight: weight of the cross-entropy of the members' mean, where several masks of an image are drawn.
+        regions: classes that make each region, where regions are learned in the place of classes.
+        ignore_label: value of what was not annotated: such voxels count in no part. Where there is no other, the loss
+            is 0.
 
     Raises:
         ValueError: an argument is out of range, or several masks are drawn that are no probabilities.
 
     Shapes:
-        outputs: prediction before any softmax, (N, K, S), or (N, E, K, S) of several drawn masks; and anchor logits
-        (N, K, S); see `TrainingNetwork`. The label is (N, R, S); the loss of one mask takes R = 1.
+        outputs: prediction before any softmax or sigmoid, (N, K, S), or (N, E, K, S) of several drawn masks; and anchor
+        logits (N, K, S); see `TrainingNetwork`. The label is (N, R, S); the loss of one mask takes R = 1.
         -> scalar. `parts` then holds its terms, detached: "diffusion" and "anchor".
     """
 
@@ -94,6 +119,8 @@ class MedSegDiffLoss(nn.Module):
         beta: float = 10.0,
         dice_weight: float = 1.0,
         mean_weight: float = 5.0,
+        regions: Sequence[Sequence[int]] | None = None,
+        ignore_label: int | None = None,
     ) -> None:
         super().__init__()
         if prediction_type not in ("epsilon", "sample", "v_prediction"):
@@ -109,16 +136,27 @@ class MedSegDiffLoss(nn.Module):
         self.beta = beta
         self.dice_weight = dice_weight
         self.mean_weight = mean_weight
-        self.dice = DiceLoss(include_background=False, to_onehot_y=True, softmax=True, reduction="none")
+        self.regions = regions
+        self.ignore_label = ignore_label
+        self.dice = DiceLoss(include_background=regions is not None, reduction="none")
         self.parts: dict[str, Tensor] = {}
 
     def segmentation_loss(self, logits: Tensor, label: Tensor, beta: float) -> Tensor:
         """dice_weight Dice + beta CE of each sample, mean over the raters: (N, K, S), (N, R, S) -> (N,)."""
         total = logits.new_zeros(len(logits))
         for rater in label.split(1, dim=1):
-            dice = self.dice(logits, rater).flatten(1).mean(dim=1)
-            cross_entropy = F.cross_entropy(logits, rater.squeeze(1), reduction="none").flatten(1).mean(dim=1)
-            total = total + self.dice_weight * dice + beta * cross_entropy
+            probabilities = self._probabilities(logits, dim=1)
+            annotated, truth = self._annotated(rater), self._truth(rater, logits)
+            if annotated is None:
+                dice = self.dice(probabilities, truth)
+            else:  # both are nowhere where nothing is known, after the activation
+                dice = self.dice(probabilities * annotated, truth * annotated)
+            if self.regions is None:
+                classes = rater if annotated is None else rater.masked_fill(~annotated, 0)
+                cross_entropy = F.cross_entropy(logits, classes.squeeze(1), reduction="none").unsqueeze(1)
+            else:
+                cross_entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+            total = total + self.dice_weight * dice.flatten(1).mean(dim=1) + beta * mean_where(cross_entropy, annotated)
         return total / label.shape[1]
 
     def drawn_loss(self, logits: Tensor, label: Tensor) -> Tensor:
@@ -127,15 +165,37 @@ class MedSegDiffLoss(nn.Module):
             raise ValueError(
                 f"Several masks are drawn with prediction_type 'sample' only, got {self.prediction_type!r}."
             )
-        members, raters = logits.softmax(dim=2).flatten(3), label.flatten(2)
-        num_classes = members.shape[2]
-        scores = [
-            energy_score(members[:, :, k], (raters == k).to(members.dtype), SMOOTH) for k in range(1, num_classes)
-        ]
-        share = F.one_hot(raters, num_classes).to(members.dtype).mean(dim=1).transpose(1, 2)  # (N, K, P)
+        members = self._probabilities(logits, dim=2).flatten(3)  # (N, E, K, P)
+        raters = torch.stack([self._truth(rater, logits).flatten(2) for rater in label.split(1, dim=1)], dim=1)
+        annotated = self._annotated(label)
+        if annotated is not None:
+            annotated = annotated.all(dim=1, keepdim=True).flatten(2)  # (N, 1, P), by all raters
+            members, raters = members * annotated.unsqueeze(1), raters * annotated.unsqueeze(1)
+        counted = range(0 if self.regions is not None else 1, members.shape[2])
+        scores = [energy_score(members[:, :, k], raters[:, :, k], SMOOTH) for k in counted]
+        share, mean = raters.mean(dim=1), members.mean(dim=1)  # (N, K, P)
         # The floor of float32's rounding: a voxel that all members leave out has no infinite loss.
-        cross_entropy = -(share * members.mean(dim=1).clamp_min(1e-6).log()).sum(dim=1).mean(dim=1)
-        return torch.stack(scores).mean(dim=0) + self.mean_weight * cross_entropy
+        cross_entropy = -(share * mean.clamp_min(1e-6).log())
+        if self.regions is not None:
+            cross_entropy = (cross_entropy - (1 - share) * (1 - mean).clamp_min(1e-6).log()).mean(dim=1)
+        else:
+            cross_entropy = cross_entropy.sum(dim=1)
+        where = None if annotated is None else annotated.squeeze(1)
+        return torch.stack(scores).mean(dim=0) + self.mean_weight * mean_where(cross_entropy, where)
+
+    def _probabilities(self, logits: Tensor, dim: int) -> Tensor:
+        return logits.sigmoid() if self.regions is not None else logits.softmax(dim=dim)
+
+    def _truth(self, rater: Tensor, logits: Tensor) -> Tensor:
+        """0 or 1 of each class or region, (N, 1, S) -> (N, K, S); what is ignored is background."""
+        if self.regions is not None:
+            return region_channels(rater, self.regions, dim=1).to(logits.dtype)
+        classes = rater if self.ignore_label is None else rater.masked_fill(rater == self.ignore_label, 0)
+        return one_hot(classes, logits.shape[-rater.ndim + 1], dtype=logits.dtype)
+
+    def _annotated(self, label: Tensor) -> Tensor | None:
+        """Which voxels count; None where all do."""
+        return None if self.ignore_label is None else label != self.ignore_label
 
     def forward(self, outputs: tuple[Tensor, Tensor], target: DiffusionTarget) -> Tensor:
         """See the class."""
@@ -145,7 +205,11 @@ class MedSegDiffLoss(nn.Module):
         elif self.prediction_type == "sample":
             diffusion = self.segmentation_loss(prediction, target.label, 1.0).mean()
         else:
-            diffusion = F.mse_loss(prediction, target.target)
+            squares = F.mse_loss(
+                prediction, target.target, reduction="none" if self.ignore_label is not None else "mean"
+            )
+            annotated = self._annotated(target.label)
+            diffusion = squares if annotated is None else mean_where(squares, annotated).mean()
         chosen = torch.zeros_like(target.timesteps) if self.alpha is None else target.timesteps % self.alpha == 0
         anchor = torch.mean(
             chosen.to(anchor_logits.dtype) * self.segmentation_loss(anchor_logits, target.label, self.beta)

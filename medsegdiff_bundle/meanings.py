@@ -28,7 +28,18 @@ FOLDERS = {
 DATA = {
     "task": Meaning("what is segmented, by the name of a file of `configs/tasks`"),
     "class_names": Meaning("names of the classes 1, 2, ... without the background"),
-    "num_classes": Meaning("number of classes, with the background", default="that of the names, and one"),
+    "num_classes": Meaning(
+        "number of classes, with the background; or of regions", default="that of the names, and one of classes"
+    ),
+    "regions": Meaning("classes that make each of `class_names`, where these may overlap; none for exclusive classes"),
+    "regions_class_order": Meaning(
+        "number of each region in the mask that is written, one region over those before it; none for 1, 2, ...",
+    ),
+    "multi_label": Meaning("whether regions that may overlap are learned", default="whether there are `regions`"),
+    "num_labels": Meaning(
+        "number of classes in a label, with the background", default="`num_classes`, or those that make the regions"
+    ),
+    "ignore_label": Meaning("value in labels of what was not annotated: no loss and no metric there; none for none"),
     "spatial_dims": Meaning("3 for volumes, 2 for pictures", "axes"),
     "image_channels": Meaning("channels of an image", "channels"),
     "modality": Meaning("kind of image that the shipped weights know, for a warning"),

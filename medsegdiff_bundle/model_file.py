@@ -29,12 +29,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ENTRIES = (
-    *("spatial_dims", "image_channels", "class_names", "spacing", "mirror_axes", "modality"),
+    *("spatial_dims", "image_channels", "class_names", "regions", "regions_class_order"),
+    *("spacing", "mirror_axes", "modality"),
     *("num_train_timesteps", "schedule", "signal_scale", "prediction_type", "scheduler", "network_def"),
     *("displayable_configs", "start_from_anchor", "mirror_members", "roi_size", "overlap"),
     *("load", "preparation", "crop", "normalization"),
 )
-OF_EVERY_RUN = ("bundle_root", "bundle_path", "num_classes")  # what they refer to and each configuration has
+# What they refer to and each configuration has.
+OF_EVERY_RUN = ("bundle_root", "bundle_path", "num_classes", "multi_label")
 MUST_FIT = ("class_names", "spatial_dims", "image_channels")  # or the weights segment something else
 # What a component may be: a network, a scheduler or a transform, none of which writes files or calls what it is given.
 COMPONENT = re.compile(
@@ -192,9 +194,10 @@ def over_files(
     known = _of_this_bundle(config.get("task"), folder)
     names = {"#".join(settings.parts(name)) for name in given}
     result = {**config, "task": model["task"] or config.get("task", configuration.OTHER)}
-    for name, value in model["configuration"].items():
+    for name, value in {"regions": None, **model["configuration"]}.items():
         found = config.get(name, ABSENT)
-        if name == "class_names" and found is not ABSENT or name in MUST_FIT and name in names:
+        of_user = name == "class_names" and found is not ABSENT or name == "regions" and found not in (ABSENT, None)
+        if of_user or name in MUST_FIT and name in names:
             said = settings.typed(name, found)
             if said != value and not str(said).startswith("$"):
                 raise ValueError(f"The weights {str(checkpoint)!r} are of {name} {_said(value)}, not {_said(said)}.")

@@ -106,6 +106,37 @@ def ensemble_statistics(
     }
 
 
+def region_statistics(
+    members: Tensor,
+    fused: Tensor,
+    uncertainty: Tensor,
+    class_names: Sequence[str],
+    voxel_volume: float | None = None,
+    intervals: VolumeIntervals | None = None,
+) -> dict[str, Any]:
+    """`ensemble_statistics` of regions that may overlap: a structure each, counted from the region itself.
+
+    Args:
+        members: 0 or 1, (E, R, S).
+        fused: likewise, (R, S).
+        uncertainty: (S).
+        class_names: of the regions.
+        voxel_volume: see `ensemble_statistics`.
+        intervals: likewise.
+    """
+    each = [
+        ensemble_statistics(members[:, index], fused[index], uncertainty, [name], voxel_volume, intervals)
+        for index, name in enumerate(class_names)
+    ]
+    structures = {name: values for one in each for name, values in one["structures"].items()}
+    without = next((one for one in each if not one["interval"]["calibrated"]), None)
+    if without is not None:
+        for values in structures.values():
+            values["volume_interval"] = values["members_interval"]
+    marked = ((labels > 0).any(dim=0) for labels in (fused, *members))
+    return {**(without or each[0]), "mean_uncertainty": _mean(uncertainty, marked), "structures": structures}
+
+
 def _spread(counts: Tensor, scale: float, overlaps: Tensor) -> dict[str, Any]:
     """Of one structure: voxels of each member (E,) float64, volume of a voxel, Dice of all pairs of members (E, E)."""
     mean = scale * counts.mean().item()

@@ -30,13 +30,15 @@ class Segmentation(NamedTuple):
     """
 
     name: str  # of the image file or series folder without its ending, or "image" for an array
-    mask: np.ndarray  # S, uint8: 0 background, then 1 to K - 1 in the order of class_names
+    mask: np.ndarray  # S, uint8: 0 background, then 1 to K - 1 in the order of class_names; of regions one over another
     uncertainty: np.ndarray  # S, float32 from 0 to 1: entropy of the members' mean
     affine: np.ndarray | None  # (4, 4), voxel to RAS in mm; None for a picture
     class_names: tuple[str, ...]  # K - 1, without the background
-    members: np.ndarray | None  # if asked for: (E, K, *S), float32 probabilities; of output="labels" (E, *S), uint8
+    members: np.ndarray | None  # if asked for: (E, K, *S), float32 probabilities; of output="labels" (E, *S), uint8.
+    # Of regions (E, K - 1, *S) either way
     report: dict[str, Any]  # volumes with their spread, and more: see `medsegdiff_bundle.report.ensemble_statistics`
     mask_file: Path | None  # where the mask was written, if output_dir was given
+    regions: np.ndarray | None = None  # of regions, which may overlap: (K - 1, *S), uint8, 0 or 1; else None
 
 
 def segment(

@@ -194,7 +194,9 @@ class Segmenter:
 
     def _keep_members(self, engine: Engine) -> None:
         output: Any = engine.state.output
-        if self._return_members and output["pred"].shape[2] > 1:  # probabilities; `member_labels` stay by themselves
+        if (
+            self._return_members and output["pred"].is_floating_point()
+        ):  # probabilities; `member_labels` stay by themselves
             output["members"] = output["pred"]  # which fusion is about to replace
 
     def _finish(self, engine: Engine) -> None:
@@ -223,15 +225,19 @@ class Segmenter:
             members=self._members(case) if self._return_members else None,
             report=case["result"],
             mask_file=written,
+            regions=_as_read(case["regions"], case).astype(np.uint8) if "regions" in case else None,
         )
 
     def _members(self, case: dict[str, Any]) -> np.ndarray:
+        regions = len(case["regions"]) if "regions" in case else None
         if "members" not in case:
-            return _as_read(case["member_labels"], case).astype(np.uint8)
+            labels = _as_read(case["member_labels"], case).astype(np.uint8)
+            return labels if regions is None else labels.reshape(-1, regions, *labels.shape[1:])
         members = case["members"]  # (E, K, ...)
         flat = self._invert({"image": case["image"], "members": members.flatten(0, 1)})["members"].as_tensor()
         whole = flat.unflatten(0, members.shape[:2])
-        whole[:, 0] += 1 - whole.sum(dim=1)  # what the preprocessing cut off is background
+        if regions is None:
+            whole[:, 0] += 1 - whole.sum(dim=1)  # what the preprocessing cut off is background
         return _as_read(whole, case)
 
 

@@ -163,6 +163,36 @@ def classes(value: Any) -> list[str]:
     return found
 
 
+def regions(value: Any) -> list[list[int]]:
+    """Classes that make each region."""
+    wrong = "must be a list with a list of classes, from 1, for each region"
+    if not isinstance(value, (list, tuple)) or not value:
+        raise ValueError(wrong)
+    try:
+        found = [several(whole(1), "")(each) for each in value]
+    except ValueError as error:
+        raise ValueError(wrong) from error
+    if not all(found):
+        raise ValueError(wrong)
+    return found
+
+
+def check_regions(config: Mapping[str, Any]) -> None:
+    """Refuse regions that are not as many as their names, or as the numbers that they are written as.
+
+    Raises:
+        ValueError: naming both.
+    """
+    found, order = (typed(name, config.get(name)) for name in ("regions", "regions_class_order"))
+    names = config.get("class_names")
+    if isinstance(found, list) and isinstance(names, list) and len(found) != len(names):
+        raise ValueError(f"regions are {len(found)} and class_names {len(names)}: {found} and {names}.")
+    if isinstance(found, list) and isinstance(order, list) and len(found) != len(order):
+        raise ValueError(f"regions_class_order must have a number for each of {len(found)} regions, got {order}.")
+    if found is None and isinstance(order, list):
+        raise ValueError("regions_class_order is the order of regions, and there are no regions.")
+
+
 def device(value: Any) -> Any:
     """The name of a device, or a device."""
     if not isinstance(value, str) and not hasattr(value, "type"):
@@ -190,7 +220,7 @@ BELOW_ONE = number(0, math.nextafter(1, 0), "from 0 to below 1")
 # How each setting is read. A setting that is missing here is taken as it is.
 KINDS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "checkpoint"), path),
-    **dict.fromkeys(("amp", "anchor_only", "channels_last", "compile", "progress"), boolean),
+    **dict.fromkeys(("amp", "anchor_only", "multi_label", "channels_last", "compile", "progress"), boolean),
     **dict.fromkeys(("report", "dicom_seg", "overwrite", "force", "strict", "debug", "mirror_members"), boolean),
     **dict.fromkeys(("epochs", "val_interval", "val_stride", "batch_size", "image_channels"), whole(1)),
     **dict.fromkeys(("num_inference_steps", "ensemble_size", "num_train_timesteps", "passes_per_epoch"), whole(1)),
@@ -206,7 +236,11 @@ KINDS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("task", "schedule", "prediction_type"), text),
     "pretrained": lambda value: "" if str(value).lower() in NOTHING else path(value),
     "spatial_dims": choice(2, 3),
-    "num_classes": whole(2),
+    "num_classes": whole(1),
+    "num_labels": whole(2),
+    "regions": optional(regions),
+    "regions_class_order": optional(several(number(1, 255, "from 1 to 255"), "numbers from 1 to 255")),
+    "ignore_label": optional(whole(1)),
     "device": device,
     **dict.fromkeys(("recycling", "eta"), SHARE),
     "class_names": classes,

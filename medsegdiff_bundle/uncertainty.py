@@ -122,6 +122,24 @@ def disagreement(members: Tensor) -> Tensor:
     return torch.minimum(share, 1 - share)
 
 
+def of_regions(name: str, members: Tensor) -> Tensor:
+    """A measure of `UNCERTAINTIES` or `CLASS_UNCERTAINTIES` of regions, which may overlap.
+
+    Each region against what is outside of it, as two classes. Of the first kind the mean over the regions: for the
+    entropy that of their joint distribution, were they independent, divided as above by the largest that it can be.
+
+    Args:
+        name: of the measure.
+        members: probabilities of each region, (E, R, ...).
+
+    Returns:
+        (...), or (R, ...) of a measure with a value for each class.
+    """
+    measure = UNCERTAINTIES.get(name) or CLASS_UNCERTAINTIES[name]
+    each = [measure(torch.stack([1 - region, region], dim=1)) for region in members.float().unbind(1)]
+    return torch.stack(each).mean(0) if name in UNCERTAINTIES else torch.cat(each)
+
+
 def _probabilities(members: Tensor) -> Tensor:
     """Check that members are (E, K, ...) distributions, and return them in float32 within [0, 1]."""
     members = members.as_subclass(torch.Tensor)

@@ -270,6 +270,9 @@ def test_brats_of_both_naming_schemes(tmp_path):
     assert [len(case.images) for case in (*old.cases, *new.cases)] == [4] * 6
     assert (old.class_values, new.class_values) == ((0, 1, 2, 4), (0, 1, 2, 3))
     assert old.class_names == new.class_names == ("necrotic core", "edema", "enhancing tumour")
+    assert [name for name, _ in old.regions] == ["whole tumour", "tumour core", "enhancing tumour"]
+    written = [old.class_values[number] for number in old.region_order]  # edema, necrotic core, enhancing tumour
+    assert (written, old.regions[1][1], new.regions) == ([2, 1, 4], (1, 3), old.regions)
     assert new.cases[0].label.name == "BraTS-GLI-00000-000-seg.nii.gz"
     (tmp_path / "2021" / "BraTS2021_00001" / "BraTS2021_00001_t2.nii.gz").unlink()
     with pytest.raises(ValueError, match="The case 'BraTS2021_00001' lacks the channel t2"):

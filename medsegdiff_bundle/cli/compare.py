@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from medsegdiff_bundle.cli.evaluate import add_measures, score_folder
+from medsegdiff_bundle.cli.evaluate import add_measures, named, score_folder
 from medsegdiff_bundle.cli.options import task_files
 
 HELP = "compare networks, or folders of masks, on the same cases"
@@ -42,18 +42,17 @@ def run(options: argparse.Namespace) -> int:
     weights = {name: path for name, path in sources.items() if path.is_file()}
     if weights and (options.images is None or options.output is None):
         raise ValueError(f"{next(iter(weights.values()))} is a file of weights: --images and -o FOLDER are needed.")
-    from medsegdiff_bundle.evaluation.folders import find_names, find_pairs
+    from medsegdiff_bundle.evaluation.folders import find_pairs
 
     failed = False
     for name, checkpoint in weights.items():
         sources[name] = Path(options.output) / name
         failed |= _segment(name, checkpoint, sources[name], options)
     found = {name: find_pairs(folder, options.labels) for name, folder in sources.items()}
-    named = dict(enumerate(options.classes, start=1)) if options.classes else {}
-    named = named or next(filter(None, (find_names(pairs) for pairs, _, _ in found.values())), {})
+    names, regions = named(options, [pairs for pairs, _, _ in found.values()])
     rows = {}
     for name, matched in found.items():
-        rows[name], failures = score_folder(*matched, named, options.tolerance, options.quiet)
+        rows[name], failures = score_folder(*matched, names, options.tolerance, options.quiet, regions)
         failed |= bool(failures)
     from medsegdiff_bundle.evaluation import comparison, summary
 

@@ -46,6 +46,12 @@ def add_measures(parser: argparse.ArgumentParser) -> None:
         "--classes", nargs="+", metavar="NAME", help="of the numbers from 1 on (default: as the files say)"
     )
     parser.add_argument(
+        "--regions",
+        nargs="+",
+        metavar="NUMBERS",
+        help="that make each of --classes, such as 1,2,3 2,3 3, if they overlap",
+    )
+    parser.add_argument(
         "--tolerance", type=_distance, default=1.0, metavar="MM", help="of the surface Dice (default: %(default)s)"
     )
 
@@ -71,11 +77,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _evaluate_folders(options: argparse.Namespace) -> int:
-    from medsegdiff_bundle.evaluation.folders import find_names, find_pairs
+    from medsegdiff_bundle.evaluation.folders import find_pairs
 
     pairs, predictions, labels = find_pairs(options.predictions, options.labels)
-    names = dict(enumerate(options.classes, start=1)) if options.classes else find_names(pairs)
-    rows, failures = score_folder(pairs, predictions, labels, names, options.tolerance, options.quiet)
+    names, regions = named(options, [pairs])
+    rows, failures = score_folder(pairs, predictions, labels, names, options.tolerance, options.quiet, regions)
     if rows:
         from medsegdiff_bundle.evaluation import summary
 
@@ -96,6 +102,33 @@ def _evaluate_folders(options: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
+def named(options: argparse.Namespace, sets: Sequence[Sequence[Pair]]) -> tuple[dict[int, str], list[list[int]] | None]:
+    """Names of classes by number, or of regions from 1 on and the numbers that make them: as asked for, or as found.
+
+    Args:
+        options: `classes` and `regions`, see `add_measures`.
+        sets: of pairs, of which the first that tells any is taken.
+
+    Raises:
+        ValueError: the regions have no names, or are no numbers.
+    """
+    from medsegdiff_bundle.evaluation.folders import find_names, find_regions
+
+    if options.regions:
+        try:
+            regions = [[int(number) for number in region.split(",")] for region in options.regions]
+        except ValueError as error:
+            raise ValueError(f"--regions must be numbers such as 1,2,3 2,3 3, got {options.regions}.") from error
+        if len(regions) != len(options.classes or []):
+            raise ValueError(f"--classes must name each of {len(regions)} regions, got {options.classes}.")
+        return dict(enumerate(options.classes, start=1)), regions
+    if options.classes:
+        return dict(enumerate(options.classes, start=1)), None
+    if found := next(filter(None, map(find_regions, sets)), None):
+        return dict(enumerate(found, start=1)), [*found.values()]
+    return next(filter(None, map(find_names, sets)), {}), None
+
+
 def score_folder(
     pairs: Sequence[Pair],
     predictions: Sequence[Path],
@@ -103,6 +136,7 @@ def score_folder(
     names: Mapping[int, str],
     tolerance: float,
     quiet: bool,
+    regions: Sequence[Sequence[int]] | None = None,
 ) -> tuple[list[Scores], dict[str, str]]:
     """Scores of what `find_pairs` found, of all classes in all cases, and a sentence for each case that failed.
 
@@ -125,7 +159,7 @@ def score_folder(
     failures: dict[str, str] = {}
     for pair in tqdm(pairs, desc="comparing", disable=quiet or not sys.stderr.isatty(), leave=False):
         try:
-            rows += compare_files(pair.prediction, pair.label, pair.name, names, tolerance, ignored)
+            rows += compare_files(pair.prediction, pair.label, pair.name, names, tolerance, ignored, regions)
         except ValueError as error:
             failures[pair.name] = errors.sentence(error)
             print(f"error: {failures[pair.name]}", file=sys.stderr)

@@ -166,6 +166,25 @@ def find_ignored(pairs: Iterable[Pair]) -> int | None:
     return None
 
 
+def find_regions(pairs: Iterable[Pair]) -> dict[str, list[int]]:
+    """Numbers that make each region: `labels` with lists in a `dataset.json` of nnU-Net, where `find_names` looks.
+
+    Args:
+        pairs: of which the first is looked at.
+
+    Returns:
+        {"whole tumour": [1, 2, 3], ...}; empty if there are none.
+    """
+    pair = next(iter(pairs))
+    for file in (pair.label, pair.prediction):
+        for folder in (file.parent, file.parent.parent):
+            labels = _labels_of_data_set(folder / "dataset.json")
+            if any(isinstance(value, list) for value in labels.values()):
+                lists = {name: value if isinstance(value, list) else [value] for name, value in labels.items()}
+                return {str(name): each for name, each in lists.items() if name != IGNORE and each not in ([0], [])}
+    return {}
+
+
 def _labels_of_data_set(file: Path) -> dict[str, Any]:
     """What a dataset.json calls its labels; empty if there is none."""
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from medsegdiff_bundle.datalist.naming import PICTURES
 from medsegdiff_bundle.grid import image_grid
+from medsegdiff_bundle.labels import region_channels
 from medsegdiff_bundle.transforms import CheckGridd, load_image
 from medsegdiff_bundle.transforms.labels import WHOLE
 
@@ -31,7 +32,7 @@ class Scores(NamedTuple):
     """
 
     case: str
-    label: int  # number in the files
+    label: int  # number in the files, or of the region
     name: str
     found: str  # one of `FOUND`
     dice: float | None
@@ -48,7 +49,13 @@ class Scores(NamedTuple):
 
 
 def compare_files(
-    prediction: Path, label: Path, case: str, names: Mapping[int, str], tolerance: float, ignore: int | None = None
+    prediction: Path,
+    label: Path,
+    case: str,
+    names: Mapping[int, str],
+    tolerance: float,
+    ignore: int | None = None,
+    regions: Sequence[Sequence[int]] | None = None,
 ) -> list[Scores]:
     """Compare two files, see `compare_masks`.
 
@@ -56,16 +63,18 @@ def compare_files(
         prediction: file of a mask.
         label: likewise; one of the same voxels in another order is turned.
         case: its name.
-        names: of the classes by number; none takes the numbers that there are.
+        names: of the classes by number; none takes the numbers that there are. Of regions, from 1 on.
         tolerance: of the surface Dice.
+        regions: numbers that make each region, which are then compared in the place of classes.
         ignore: value in the label of what nobody annotated. There, both files count as background.
 
     Raises:
         ValueError: a file cannot be read, is no mask, holds other classes, or they lie on different grids.
     """
+    known = dict(names) if regions is None else {number: "" for region in regions for number in region}
     pair: dict[Hashable, MetaTensor] = {
-        "image": _mask(prediction, len(names)),
-        "label": _mask(label, len(names), ignore),
+        "image": _mask(prediction, len(known)),
+        "label": _mask(label, len(known), ignore),
     }
     try:
         pair["label"] = CheckGridd("label")(pair)["label"]
@@ -77,12 +86,12 @@ def compare_files(
         masks = [mask.masked_fill(ignored, 0) for mask in masks]
     for values, file in zip(masks, (prediction, label), strict=True):
         for number in values.unique().tolist():
-            if number != 0 and names and number not in names:
-                listed = ", ".join(f"{each} {name}" for each, name in names.items())
+            if number != 0 and known and number not in known:
+                listed = ", ".join(f"{each} {name}".strip() for each, name in sorted(known.items()))
                 raise ValueError(f"{str(file)!r} holds {number}, which is none of the classes {listed}.")
     grid = image_grid(pair["image"])
     spacing = grid.spacing if grid.spacing is not None else (1.0,) * len(grid.shape)
-    return compare_masks(masks[0], masks[1], spacing, case, names, tolerance, grid.affine is None)
+    return compare_masks(masks[0], masks[1], spacing, case, names, tolerance, grid.affine is None, regions)
 
 
 def compare_masks(
@@ -93,6 +102,7 @@ def compare_masks(
     names: Mapping[int, str] | None = None,
     tolerance: float = 1.0,
     pixels: bool = False,
+    regions: Sequence[Sequence[int]] | None = None,
 ) -> list[Scores]:
     """Compare a mask with a label, class by class.
 
@@ -111,9 +121,10 @@ def compare_masks(
         names: of the classes by number; None or empty takes the numbers that either mask holds.
         tolerance: of the surface Dice, in mm.
         pixels: whether it is a picture, without sizes.
+        regions: numbers that make each region, named in this order by `names`: regions may overlap.
 
     Returns:
-        A row for each class.
+        A row for each class, or region.
     """
     if prediction.shape != label.shape:
         raise ValueError(f"The masks have different shapes, {tuple(prediction.shape)} and {tuple(label.shape)}.")
@@ -123,7 +134,8 @@ def compare_masks(
     diagonal = float(np.linalg.norm(np.multiply(prediction.shape, spacing)))
     rows = []
     for number, name in numbers.items():
-        masks = prediction == number, label == number
+        held = [[number] if regions is None else regions[number - 1]]
+        masks = region_channels(prediction[None], held)[0], region_channels(label[None], held)[0]
         sizes = [int(mask.sum()) for mask in masks]
         found = FOUND[0 if all(sizes) else 1 if sizes[1] else 2 if sizes[0] else 3]
         values: tuple[float | None, float | None, float | None] = (0.0, 0.0, diagonal)

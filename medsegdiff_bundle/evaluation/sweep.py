@@ -68,6 +68,8 @@ class Sweep:
     """
 
     def __init__(self, config: ConfigParser, network: Any, fusions: Sequence[str], cases: int | None = None) -> None:
+        if config.get_parsed_content("multi_label"):
+            raise ValueError("A sweep compares classes; of regions that may overlap `evaluate` has the scores.")
         self.config, self.network, self.cases = config, network, cases
         self.inferer = config.get_parsed_content("validate#inferer")
         self.num_classes = config.get_parsed_content("num_classes")

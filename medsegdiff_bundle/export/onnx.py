@@ -177,6 +177,8 @@ def sampler_settings(config: ConfigParser, network: MedSegDiff) -> dict[str, Any
     Raises:
         ValueError: the configuration's sampler is none of those that onnx_sample.py knows.
     """
+    if config.get_parsed_content("multi_label"):
+        raise ValueError("Regions that may overlap are not exported: the sampler without torch knows classes alone.")
     inferer = config.get_parsed_content("inferer")
     scheduler = copy.deepcopy(inferer.scheduler)
     if not isinstance(scheduler, (DDIMScheduler, DPMSolverMultistepScheduler)):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from ignite.engine import Engine, Events
+from torch import Tensor
 
 from medsegdiff_bundle.datalist import case_name
 from medsegdiff_bundle.files import whole_file
 from medsegdiff_bundle.grid import image_grid, image_modality
+from medsegdiff_bundle.labels import one_mask
 from medsegdiff_bundle.transforms import load_image
 from medsegdiff_bundle.visualization import as_image, grey_window, overlay_picture
 
@@ -57,17 +61,35 @@ class OverlayHandler:
             image = case.get("original")
             image = load_image(path, len(case["image"])) if image is None else image
             grid = image_grid(image)
+            mask, members = drawn_masks(case)
             picture = overlay_picture(
                 image,
-                case["pred"],
+                mask,
                 case["uncertainty"],
-                case.get("member_labels"),
+                members,
                 affine=grid.affine,
                 letters=grid.orientation is not None,
-                window=grey_window(image, case["pred"][0] > 0, image_modality(image)),
+                window=grey_window(image, mask[0] > 0, image_modality(image)),
             )
             name = self.filename.format(case=case_name(path), epoch=engine.state.epoch)
             with whole_file(self.output_dir / name) as file:
                 as_image(picture).save(file)
             if self.summary_writer is not None:
                 self.summary_writer.add_image("validation", picture, engine.state.epoch)
+
+
+def drawn_masks(case: Mapping[str, Any]) -> tuple[Tensor, Tensor | None]:
+    """The fused mask (1, S) and the members' (E, S), if there are any, as pictures show them.
+
+    Of regions, which may overlap, the number of the last one that a voxel belongs to.
+
+    Args:
+        case: `pred`, classes (1, S), or regions (R, S) as `pred` or `regions`; `member_labels` (E, S) or (E R, S).
+    """
+    pred, members = case.get("regions", case["pred"]), case.get("member_labels")
+    if len(pred) == 1:
+        return pred, members
+    numbers = range(1, len(pred) + 1)
+    if members is not None:
+        members = torch.cat([one_mask(torch.as_tensor(each), numbers) for each in members.split(len(pred))])
+    return one_mask(torch.as_tensor(pred), numbers), members

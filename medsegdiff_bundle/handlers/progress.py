@@ -66,11 +66,18 @@ class MissingClasses:
     Args:
         dataset: of the validation, whose items have a label.
         class_names: without the background.
+        regions: classes that make each of them, if they are regions.
     """
 
-    def __init__(self, dataset: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        dataset: Sequence[Mapping[str, Any]],
+        class_names: Sequence[str],
+        regions: Sequence[Sequence[int]] | None = None,
+    ) -> None:
         self.dataset = dataset
         self.class_names = class_names
+        self.regions = regions or [[number] for number in range(1, len(class_names) + 1)]
 
     def attach(self, engine: Engine) -> None:
         """Register at a trainer."""
@@ -80,12 +87,13 @@ class MissingClasses:
         """Look for each class, in no more cases than it takes to find all."""
         if idist.get_rank() > 0:
             return
-        missing = set(range(1, len(self.class_names) + 1))
+        missing = dict(zip(self.class_names, self.regions, strict=True))
         for index in range(len(self.dataset)):
-            missing -= {int(label) for label in torch.unique(torch.as_tensor(self.dataset[index]["label"]))}
+            held = {int(label) for label in torch.unique(torch.as_tensor(self.dataset[index]["label"]))}
+            missing = {name: region for name, region in missing.items() if not held & set(region)}
             if not missing:
                 return
-        names = ", ".join(self.class_names[label - 1] for label in sorted(missing))
+        names = ", ".join(missing)
         logger.warning("No validation case holds %s: the Dice of it is undefined and counts for nothing.", names)
 
 

@@ -21,6 +21,8 @@ from medsegdiff_bundle.remarks import without_folders
 from medsegdiff_bundle.report import html_report
 from medsegdiff_bundle.transforms import load_image
 
+from .overlay import drawn_masks
+
 logger = logging.getLogger(__name__)
 
 LABELS_INSTEAD = "The members' labels stand for their probabilities, which would not fit in the memory"
@@ -75,9 +77,10 @@ class ReportHandler:
         self.run = describe_run(self.settings, self.checkpoint, self.device)
 
     def note_members(self, engine: Engine) -> None:
-        """Note whether the members (N, M, 1, S) are labels where the settings say probabilities."""
+        """Note whether the members are labels where the settings say probabilities."""
         output: Any = engine.state.output
-        self.labels_instead = self.settings.get("output") == "probabilities" and output["pred"].shape[2] == 1
+        asked = self.settings.get("output") == "probabilities"
+        self.labels_instead = asked and not output["pred"].is_floating_point()
 
     def __call__(self, engine: Engine) -> None:
         """Report this iteration's cases."""
@@ -104,8 +107,9 @@ class ReportHandler:
             if self.output_dir is None:
                 continue
             if self.html:
-                labels, uncertainty = case["pred"][0], case["uncertainty"][0]
-                page = html_report(name, image, labels, case["member_labels"], uncertainty, result)
+                mask, members = drawn_masks(case)
+                assert members is not None  # as `attach` says
+                page = html_report(name, image, mask[0], members, case["uncertainty"][0], result)
                 write_whole(self.output_dir / f"{name}_report.html", page)
             if isinstance(batch, list) and "fingerprint" in batch[index]:
                 result["fingerprint"] = batch[index]["fingerprint"]

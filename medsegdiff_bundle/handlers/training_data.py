@@ -31,12 +31,21 @@ class CheckTrainingData:
         validation: that of the validation.
         class_names: without the background.
         dataset_dir: folder of the cases.
+        ignore_label: value of what was not annotated, which is nothing but background here.
     """
 
-    def __init__(self, training: Any, validation: Any, class_names: Sequence[str], dataset_dir: str) -> None:
+    def __init__(
+        self,
+        training: Any,
+        validation: Any,
+        class_names: Sequence[str],
+        dataset_dir: str,
+        ignore_label: int | None = None,
+    ) -> None:
         self.sections = {"training": training, "validation": validation}
         self.class_names = class_names
         self.dataset_dir = Path(dataset_dir)
+        self.ignore_label = ignore_label
 
     def attach(self, engine: Engine) -> None:
         """Register at a trainer."""
@@ -54,7 +63,7 @@ class CheckTrainingData:
         for section, dataset in self.sections.items():
             empty, constant, twice = [], [], []
             for file, image, label in _cases(dataset):
-                if label is not None and not bool((label > 0).any()):
+                if label is not None and not bool(((label > 0) & (label != self.ignore_label)).any()):
                     empty.append(file)
                 if image is not None and image.amin() == image.amax():
                     constant.append(file)

@@ -16,6 +16,8 @@ from monai.networks.schedulers import Scheduler
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from medsegdiff_bundle.labels import likely
+
 from .bounds import output_that_fits, say_bounds, window_that_fits
 from .memory import return_freed_memory
 from .sampling import Ensemble, MemberSampler
@@ -73,6 +75,8 @@ class EnsembleInferer(Inferer):
             more would be needed, and `roi_size` is None, the image is taken in windows; where the probabilities of all
             members would take too much of it, their labels are returned as with `output` "labels"; fewer members run
             at once. What is done is logged. None has no bound but the memory that is free.
+        multi_label: whether the network's channels are regions that may overlap, see `MedSegDiff`. Their probabilities
+            do not sum to one, and "labels" are (N, E, K, S) uint8: 1 where a region is more probable than not.
 
     Raises:
         ValueError: an argument is out of range.
@@ -105,6 +109,7 @@ class EnsembleInferer(Inferer):
         compile: bool = False,
         progress: bool = False,
         memory: int | None = None,
+        multi_label: bool = False,
     ) -> None:
         super().__init__()
         if start_from_anchor is not None and not 0 <= start_from_anchor < scheduler.num_train_timesteps:
@@ -149,6 +154,7 @@ class EnsembleInferer(Inferer):
         self.compile = compile
         self.progress = progress
         self.memory = memory
+        self.multi_label = multi_label
         self._bytes_per_member: dict[Any, tuple[int, bool]] = {}
         self._compiled: tuple[Any, Callable[..., Tensor]] | None = None  # the last network, and its compiled `denoise`
 
@@ -183,6 +189,8 @@ class EnsembleInferer(Inferer):
             image = image.to(memory_format=memory_format)
             if isinstance(network, nn.Module):
                 network.to(memory_format=memory_format)  # type: ignore[call-overload]
+        if (found := getattr(network, "multi_label", self.multi_label)) != self.multi_label:
+            raise ValueError(f"multi_label is {self.multi_label} here and {found} of the network.")
         roi, output = self._bounds(image, network)
         if max(self.mirror_axes, default=0) > image.ndim - 3:
             raise ValueError(
@@ -250,7 +258,7 @@ class EnsembleInferer(Inferer):
         scheduler.set_timesteps(self.num_inference_steps, image.device, self.start_from_anchor)
         edges = zip(image.shape[2:], roi or image.shape[2:], strict=True)
         windows = math.prod(len(window_starts(*edge, self.overlap)) for edge in edges)
-        finish = _labels if output == "labels" else _as_they_are
+        finish = _as_they_are if output != "labels" else _regions if self.multi_label else _labels
         per_window = 1 if self.anchor_only else self.ensemble_size * self.num_inference_steps
         with tqdm(total=len(image) * windows * per_window, desc="sampling", disable=not self.progress) as bar:
             sample = MemberSampler(
@@ -285,6 +293,7 @@ class EnsembleInferer(Inferer):
             anchor_only=self.anchor_only,
             return_anchor=self.return_anchor,
             amp=self.amp,
+            multi_label=self.multi_label,
         )
 
 
@@ -294,6 +303,11 @@ def _labels(members: Tensor) -> Tensor:
     if highest.isnan().any():
         raise ValueError("The probabilities hold NaN: the weights are not finite, or the values of the image overflow.")
     return labels.to(torch.uint8)
+
+
+def _regions(members: Tensor) -> Tensor:
+    """Regions that are more probable than not, (N, M, K, S) -> uint8 of the same shape."""
+    return likely(members).to(torch.uint8)
 
 
 def _as_they_are(members: Tensor) -> Tensor:

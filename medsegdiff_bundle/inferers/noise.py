@@ -97,3 +97,20 @@ def level_mask(probabilities: Tensor, levels: Tensor) -> Tensor:
     levels = levels.to(probabilities).reshape(1, *levels.shape, *[1] * (probabilities.ndim - 2))
     classes = (probabilities.unsqueeze(1) / levels).argmax(dim=2)
     return 2 * F.one_hot(classes, probabilities.shape[1]).movedim(-1, 2).to(probabilities.dtype) - 1
+
+
+def level_regions(probabilities: Tensor, levels: Tensor) -> Tensor:
+    """Masks of regions drawn from the probabilities of one answer: each where its probability is above the level.
+
+    All regions share the member's level, so that a region that is nowhere more probable than another lies within it in
+    each member, too. Of one region these are the masks that `level_mask` draws of two classes.
+
+    Args:
+        probabilities: (N, R, S).
+        levels: of two classes, (m, 2), see `member_levels`.
+
+    Returns:
+        (N, m, R, S), -1 or 1, of the type of the probabilities.
+    """
+    threshold = levels.to(probabilities)[:, 1].reshape(1, -1, 1, *[1] * (probabilities.ndim - 2))
+    return 2 * (probabilities.unsqueeze(1) > threshold).to(probabilities.dtype) - 1

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from .memory import PeakMemory, free_memory
-from .noise import level_mask, member_levels, member_noise
+from .noise import level_mask, level_regions, member_levels, member_noise
 
 # Share of the free memory that a batch of members may take. The rest is for what `PeakMemory` does not see, the
 # workspace of convolutions, and for the results.
@@ -42,6 +42,7 @@ class Ensemble(NamedTuple):
     anchor_only: bool
     return_anchor: bool
     amp: bool
+    multi_label: bool
 
 
 @dataclass
@@ -154,7 +155,9 @@ class MemberSampler:
 
     def _anchor(self, logits: Tensor, axes: Sequence[int]) -> Tensor:
         """The anchor's probabilities, mirrored back, (N, 1, K, S)."""
-        return _mirrored(torch.softmax(logits.float(), dim=1), axes).unsqueeze(1)
+        logits = logits.float()
+        probabilities = torch.sigmoid(logits) if self.ensemble.multi_label else torch.softmax(logits, dim=1)
+        return _mirrored(probabilities, axes).unsqueeze(1)
 
     def _autocast(self, image: Tensor) -> AbstractContextManager[Any]:
         return torch.autocast(image.device.type, dtype=torch.bfloat16) if self.ensemble.amp else nullcontext()
@@ -222,6 +225,8 @@ class MemberSampler:
             x, _ = self.scheduler.step(prediction, timestep, x, noise=drawn)
             done.append(len(x))
             self.advance(len(x))
+        if self.ensemble.multi_label:
+            return (x + 1).div_(2).clamp_(0, 1)
         # One-hot in [-1, 1] back to a distribution; the floor keeps it defined where every class was clipped.
         probabilities = (x + 1).div_(2).clamp_(1e-6, 1)
         probabilities /= probabilities.sum(dim=1, keepdim=True)
@@ -236,9 +241,15 @@ class MemberSampler:
         if len(logits) > 1:  # one image's features serve all of its members as they are
             features = tree_map_only(Tensor, lambda feature: feature.repeat_interleave(len(members), dim=0), features)
         if anchor is not None:
-            levels = member_levels(self.ensemble.seed, self.ensemble.size, anchor.shape[1])[list(members)]
-            x = self.scheduler.add_noise(level_mask(anchor, levels).flatten(0, 1), x, self.scheduler.timesteps[0])
+            drawn = self._drawn(members, anchor).flatten(0, 1)
+            x = self.scheduler.add_noise(drawn, x, self.scheduler.timesteps[0])
         return x, features
+
+    def _drawn(self, members: range, anchor: Tensor) -> Tensor:
+        """Masks of some members, (N, m, K, S) in [-1, 1], from the anchor's probabilities (N, K, S)."""
+        multi_label = self.ensemble.multi_label
+        levels = member_levels(self.ensemble.seed, self.ensemble.size, 2 if multi_label else anchor.shape[1])
+        return (level_regions if multi_label else level_mask)(anchor, levels[list(members)])
 
     def _noise(self, members: range, step: int, start: Sequence[int], axes: Sequence[int], logits: Tensor) -> Tensor:
         """Noise of one step, (N * m, K, S), the same for every image; mirrored with it, so that it keeps its place."""

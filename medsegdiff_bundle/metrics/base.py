@@ -25,11 +25,15 @@ class EnsembleMetric(CumulativeIterationMetric):
         reduction: over cases and classes, one of MONAI's `MetricReduction`. As in MONAI, a mean passes over NaN and is
             0 where there is nothing else, which `get_not_nans` tells.
         get_not_nans: whether `aggregate` also returns the number of values that are not NaN.
+        multi_label: whether members and labels are of K regions, which may overlap. Each region is then measured by
+            itself, against what is outside of it, and a metric has a value, or those of one class, for each.
 
     Shapes:
         y_pred: what `EnsembleInferer` returns, (N, E, K, S) probabilities or (N, E, 1, S) labels; or (N, E, S) labels
         y: (N, R, S) labels, raters in the place of the channels, in any order; a plain label (N, 1, S) is one rater
         both also as lists, over the cases, of tensors without N; E and R may then differ from case to case
+        with `multi_label` y_pred (N, E, K, S), or masks of 0 and 1 (N, E K, S), and y (N, R K, S), a member's or a
+            rater's regions after one another
         result of a call: (N, C) float32
 
     Raises:
@@ -37,12 +41,17 @@ class EnsembleMetric(CumulativeIterationMetric):
     """
 
     def __init__(
-        self, num_classes: int = 2, reduction: MetricReduction | str = MetricReduction.MEAN, get_not_nans: bool = False
+        self,
+        num_classes: int = 2,
+        reduction: MetricReduction | str = MetricReduction.MEAN,
+        get_not_nans: bool = False,
+        multi_label: bool = False,
     ) -> None:
         super().__init__()
-        if num_classes < 2:
-            raise ValueError(f"num_classes must be at least 2, got {num_classes}.")
-        self.num_classes = num_classes
+        if num_classes < (1 if multi_label else 2):
+            raise ValueError(f"num_classes must be at least {1 if multi_label else 2}, got {num_classes}.")
+        self.num_regions = num_classes if multi_label else None
+        self.num_classes = 2 if multi_label else num_classes
         self.reduction = look_up_option(reduction, MetricReduction)
         self.get_not_nans = get_not_nans
 
@@ -64,7 +73,21 @@ class EnsembleMetric(CumulativeIterationMetric):
         if len(y_pred) != len(y):
             raise ValueError(f"y_pred and y must be as many cases, got {len(y_pred)} and {len(y)}.")
         cases = zip(y_pred.as_subclass(Tensor), y.as_subclass(Tensor), strict=True)
-        return torch.stack([self.measure(members, raters) for members, raters in cases])
+        measure = self.measure if self.num_regions is None else self._measure_regions
+        return torch.stack([measure(members, raters) for members, raters in cases])
+
+    def _measure_regions(self, members: Tensor, raters: Tensor) -> Tensor:
+        """Values of one case, of each region those of two classes."""
+        assert self.num_regions is not None
+        if members.ndim == raters.ndim:
+            members = members.unflatten(0, (-1, self.num_regions))
+        raters = raters.unflatten(0, (-1, self.num_regions))
+        if members.shape[1] != self.num_regions:
+            raise ValueError(f"members must have {self.num_regions} channels, got shape {tuple(members.shape)}.")
+        values = []
+        for region, label in zip(members.float().unbind(1), raters.unbind(1), strict=True):
+            values.append(self.measure(torch.stack([1 - region, region], dim=1), label))
+        return torch.cat(values)
 
     def aggregate(self, reduction: MetricReduction | str | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Reduce the values of all cases so far.

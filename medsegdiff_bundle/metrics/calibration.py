@@ -114,6 +114,7 @@ class ExpectedCalibrationErrorMetric(EnsembleMetric):
             without any others gives NaN.
         reduction: over cases.
         get_not_nans: whether `aggregate` also returns the number of values that are not NaN.
+        multi_label: see `EnsembleMetric`.
     """
 
     def __init__(
@@ -123,8 +124,9 @@ class ExpectedCalibrationErrorMetric(EnsembleMetric):
         include_background: bool = True,
         reduction: MetricReduction | str = MetricReduction.MEAN,
         get_not_nans: bool = False,
+        multi_label: bool = False,
     ) -> None:
-        super().__init__(num_classes, reduction, get_not_nans)
+        super().__init__(num_classes, reduction, get_not_nans, multi_label)
         if num_bins < 1:
             raise ValueError(f"num_bins must be positive, got {num_bins}.")
         self.num_bins = num_bins

@@ -107,6 +107,7 @@ class CollectiveInsightMetric(EnsembleMetric):
         include_background: whether class 0 is measured too.
         reduction: over cases and classes.
         get_not_nans: whether `aggregate` also returns the number of values.
+        multi_label: see `EnsembleMetric`.
     """
 
     def __init__(
@@ -116,8 +117,9 @@ class CollectiveInsightMetric(EnsembleMetric):
         include_background: bool = False,
         reduction: MetricReduction | str = MetricReduction.MEAN,
         get_not_nans: bool = False,
+        multi_label: bool = False,
     ) -> None:
-        super().__init__(num_classes, reduction, get_not_nans)
+        super().__init__(num_classes, reduction, get_not_nans, multi_label)
         if part not in CollectiveInsight._fields:
             raise ValueError(f"part must be one of {', '.join(CollectiveInsight._fields)}, got {part!r}.")
         self.part = part

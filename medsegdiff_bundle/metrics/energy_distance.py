@@ -43,6 +43,7 @@ class GeneralizedEnergyDistanceMetric(EnsembleMetric):
         include_background: whether class 0 is measured too.
         reduction: over cases and classes.
         get_not_nans: whether `aggregate` also returns the number of values.
+        multi_label: see `EnsembleMetric`.
     """
 
     def __init__(
@@ -51,8 +52,9 @@ class GeneralizedEnergyDistanceMetric(EnsembleMetric):
         include_background: bool = False,
         reduction: MetricReduction | str = MetricReduction.MEAN,
         get_not_nans: bool = False,
+        multi_label: bool = False,
     ) -> None:
-        super().__init__(num_classes, reduction, get_not_nans)
+        super().__init__(num_classes, reduction, get_not_nans, multi_label)
         self.include_background = include_background
 
     def measure(self, members: Tensor, raters: Tensor) -> Tensor:

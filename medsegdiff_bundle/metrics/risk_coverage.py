@@ -111,9 +111,14 @@ class _UncertaintyMetric(EnsembleMetric):
     """What the members' uncertainty says of the error of their mean prediction, one value per case."""
 
     def __init__(
-        self, uncertainty: str, num_classes: int, reduction: MetricReduction | str, get_not_nans: bool
+        self,
+        uncertainty: str,
+        num_classes: int,
+        reduction: MetricReduction | str,
+        get_not_nans: bool,
+        multi_label: bool,
     ) -> None:
-        super().__init__(num_classes, reduction, get_not_nans)
+        super().__init__(num_classes, reduction, get_not_nans, multi_label)
         if uncertainty not in UNCERTAINTIES:
             raise ValueError(f"uncertainty must be one of {', '.join(UNCERTAINTIES)}, got {uncertainty!r}.")
         self.uncertainty = UNCERTAINTIES[uncertainty]
@@ -136,6 +141,7 @@ class AreaUnderRiskCoverageMetric(_UncertaintyMetric):
         num_classes: K, background included.
         reduction: over cases.
         get_not_nans: whether `aggregate` also returns the number of values.
+        multi_label: see `EnsembleMetric`.
     """
 
     def __init__(
@@ -144,8 +150,9 @@ class AreaUnderRiskCoverageMetric(_UncertaintyMetric):
         num_classes: int = 2,
         reduction: MetricReduction | str = MetricReduction.MEAN,
         get_not_nans: bool = False,
+        multi_label: bool = False,
     ) -> None:
-        super().__init__(uncertainty, num_classes, reduction, get_not_nans)
+        super().__init__(uncertainty, num_classes, reduction, get_not_nans, multi_label)
 
     def measure(self, members: Tensor, raters: Tensor) -> Tensor:
         """Area of one case, one value."""
@@ -164,6 +171,7 @@ class ErrorCaughtMetric(_UncertaintyMetric):
         num_classes: K, background included.
         reduction: over cases.
         get_not_nans: whether `aggregate` also returns the number of values that are not NaN.
+        multi_label: see `EnsembleMetric`.
     """
 
     def __init__(
@@ -173,8 +181,9 @@ class ErrorCaughtMetric(_UncertaintyMetric):
         num_classes: int = 2,
         reduction: MetricReduction | str = MetricReduction.MEAN,
         get_not_nans: bool = False,
+        multi_label: bool = False,
     ) -> None:
-        super().__init__(uncertainty, num_classes, reduction, get_not_nans)
+        super().__init__(uncertainty, num_classes, reduction, get_not_nans, multi_label)
         _check_fraction(fraction)
         self.fraction = fraction
 

@@ -14,12 +14,13 @@ class BaselineNetwork(nn.Module):
 
     Its `encode` gives the network's logits as the anchor, and its `denoise` the anchor again, whatever the noisy mask.
     So the training, the sampler and the evaluation of `MedSegDiff` serve it as they are: the anchor's loss is Dice + CE
-    of the network's logits, the denoiser's has no gradient, and every member is the network's softmax.
+    of the network's logits, the denoiser's has no gradient, and every member is the network's softmax, or sigmoid.
 
     Args:
         network: images (N, C, P) -> logits (N, K, P).
         size_factor: what the network needs its spatial sizes P to be divisible by. Images of any size S are taken: the
             border is replicated up to a multiple, and cropped from the logits.
+        multi_label: see `MedSegDiff`.
 
     Raises:
         ValueError: `size_factor` is not positive.
@@ -27,12 +28,13 @@ class BaselineNetwork(nn.Module):
 
     prediction_type = "sample"
 
-    def __init__(self, network: nn.Module, size_factor: int) -> None:
+    def __init__(self, network: nn.Module, size_factor: int, multi_label: bool = False) -> None:
         super().__init__()
         if size_factor < 1:
             raise ValueError(f"size_factor must be at least 1, got {size_factor}.")
         self.network = network
         self.size_factor = size_factor
+        self.multi_label = multi_label
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits of an image, (N, C, S) -> (N, K, S)."""
@@ -53,4 +55,5 @@ class BaselineNetwork(nn.Module):
 
     def denoise(self, mask: Tensor, timesteps: Tensor, features: ConditionFeatures) -> Tensor:
         """The anchor as a mask, (N, K, S) in [-1, 1], float32."""
-        return 2 * torch.softmax(self.denoise_logits(mask, timesteps, features).float(), dim=1) - 1
+        logits = self.denoise_logits(mask, timesteps, features).float()
+        return 2 * (torch.sigmoid(logits) if self.multi_label else torch.softmax(logits, dim=1)) - 1

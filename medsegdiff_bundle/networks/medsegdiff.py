@@ -45,14 +45,15 @@ class MedSegDiff(nn.Module):
     Args:
         spatial_dims: 2 or 3.
         in_channels: channels of the image.
-        out_channels: classes K, background included; at least 2.
+        out_channels: classes K, background included; at least 2. With `multi_label` the regions, at least 1.
         channels: channels of each level of the Condition Model, finest first; at least two levels.
         denoiser_channels: the same for the denoiser (as many levels); None takes `channels`.
         num_res_blocks: blocks per level and direction.
         residual_condition: whether the Condition Model's blocks are residual, as the denoiser's always are; or those of
             MONAI's `DynUNet`, which learn faster from pictures.
         prediction_type: what the denoiser predicts: "epsilon", "v_prediction", or "sample". The last ends in a
-            softmax over the classes, so that the predicted mask 2 p - 1 lies in [-1, 1].
+            softmax over the classes, with `multi_label` in a sigmoid, so that the predicted mask 2 p - 1 lies in
+            [-1, 1].
         num_anchor_levels: finest levels that a U-SA gate couples; 0 switches U-SA off, None takes the two of the
             paper's figure (the one that there is, for two levels).
         gaussian_size: width of U-SA's Gaussian in voxels; odd.
@@ -63,13 +64,15 @@ class MedSegDiff(nn.Module):
         token_size: edge of a token in voxels of the deepest level.
         image_concat: the denoiser's first convolution also sees the image, beside the noisy mask (as in V1's code).
         anchor_residual: the denoiser corrects the anchor's logits instead of starting from nothing: they are added to
-            its output, and with `image_concat` it sees their softmax beside the image. Neither way lets a gradient
-            into them. Only for `prediction_type="sample"`.
+            its output, and with `image_concat` it sees their probabilities beside the image. Neither way lets a
+            gradient into them. Only for `prediction_type="sample"`.
         stop_gradient: no gradient of the denoiser's loss reaches the Condition Model.
         dropout: probability of dropping a value inside a residual block.
         strides: from each level to the next, of both U-Nets: one less than levels, each 1 or 2, or a list of one for
             each axis, for voxels that are longer along some; None takes 2.
         kernel_sizes: of the convolutions of each level, odd, likewise; None takes 3.
+        multi_label: whether the channels are regions that may overlap, each with a probability of its own, and not
+            classes of which each voxel has one. Of the mask of a region x_0 is 1 inside and -1 outside.
 
     Raises:
         ValueError: an argument is out of range, or nothing would tell the denoiser about the image.
@@ -106,6 +109,7 @@ class MedSegDiff(nn.Module):
         dropout: float = 0.0,
         strides: Sequence[Edges] | None = None,
         kernel_sizes: Sequence[Edges] | None = None,
+        multi_label: bool = False,
     ) -> None:
         super().__init__()
         denoiser_channels = tuple(channels if denoiser_channels is None else denoiser_channels)
@@ -113,8 +117,9 @@ class MedSegDiff(nn.Module):
             raise ValueError(f"spatial_dims must be 2 or 3, got {spatial_dims}.")
         if in_channels < 1:
             raise ValueError(f"in_channels must be at least 1, got {in_channels}.")
-        if out_channels < 2:
-            raise ValueError(f"out_channels counts the background too and must be at least 2, got {out_channels}.")
+        if out_channels < (1 if multi_label else 2):
+            counted = "regions and must be at least 1" if multi_label else "the background too and must be at least 2"
+            raise ValueError(f"out_channels counts {counted}, got {out_channels}.")
         if len(channels) < 2 or len(denoiser_channels) != len(channels):
             raise ValueError(
                 f"channels and denoiser_channels need the same two or more levels, "
@@ -146,6 +151,7 @@ class MedSegDiff(nn.Module):
         self.out_channels = out_channels
         self.prediction_type = prediction_type
         self.anchor_residual = anchor_residual
+        self.multi_label = multi_label
         self.stop_gradient = stop_gradient
         steps = per_axis("strides", strides, 2, len(channels) - 1, spatial_dims)
         kernels = per_axis("kernel_sizes", kernel_sizes, 3, len(channels), spatial_dims)
@@ -219,7 +225,7 @@ class MedSegDiff(nn.Module):
         stem: Tensor | None = None
         if self.image_stem is not None:
             if self.anchor_residual:
-                padded = torch.cat([padded, torch.softmax(logits.detach().float(), dim=1).to(padded.dtype)], dim=1)
+                padded = torch.cat([padded, self._probabilities(logits.detach().float()).to(padded.dtype)], dim=1)
             stem = self.image_stem(padded)
         tokens: Tensor | None = None
         key: Tensor | None = None
@@ -230,7 +236,7 @@ class MedSegDiff(nn.Module):
 
     @torch.jit.export
     def denoise_logits(self, mask: Tensor, timesteps: Tensor, features: ConditionFeatures) -> Tensor:
-        """The denoiser's output before its softmax, for losses; the same as `denoise` unless it predicts the mask.
+        """The denoiser's output before its softmax or sigmoid, for losses; that of `denoise` unless it predicts masks.
 
         Arguments and shapes are those of `denoise`.
         """
@@ -262,7 +268,7 @@ class MedSegDiff(nn.Module):
         """
         output = self.denoise_logits(mask, timesteps, features).float()
         if self.prediction_type == "sample":
-            output = 2 * torch.softmax(output, dim=1) - 1
+            output = 2 * self._probabilities(output) - 1
         return output
 
     def forward(self, image: Tensor, mask: Tensor | None = None, timesteps: Tensor | None = None) -> Tensor:
@@ -281,6 +287,9 @@ class MedSegDiff(nn.Module):
         if timesteps is None:
             raise ValueError("A noisy mask needs its timesteps.")
         return self.denoise(mask, timesteps, self.encode(image))
+
+    def _probabilities(self, logits: Tensor) -> Tensor:
+        return torch.sigmoid(logits) if self.multi_label else torch.softmax(logits, dim=1)
 
     def _pad(self, x: Tensor) -> Tensor:
         return pad_to_multiple(x, self.size_factors, [2 * factor for factor in self.size_factors])
@@ -306,7 +315,7 @@ class TrainingNetwork(nn.Module):
 
     Shapes:
         image (N, C, S), mask (N, K, S), timesteps (N,)
-        -> prediction before any softmax (N, K, S), anchor logits (N, K, S); float32
+        -> prediction before any softmax or sigmoid (N, K, S), anchor logits (N, K, S); float32
         Several masks of an image, (N, E, K, S), share its features; then the prediction is (N, E, K, S).
     """
 

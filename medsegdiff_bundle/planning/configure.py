@@ -58,10 +58,6 @@ def configure(
         FaultyDataError: before anything is written.
         ValueError: the names are not as many as the classes.
     """
-    if data_set.ignore is not None:
-        raise ValueError(
-            f"{str(data_set.root)!r} has an ignored value, {data_set.ignore}: it cannot be trained on yet."
-        )
     facts, faults = check_data_set(data_set, advance)
     if any(fault.fatal for fault in faults):
         raise FaultyDataError(data_set, faults)
@@ -69,19 +65,30 @@ def configure(
     say("counting with MONAI's DataAnalyzer")
     counted: list[Case] = [case for cases in chosen.values() for case in cases]
     fingerprint = take_fingerprint(data_set, facts, counted)
-    names = data_set.class_names if class_names is None else tuple(class_names)
-    if (class_names is not None or names) and len(names) != len(fingerprint.class_values) - 1:
+    if class_names is not None:
+        data_set = _renamed(data_set, class_names)
+    names = data_set.class_names
+    if names and len(names) != len(fingerprint.class_values) - 1:
         raise ValueError(
             f"class_names must be {len(fingerprint.class_values) - 1}, one for each value of the labels but "
             f"{fingerprint.class_values[0]}, got {list(names)}."
         )
-    data_set = dataclasses.replace(data_set, class_names=names)
     sections = len(chosen["training"]), len(chosen["validation"])
     plan = make_plan(data_set, fingerprint, sections, budget, say)
     entries = overlay(plan, data_set, fingerprint, target)
     command = f"medsegdiff train {target.name}"
     write_overlay(entries, page(plan, data_set, fingerprint, faults, budget, command), target)
     return plan
+
+
+def _renamed(data_set: DataSet, names: list[str]) -> DataSet:
+    """The same with other names of its classes, or of its regions if it has some."""
+    if not data_set.regions:
+        return dataclasses.replace(data_set, class_names=tuple(names))
+    if len(names) != len(data_set.regions):
+        raise ValueError(f"class_names must be {len(data_set.regions)}, one for each region, got {names}.")
+    parts = [classes for _, classes in data_set.regions]
+    return dataclasses.replace(data_set, regions=tuple(zip(names, parts, strict=True)))
 
 
 def budget_of(memory: str | None, hours: float, device: str | None) -> Budget:

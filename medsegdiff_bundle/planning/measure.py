@@ -54,8 +54,10 @@ def training_cost(
     model = MedSegDiff(**network).to(device).train()
     scheduler = DDIMScheduler(schedule="cosine", prediction_type=model.prediction_type, signal_scale=0.1).to(device)
     of_training = TrainingNetwork(model, amp, recycling, scheduler)
-    loss = MedSegDiffLoss(model.prediction_type, alpha=1, beta=1.0)
-    prepare = SegmentationPrepareBatch(scheduler, model.out_channels)
+    # Regions of one class each cost what others do.
+    regions = [[number] for number in range(1, model.out_channels + 1)] if model.multi_label else None
+    loss = MedSegDiffLoss(model.prediction_type, alpha=1, beta=1.0, regions=regions)
+    prepare = SegmentationPrepareBatch(scheduler, model.out_channels, regions=regions)
     optimizer = torch.optim.AdamW(model.parameters())
     memory_format = torch.channels_last if len(patch) == 2 else torch.channels_last_3d
     model.to(memory_format=memory_format)  # type: ignore[call-overload]

@@ -69,10 +69,12 @@ def _load(pictures: bool, modality: str | None) -> list[dict[str, Any]]:
 def _label_checks(pictures: bool, class_values: list[int] | None) -> list[dict[str, Any]]:
     checks: list[dict[str, Any]] = [{"_target_": f"{OURS}.CheckGridd", "keys": "label", "image_key": "image"}]
     if pictures:
-        checks.append({"_target_": f"{OURS}.PictureLabelsd", "keys": "label", "num_classes": "@num_classes"})
+        number = "$@num_labels + (0 if @ignore_label is None else 1)"
+        checks.append({"_target_": f"{OURS}.PictureLabelsd", "keys": "label", "num_classes": number})
     if class_values is not None and not (pictures and len(class_values) == 2):  # one mark is any value but 0
         checks.append({"_target_": f"{OURS}.MapLabelsd", "keys": "label", "class_values": class_values})
-    return [*checks, {"_target_": f"{OURS}.CheckLabelsd", "keys": "label", "num_classes": "@num_classes"}]
+    check = {"_target_": f"{OURS}.CheckLabelsd", "keys": "label", "num_classes": "@num_labels"}
+    return [*checks, {**check, "ignore_label": "@ignore_label"}]
 
 
 def _preparation(pictures: bool, modality: str | None, fingerprint: Fingerprint) -> list[dict[str, Any]]:
@@ -138,7 +140,7 @@ def _patches(pictures: bool, ratios: list[float] | None) -> list[dict[str, Any]]
             "_target_": "ClassesToIndicesd",
             "_desc_": "Counted once for each case, which RandCropByLabelClassesd would do for each patch.",
             "keys": "label",
-            "num_classes": "@num_classes",
+            "num_classes": "@num_labels",
             "max_samples_per_class": MOST_PLACES,
         },
         {
@@ -147,7 +149,7 @@ def _patches(pictures: bool, ratios: list[float] | None) -> list[dict[str, Any]]
             "label_key": "label",
             "spatial_size": "@patch_size",
             "ratios": ratios,
-            "num_classes": "@num_classes",
+            "num_classes": "@num_labels",
             "indices_key": "label_cls_indices",
             "allow_smaller": True,
             "warn": False,

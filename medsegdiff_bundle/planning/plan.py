@@ -84,9 +84,10 @@ def make_plan(
     names = class_names(data_set, fingerprint)
     _data(plan, data_set, fingerprint, names)
     spacing = _grid(plan, fingerprint)
-    chosen, batch, amp = _network(plan, fingerprint, spacing, len(names) + 1, budget, say)
+    channels = len(data_set.regions) or len(names) + 1
+    chosen, batch, amp = _network(plan, fingerprint, spacing, channels, bool(data_set.regions), budget, say)
     _patches(plan, fingerprint, spacing, chosen.patch)
-    _mirrors(plan, fingerprint, names)
+    _mirrors(plan, fingerprint, [*names, *(name for name, _ in data_set.regions)])
     _duration(plan, fingerprint, sections, batch, budget)
     del amp
     return plan
@@ -107,22 +108,38 @@ def _data(plan: Plan, data_set: DataSet, fingerprint: Fingerprint, names: list[s
     plan.set("spatial_dims", fingerprint.spatial_dims, f"The images are {kind}, of {shape} voxels in the median.")
     named = f": {', '.join(data_set.channel_names)}" if data_set.channel_names else ""
     plan.set("image_channels", fingerprint.channels, f"The images have {fingerprint.channels}{named}.")
-    source = "The set names none, so they are called by what labels hold"
-    if data_set.regions:
-        parts = "; ".join(f"{region}: {_joined(names, classes)}" for region, classes in data_set.regions)
-        source = f"The set names regions, of which these are the parts ({parts})"
-    elif data_set.class_names:
-        source = "The set names them"
+    source = "The set names them" if data_set.class_names else "The set names none: they are called by what labels hold"
     shares = ", ".join(
         f"{name} {share:.2%} of the voxels, in {cases} of {fingerprint.num_cases} cases"
         for name, share, cases in zip(names, fingerprint.class_shares[1:], fingerprint.class_cases[1:], strict=False)
     )
-    plan.set("class_names", names, f"{source}. Found: {shares}.")
-    if fingerprint.class_values != tuple(range(len(fingerprint.class_values))):
-        values = list(fingerprint.class_values)
+    if data_set.regions:
+        _regions(plan, data_set, fingerprint, names, shares)
+    else:
+        plan.set("class_names", names, f"{source}. Found: {shares}.")
+    values = list(fingerprint.class_values)
+    if data_set.ignore is not None:
+        number = len(values)
+        values.append(data_set.ignore)
+        plan.set("ignore_label", number, f"{data_set.ignore} in the files: neither loss nor metric counts such voxels.")
+    if values != list(range(len(values))):
         plan.set("class_values", values, "What the labels hold for background and classes, in their order.")
     if data_set.modality:
         plan.set("modality", data_set.modality, "By the names of the channels, or the kind of the files.")
+
+
+def _regions(plan: Plan, data_set: DataSet, fingerprint: Fingerprint, names: Sequence[str], shares: str) -> None:
+    """Regions in the place of classes, and how they are written."""
+    parts = "; ".join(f"{region}: {_joined(names, classes)}" for region, classes in data_set.regions)
+    regions = [name for name, _ in data_set.regions]
+    plan.set(
+        "class_names", regions, f"The set names regions ({parts}), which are learned. Found of their parts: {shares}."
+    )
+    plan.set("regions", [list(classes) for _, classes in data_set.regions], "Classes that make each region.")
+    if data_set.region_order:
+        written = [fingerprint.class_values[number] for number in data_set.region_order]
+        reason = "Number of each region in the mask that is written, one over those before it, as the set says."
+        plan.set("regions_class_order", written, reason)
 
 
 def _joined(names: Sequence[str], classes: Sequence[int]) -> str:
@@ -157,6 +174,7 @@ def _network(
     fingerprint: Fingerprint,
     spacing: tuple[float, ...],
     num_classes: int,
+    multi_label: bool,
     budget: Budget,
     say: Callable[[str], None],
 ) -> tuple[Topology, int, bool]:
@@ -166,7 +184,7 @@ def _network(
     sizes = rules.picture_sizes(fingerprint) if dims == 2 else rules.patch_sizes(shape, spacing)
 
     def arguments(found: Topology) -> dict[str, Any]:
-        return network_arguments(found, dims, fingerprint.channels, num_classes)
+        return network_arguments(found, dims, fingerprint.channels, num_classes, multi_label)
 
     def cost(found: Topology, batch: int, amp: bool) -> Cost:
         say(f"measuring a step of {batch} x {' x '.join(map(str, found.patch))}, {found.channels[0]} channels")
@@ -230,7 +248,9 @@ def line(voxels: Sequence[int], costs: Sequence[Cost]) -> Line:
     return Line(of(small.seconds, large.seconds), of(small.memory, large.memory))
 
 
-def network_arguments(found: Topology, dims: int, in_channels: int, out_channels: int) -> dict[str, Any]:
+def network_arguments(
+    found: Topology, dims: int, in_channels: int, out_channels: int, multi_label: bool = False
+) -> dict[str, Any]:
     """Arguments of `MedSegDiff` for some levels."""
     return {
         "spatial_dims": dims,
@@ -243,6 +263,7 @@ def network_arguments(found: Topology, dims: int, in_channels: int, out_channels
         "anchor_residual": True,
         "residual_condition": dims == 3,
         "stop_gradient": dims == 2,
+        "multi_label": multi_label,
     }
 
 

@@ -14,6 +14,7 @@ from .labels import CheckGridd, CheckLabelsd, MapLabelsd, PictureLabelsd, RandRa
 from .load import LoadImaged, OriginalImaged, load_image
 from .members import MemberLabelsd, SplitAnchord
 from .plausible import CheckImaged, WarnUncertaind
+from .regions import LabelRegionsd, MaskIgnoredd, OneMaskd
 from .results import SaveImaged
 from .save import PlaceByITKd, VolumeWriter
 from .segments import SaveSegmentsd
@@ -30,10 +31,13 @@ __all__ = [
     "EnsembleUncertaintyd",
     "FuseEnsembled",
     "InvertLabelsd",
+    "LabelRegionsd",
     "LoadImaged",
     "MapLabelsd",
+    "MaskIgnoredd",
     "MemberLabelsd",
     "NormalizeIntensityd",
+    "OneMaskd",
     "OriginalImaged",
     "PictureLabelsd",
     "PlaceByITKd",

@@ -10,7 +10,7 @@ from monai.transforms.post.dictionary import Ensembled
 from torch import Tensor
 
 from medsegdiff_bundle.fusion import expected_dice, staple
-from medsegdiff_bundle.labels import most_probable
+from medsegdiff_bundle.labels import likely, most_probable
 from medsegdiff_bundle.settings import FUSIONS
 
 from .members import check_channels, check_num_classes, like_members, member_labels, stack_members
@@ -26,7 +26,8 @@ class FuseEnsembled(Ensembled):
     - "dice": the mask of highest mean Dice with the members, see `medsegdiff_bundle.fusion.expected_dice`. Members that
       are probabilities are compared by their argmax, and searched over level sets of their mean.
 
-    In a tie it is the lowest of the classes.
+    In a tie it is the lowest of the classes. Regions, which may overlap, are fused one by one, each against what is
+    outside of it; a tie is outside.
 
     Args:
         keys: key of the members; as in MONAI's `MeanEnsembled`, several keys are stacked, one member each.
@@ -34,6 +35,7 @@ class FuseEnsembled(Ensembled):
         output_key: where the fused labels go; needed for several keys, otherwise `keys` by default.
         num_classes: K; needed for members that are labels.
         labels: whether the mean of probabilities ends in labels; or stays what it is, (K, ...), for `InvertLabelsd`.
+        multi_label: whether the K channels are regions.
 
     Raises:
         ValueError: an argument is out of range.
@@ -41,6 +43,7 @@ class FuseEnsembled(Ensembled):
     Shapes:
         one key: (E, K, ...) probabilities or (E, 1, ...) labels -> (1, ...) labels, float32 as from `AsDiscreted`
         several keys: each (K, ...) or (1, ...) -> the same
+        with `multi_label` (E, K, ...) -> (K, ...) of 0 and 1
     """
 
     def __init__(
@@ -50,10 +53,12 @@ class FuseEnsembled(Ensembled):
         output_key: str | None = None,
         num_classes: int | None = None,
         labels: bool = True,
+        multi_label: bool = False,
     ) -> None:
         if method not in FUSIONS:
             raise ValueError(f"fusion must be one of {', '.join(FUSIONS)}, got {method!r}.")
-        check_num_classes(num_classes)
+        check_num_classes(num_classes, multi_label)
+        self.multi_label = multi_label
         self.method = method
         self.num_classes = num_classes
         self.labels = labels
@@ -61,6 +66,8 @@ class FuseEnsembled(Ensembled):
 
     def _fuse(self, items: Any) -> Any:
         members = stack_members(items)
+        if self.multi_label:
+            return like_members(self._fuse_regions(members), items)
         if self.method == "mean" and members.shape[1] > 1:
             check_channels(members, self.num_classes)
             mean = members.float().mean(0)
@@ -69,13 +76,25 @@ class FuseEnsembled(Ensembled):
             fused = most_probable(mean, 0)
         else:
             labels, num_classes = member_labels(members, self.num_classes)  # (E, ...)
-            if self.method == "dice":
-                probabilities = members.float() if members.shape[1] > 1 else None
-                fused = expected_dice(labels, num_classes, probabilities).labels
-            else:
-                fuse = staple_labels if self.method == "staple" else vote_labels
-                fused = fuse(labels, num_classes)
+            fused = self._fuse_labels(labels, num_classes, members.float() if members.shape[1] > 1 else None)
         return like_members(fused.unsqueeze(0), items)
+
+    def _fuse_labels(self, labels: Tensor, num_classes: int, probabilities: Tensor | None) -> Tensor:
+        """Labels (E, ...), and for "dice" probabilities (E, K, ...) if there are any -> (...)."""
+        if self.method == "dice":
+            return expected_dice(labels, num_classes, probabilities).labels
+        return (staple_labels if self.method == "staple" else vote_labels)(labels, num_classes)
+
+    def _fuse_regions(self, members: Tensor) -> Tensor:
+        """Probabilities of regions, or masks of 0 and 1, (E, R, ...) -> (R, ...)."""
+        check_channels(members, self.num_classes)
+        if self.method == "mean":
+            mean = members.float().mean(0)
+            return likely(mean) if self.labels else mean
+        fused = []
+        for region in members.float().unbind(1):  # (E, ...)
+            fused.append(self._fuse_labels(likely(region).long(), 2, torch.stack([1 - region, region], dim=1)))
+        return torch.stack(fused)
 
 
 class STAPLEEnsembled(FuseEnsembled):

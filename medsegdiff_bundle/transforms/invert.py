@@ -12,7 +12,7 @@ from monai.transforms import Compose, Invertd, MapTransform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 from torch import Tensor
 
-from medsegdiff_bundle.labels import most_probable
+from medsegdiff_bundle.labels import likely, most_probable
 
 TOLERANCE = 1e-3  # of an edge of a voxel, by which two grids may differ and still count as the same
 
@@ -23,22 +23,31 @@ class InvertLabelsd(MapTransform):
     Where the preprocessing interpolates, as a picture is resized, probabilities are interpolated back first and the
     class is chosen after, so that outlines are smooth in a file of more voxels. Where it only turns, flips, crops or
     pads, both orders give the same, and labels are taken back, which are K times fewer numbers. So are labels that are
-    given as such. What the preprocessing cut off is background.
+    given as such. What the preprocessing cut off is background. Regions go back one by one, and are where they are
+    more probable than not.
 
     Args:
         keys: of the probabilities or labels.
         transform: the preprocessing of the image.
         orig_keys: key of the image after it.
         allow_missing_keys: whether a missing key is passed over.
+        multi_label: whether the channels are regions, which may overlap.
 
     Shapes:
         (K, ...) probabilities or (1, ...) labels -> (1, ...) labels, float32
+        with `multi_label` (R, ...) probabilities -> (R, ...) of 0 and 1, float32
     """
 
     def __init__(
-        self, keys: KeysCollection, transform: Compose, orig_keys: str = "image", allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection,
+        transform: Compose,
+        orig_keys: str = "image",
+        allow_missing_keys: bool = False,
+        multi_label: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
+        self.multi_label = multi_label
         self.orig_keys = orig_keys
         self.inverted = {
             nearest: Invertd("values", transform, orig_keys=orig_keys, nearest_interp=nearest)
@@ -51,7 +60,9 @@ class InvertLabelsd(MapTransform):
         image = d[self.orig_keys]
         for key in self.key_iterator(d):
             values = convert_to_tensor(d[key], track_meta=False)
-            if len(values) > 1 and interpolated(image):
+            if self.multi_label:
+                d[key] = self._regions(values, d[key], image)
+            elif len(values) > 1 and interpolated(image):
                 d[key] = self._most_probable(values, d[key], image)
             else:
                 labels = most_probable(values, 0).unsqueeze(0) if len(values) > 1 else values
@@ -71,6 +82,15 @@ class InvertLabelsd(MapTransform):
             labels.masked_fill_(values > highest, label)
             highest = torch.maximum(highest, values)
         return convert_to_dst_type(labels, found)[0]
+
+    def _regions(self, probabilities: Tensor, like: Any, image: Any) -> Any:
+        """Regions (R, ...) in the space of the file, 0 or 1."""
+        masks = likely(probabilities)  # which also says if some are NaN
+        if not interpolated(image):
+            return self._invert(masks, like, image, nearest=True)
+        found = [self._invert(region[None], like, image, nearest=False) for region in probabilities]
+        plain = torch.cat([likely(convert_to_tensor(each, track_meta=False)) for each in found])
+        return convert_to_dst_type(plain, found[0], dtype=torch.float32)[0]
 
     def _invert(self, values: Tensor, like: Any, image: Any, nearest: bool) -> Any:
         value = convert_to_dst_type(values, like, dtype=torch.float32)[0]

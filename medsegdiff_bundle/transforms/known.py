@@ -69,6 +69,8 @@ class CheckKnownd(MapTransform):
         image, labels, uncertainty = (
             convert_to_tensor(d[name], track_meta=False) for name in (self.image_key, key, self.uncertainty_key)
         )
+        if len(labels) > 1:
+            raise ValueError("Cases are described by classes, of which each voxel has one: these are regions.")
         original = d[self.original_key]
         return describe(
             image, original, labels[0], uncertainty[0], d["result"]["structures"], image_grid(original).affine

@@ -93,6 +93,7 @@ class CheckLabelsd(MapTransform):
         keys: of the labels.
         num_classes: K, background included.
         allow_missing_keys: whether a missing key is passed over.
+        ignore_label: value of what was not annotated, which a label of numbers may hold besides.
 
     Raises:
         ValueError: a value is no whole number from 0 to K - 1, or, where each class has a channel, some voxel is in
@@ -102,10 +103,17 @@ class CheckLabelsd(MapTransform):
         (1, S) numbers, or (K, S) or (K - 1, S) of 0 and 1 -> (1, S)
     """
 
-    def __init__(self, keys: KeysCollection, num_classes: int, allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        num_classes: int,
+        allow_missing_keys: bool = False,
+        ignore_label: int | None = None,
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
         check_num_classes(num_classes)
         self.num_classes = num_classes
+        self.ignore_label = ignore_label
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Check each key."""
@@ -120,6 +128,8 @@ class CheckLabelsd(MapTransform):
                 )
             classes = self.num_classes if number == 1 else 2
             bad = (values <= -0.5) | (values >= classes - 0.5) | ((values - values.round()).abs() > WHOLE)
+            if self.ignore_label is not None and number == 1:
+                bad &= (values - self.ignore_label).abs() > WHOLE
             if bad.any():
                 raise ValueError(
                     f"The label {_file(d[key], key)!r} holds {values[bad][0].item():g}, which is none of the {classes} "

@@ -12,7 +12,7 @@ from monai.transforms.post.array import Ensemble
 from monai.utils import convert_to_dst_type, convert_to_tensor, ensure_tuple
 from torch import Tensor
 
-from medsegdiff_bundle.labels import most_probable
+from medsegdiff_bundle.labels import likely, most_probable
 
 
 class SplitAnchord(MapTransform):
@@ -55,9 +55,11 @@ class MemberLabelsd(MapTransform):
         output_key: where the labels go; one for each of `keys`.
         num_classes: K; needed for members that are labels.
         allow_missing_keys: whether a missing key is passed over.
+        multi_label: whether the K channels are regions, which may overlap.
 
     Shapes:
         (E, K, ...) probabilities or (E, 1, ...) labels -> (E, ...) uint8
+        with `multi_label` (E, K, ...) -> (E K, ...) uint8, the regions of a member after one another, 0 or 1
     """
 
     def __init__(
@@ -66,22 +68,29 @@ class MemberLabelsd(MapTransform):
         output_key: KeysCollection,
         num_classes: int | None = None,
         allow_missing_keys: bool = False,
+        multi_label: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.output_keys = one_for_each("output_key", output_key, self.keys)
-        check_num_classes(num_classes)
+        check_num_classes(num_classes, multi_label)
         self.num_classes = num_classes
+        self.multi_label = multi_label
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Label each key."""
         d = dict(data)
         for key, output_key in self.key_iterator(d, self.output_keys):
             # One at a time: labels on the way take eight bytes.
-            each = [
-                member_labels(member[None], self.num_classes)[0].to(torch.uint8) for member in stack_members(d[key])
-            ]
+            each = [self._labels(member).to(torch.uint8) for member in stack_members(d[key])]
             d[output_key] = convert_to_dst_type(torch.cat(each), d[key], dtype=torch.uint8)[0]
         return d
+
+    def _labels(self, member: Tensor) -> Tensor:
+        """(K, ...) -> (1, ...), or (K, ...) of regions."""
+        if self.multi_label:
+            check_channels(member[None], self.num_classes)
+            return likely(member)
+        return member_labels(member[None], self.num_classes)[0]
 
 
 def one_for_each(name: str, names: KeysCollection, keys: Sequence[Hashable]) -> tuple[Hashable, ...]:
@@ -131,7 +140,8 @@ def check_channels(members: Tensor, num_classes: int | None) -> None:
         raise ValueError(f"num_classes is {num_classes}, but the members have {members.shape[1]} channels.")
 
 
-def check_num_classes(num_classes: int | None) -> None:
-    """Refuse fewer than two classes, if their number is given."""
-    if num_classes is not None and num_classes < 2:
-        raise ValueError(f"num_classes must be at least 2, got {num_classes}.")
+def check_num_classes(num_classes: int | None, multi_label: bool = False) -> None:
+    """Refuse fewer than two classes, or one region, if their number is given."""
+    lowest = 1 if multi_label else 2
+    if num_classes is not None and num_classes < lowest:
+        raise ValueError(f"num_classes must be at least {lowest}, got {num_classes}.")

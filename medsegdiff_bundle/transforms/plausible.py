@@ -86,7 +86,7 @@ class WarnUncertaind(MapTransform):
     That is so in noise, in other parts of the body and in photographs of something else, though not in all of them.
 
     Args:
-        keys: of the fused mask, (1, S).
+        keys: of the fused mask, (1, S); or of regions, (R, S).
         limit: of the mean uncertainty inside the mask, 0 to 1; None warns about nothing.
         uncertainty_key: of the map, (1, S).
         image_key: of the image.
@@ -109,7 +109,7 @@ class WarnUncertaind(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             mask, uncertainty = (convert_to_tensor(d[name], track_meta=False) for name in (key, self.uncertainty_key))
-            inside = uncertainty[mask > 0]
+            inside = uncertainty[(mask > 0).any(dim=0, keepdim=True)]
             if self.limit is not None and len(inside) and (found := inside.mean().item()) > self.limit:
                 sentence = (
                     f"The mean uncertainty inside the mask is {found:.2f}, and at most {self.limit:.2f} in images such "

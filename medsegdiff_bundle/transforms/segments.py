@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
@@ -17,7 +18,7 @@ from medsegdiff_bundle.datalist import CONTOURS, case_name
 from medsegdiff_bundle.datalist.slices import is_series
 from medsegdiff_bundle.dicom import contours
 from medsegdiff_bundle.files import FullDiskError, whole_files
-from medsegdiff_bundle.labels import colour
+from medsegdiff_bundle.labels import colour, marked
 from medsegdiff_bundle.remarks import add_warning
 
 from .save import itk_image, shown_by_itk
@@ -36,7 +37,7 @@ class SaveSegmentsd(MapTransform):
     What cannot be written becomes a warning: it is an extra, for whose sake no case ends.
 
     Args:
-        keys: of the masks, in the space of their images.
+        keys: of the masks, or regions, in the space of their images.
         output_dir: folder of the files; made if need be.
         class_names: of the classes 1 to K - 1.
         kinds: of the files.
@@ -46,7 +47,7 @@ class SaveSegmentsd(MapTransform):
         ValueError: a kind is unknown, or what it needs is not installed.
 
     Shapes:
-        (1, X, Y, Z) whole numbers from 0 to K - 1, returned as they are
+        (1, X, Y, Z) whole numbers from 0 to K - 1, or regions (R, X, Y, Z) of 0 and 1, returned as they are
     """
 
     def __init__(
@@ -85,20 +86,23 @@ class SaveSegmentsd(MapTransform):
         if mask.ndim != 4:
             raise ValueError("it is for volumes.")
         source = Path(str(mask.meta["filename_or_obj"]))
-        labels = mask[0].detach().cpu().numpy().astype(np.uint8)
+        given = mask.as_tensor().detach().cpu().to(torch.uint8)
+        masks = ((name, marked(given, number).numpy()) for number, name in enumerate(self.class_names, start=1))
         affine = mask.affine.cpu().numpy()
-        shown = shown_by_itk(str(source), labels.shape, affine)
+        shown = shown_by_itk(str(source), tuple(given.shape[1:]), affine)
         with whole_files(self.output_dir) as folder:
             name = case_name(source)
             if kind == "seg.nrrd":
-                write_segments(labels, shown, self.class_names, folder / f"{name}.seg.nrrd")
+                if len(given) > 1:
+                    raise ValueError("it holds one mask, and regions overlap.")
+                write_segments(given[0].numpy(), shown, self.class_names, folder / f"{name}.seg.nrrd")
             elif kind == "stl":
-                for number, class_name in enumerate(self.class_names, start=1):
-                    if (labels == number).any():
+                for class_name, each in masks:
+                    if each.any():
                         called = class_name.replace(os.sep, "_").replace(" ", "_")
-                        write_surface(labels == number, shown, folder / f"{name}_{called}.stl")
+                        write_surface(each, shown, folder / f"{name}_{called}.stl")
             elif is_series(source):
-                contours(labels, affine, source, self.class_names).save_as(folder / f"{name}{CONTOURS}")
+                contours(masks, affine, source).save_as(folder / f"{name}{CONTOURS}")
             else:
                 raise ValueError("contours lie on the slices of a DICOM series, and this image is none.")
 

@@ -17,8 +17,8 @@ from medsegdiff_bundle.findings import implausible, structure_findings
 from medsegdiff_bundle.grid import image_grid
 from medsegdiff_bundle.intervals import VolumeIntervals
 from medsegdiff_bundle.remarks import operations, remarks
-from medsegdiff_bundle.report import ensemble_statistics
-from medsegdiff_bundle.uncertainty import CLASS_UNCERTAINTIES, UNCERTAINTIES
+from medsegdiff_bundle.report import ensemble_statistics, region_statistics
+from medsegdiff_bundle.uncertainty import CLASS_UNCERTAINTIES, UNCERTAINTIES, of_regions
 
 from .members import check_channels, check_num_classes, like_members, member_labels, stack_members
 
@@ -34,10 +34,12 @@ class EnsembleUncertaintyd(Ensembled):
         output_key: where the map goes; one for each method.
         method: entropy (of the mean prediction), mutual_information, variance, disagreement (per class), or several.
         num_classes: K; needed for members that are labels, which count as sure votes.
+        multi_label: whether the K channels are regions, see `medsegdiff_bundle.uncertainty.of_regions`.
 
     Shapes:
         one key: (E, K, ...) probabilities or (E, 1, ...) labels -> (1, ...) float32, disagreement (K - 1, ...)
         several keys: each (K, ...) or (1, ...) -> the same
+        with `multi_label` the same, disagreement (K, ...)
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class EnsembleUncertaintyd(Ensembled):
         output_key: Sequence[str] | str,
         method: Sequence[str] | str = "entropy",
         num_classes: int | None = None,
+        multi_label: bool = False,
     ) -> None:
         self.methods, self.output_keys = ensure_tuple(method), ensure_tuple(output_key)
         for name in self.methods:
@@ -55,8 +58,9 @@ class EnsembleUncertaintyd(Ensembled):
             raise ValueError(
                 f"output_key must name {len(self.methods)} key(s), one for each method, got {output_key!r}."
             )
-        check_num_classes(num_classes)
+        check_num_classes(num_classes, multi_label)
         self.num_classes = num_classes
+        self.multi_label = multi_label
         super().__init__(keys, stack_members, self.output_keys[0])
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -70,7 +74,7 @@ class EnsembleUncertaintyd(Ensembled):
         for start in range(0, voxels.shape[2], CHUNK):
             probabilities = self._probabilities(voxels[..., start : start + CHUNK])
             for name in self.methods:
-                values = MAPS[name](probabilities)
+                values = of_regions(name, probabilities) if self.multi_label else MAPS[name](probabilities)
                 if name not in maps:
                     maps[name] = values.new_empty(*values.shape[:-1], voxels.shape[2])
                 maps[name][..., start : start + CHUNK] = values
@@ -80,7 +84,7 @@ class EnsembleUncertaintyd(Ensembled):
 
     def _probabilities(self, members: Tensor) -> Tensor:
         """(E, K, P) or labels (E, 1, P) -> (E, K, P)."""
-        if members.shape[1] > 1:
+        if members.shape[1] > 1 or self.multi_label:
             check_channels(members, self.num_classes)
             return members
         labels, num_classes = member_labels(members, self.num_classes)
@@ -100,9 +104,9 @@ class EnsembleStatisticsd(MapTransform):
     volume, by its affine, and pixels for a picture.
 
     Args:
-        keys: of the fused mask, (1, S).
-        class_names: of the classes from 1 on.
-        members_key: of the members' labels in the space of the mask, (E, S); see `MemberLabelsd`.
+        keys: of the fused mask, (1, S); or of regions (R, S).
+        class_names: of the classes from 1 on, or of the regions.
+        members_key: of the members' labels in the space of the mask, (E, S), or (E R, S); see `MemberLabelsd`.
         uncertainty_key: of the map, (1, S).
         image_key: of the image in the space of the network, (C, ...), for the remarks on it.
         original_key: of the image in the space of the mask, (C, S), for intensities; without it they are None.
@@ -149,13 +153,17 @@ class EnsembleStatisticsd(MapTransform):
         fused, members, uncertainty = (
             convert_to_tensor(d[key], track_meta=False) for key in (*self.keys, self.members_key, self.uncertainty_key)
         )
-        statistics = ensemble_statistics(
-            members, fused[0], uncertainty[0], self.class_names, voxel_volume, self.intervals
-        )
+        members = members.unflatten(0, (-1, len(fused)))
+        if len(fused) > 1:
+            given: Any = (members, fused, uncertainty[0], self.class_names, voxel_volume, self.intervals)
+            statistics = region_statistics(*given)
+        else:
+            given = (members[:, 0], fused[0], uncertainty[0], self.class_names, voxel_volume, self.intervals)
+            statistics = ensemble_statistics(*given)
         original = d.get(self.original_key)
         orientation = image_grid(original).orientation if isinstance(original, MetaTensor) else None
         statistics["views"] = [len(members[view :: self.views]) for view in range(min(self.views, len(members)))]
-        found = structure_findings(fused[0], self.class_names, original, orientation)
+        found = self._findings(fused, original, orientation)
         for name, values in statistics["structures"].items():
             values |= found[name]
         d[self.result_key] = result = {**d.get(self.result_key, {}), **statistics}
@@ -167,3 +175,12 @@ class EnsembleStatisticsd(MapTransform):
         for kind, sentences in said.items():
             result[kind] = [*result.get(kind, []), *sentences]
         return d
+
+    def _findings(self, fused: Tensor, original: Any, orientation: str | None) -> dict[str, dict[str, Any]]:
+        """`structure_findings` of classes (1, S), or of each region (R, S) by itself."""
+        if len(fused) == 1:
+            return structure_findings(fused[0], self.class_names, original, orientation)
+        found: dict[str, dict[str, Any]] = {}
+        for mask, name in zip(fused, self.class_names, strict=True):
+            found |= structure_findings(mask, [name], original, orientation)
+        return found

@@ -149,14 +149,15 @@ def test_a_step_is_measured():
     assert first.memory > 16 * first.parameters and first.seconds > 0
 
 
-def test_regions_have_parts_of_their_own_names(tmp_path, make_ct_set):
+def test_regions_are_what_is_learned(tmp_path, make_ct_set):
     root = make_ct_set(tmp_path / "set")
     described = json.loads((root / "dataset.json").read_text())
     described |= {"labels": {"background": 0, "whole organ": [1, 2], "tumour": 2}, "regions_class_order": [1, 2]}
     (root / "dataset.json").write_text(json.dumps(described))
     entries, page = configured(tmp_path, root)
-    assert entries["class_names"] == ["value 1", "tumour"]
-    assert "regions, of which these are the parts (whole organ: value 1 + tumour; tumour: tumour)" in page
+    assert entries["class_names"] == ["whole organ", "tumour"]
+    assert entries["regions"] == [[1, 2], [2]] and entries["regions_class_order"] == [1, 2]
+    assert "The set names regions (whole organ: value 1 + tumour; tumour: tumour), which are learned." in page
 
 
 def test_names_of_a_table_are_as_many_as_its_classes(tmp_path, make_ct_set, capsys):

@@ -16,6 +16,9 @@ LOOKED_AT = 5  # folders that tell the form
 BRATS = {"flair": "FLAIR", "t2f": "FLAIR", "t1": "T1", "t1n": "T1", "t1ce": "T1 contrast", "t1c": "T1 contrast"}
 BRATS |= {"t2": "T2", "t2w": "T2"}
 TUMOUR = ("necrotic core", "edema", "enhancing tumour")
+# What BraTS scores, by the numbers of these classes; written in this order, what is left of a region is its own class.
+REGIONS = (("whole tumour", (1, 2, 3)), ("tumour core", (1, 3)), ("enhancing tumour", (3,)))
+REGION_ORDER = (2, 1, 3)
 
 
 def is_case_folders(root: Path) -> bool:
@@ -29,7 +32,8 @@ def read_case_folders(root: Path) -> DataSet:
 
     What the names of the files have behind the name of their folder is the channel, or the label (`seg`, `mask`, ...).
     Channels are those that more than half of the cases have, in the order of their names. Folders of time points of a
-    patient, which end in a number, are of one group.
+    patient, which end in a number, are of one group. The gliomas of BraTS have its regions: whole
+    tumour, tumour core and enhancing tumour.
 
     Args:
         root: the folder.
@@ -58,6 +62,8 @@ def read_case_folders(root: Path) -> DataSet:
         tuple(cases),
         classes,
         values,
+        regions=REGIONS if classes else (),
+        region_order=REGION_ORDER if classes else (),
         channel_names=names,
         modality=modality_of(names),
         listing="its folders",
