@@ -45,7 +45,7 @@ def segment(
     *,
     affine: np.ndarray | None = None,
     output_dir: str | os.PathLike | None = None,
-    checkpoint: str | os.PathLike | None = None,
+    checkpoint: str | os.PathLike | list[str] | None = None,
     num_inference_steps: int | None = None,
     ensemble_size: int | None = None,
     fusion: str | None = None,
@@ -73,7 +73,8 @@ def segment(
         affine: of an array of a volume, (4, 4), voxel to RAS in mm; `np.diag([1, 1, 2, 1])` says 2 mm from slice to
             slice. None stands for 1 mm along each axis.
         output_dir: folder for mask, uncertainty, picture, report, and the DICOM SEG of a series; None writes none.
-        checkpoint: file of weights.
+        checkpoint: file of weights; or a list of those of the folds of a training: each draws its own members, and all
+            are fused together.
         num_inference_steps: denoising steps per member.
         ensemble_size: members E.
         fusion: "mean", "vote", "staple" or "dice".
@@ -176,9 +177,8 @@ def check_request(
         check_image(file, affine)
     if output_dir is not None and os.path.isfile(output_dir):
         raise ValueError(f"The results cannot be written to {str(output_dir)!r}: it is a file, not a folder.")
-    if "checkpoint" in given:
-        if not os.path.isfile(given["checkpoint"]):
-            raise ValueError(no_weights(config["task"], given["checkpoint"]))
+    if "checkpoint" in given and (missing := no_weights(config["task"], given["checkpoint"])):
+        raise ValueError(missing)
     return files, given
 
 

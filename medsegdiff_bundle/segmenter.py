@@ -165,8 +165,8 @@ class Segmenter:
             raise ValueError(
                 f"There are no weights of the task {content('task')!r}: name a file of them as checkpoint."
             )
-        if not Path(self._checkpoint).is_file():
-            raise ValueError(model_file.no_weights(content("task"), self._checkpoint))
+        if missing := model_file.no_weights(content("task"), self._checkpoint):
+            raise ValueError(missing)
         self.evaluator: Evaluator = content("evaluator")
         for handler in content("handlers"):
             if isinstance(handler, WeightsLoader):
