@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from monai.data import MetaTensor
+
     from medsegdiff_bundle.evaluation import Pair
     from medsegdiff_bundle.evaluation.cleaning import Masks
 
@@ -69,7 +71,10 @@ def _masks(pairs: list[Pair], classes: int) -> Iterator[Masks]:
     from medsegdiff_bundle.transforms import CheckGridd
 
     for pair in pairs:
-        both = {"image": read_mask(pair.prediction, classes), "label": read_mask(pair.label, classes)}
+        both: dict[Hashable, MetaTensor] = {
+            "image": read_mask(pair.prediction, classes),
+            "label": read_mask(pair.label, classes),
+        }
         yield Masks(both["image"], CheckGridd("label")(both)["label"].as_tensor())
 
 
