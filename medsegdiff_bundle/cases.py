@@ -66,7 +66,8 @@ def run_cases(
     number = len(left)
     if output_dir is not None:
         check_writable(output_dir)
-    if settings is None and (workflow := caller()) is not None:
+    of_workflow = settings is None
+    if of_workflow and (workflow := caller()) is not None:
         settings = dict(workflow.parser.get())
     if output_dir is not None and settings is not None and checkpoint is not None:
         run = run_fingerprint(settings, checkpoint)
@@ -121,7 +122,8 @@ def run_cases(
             continue
         index = left.pop(0)
         fail(index, case_sentence(watch.error, str(ensure_tuple(cases[index]["image"])[0])))
-    _wait_for_the_others()
+    if of_workflow:  # else another program's processes, which may have other numbers of images
+        _wait_for_the_others()
     if failures and on_failure is None:
         raise errors.UnsegmentedError(failures, number) from watch.error
 

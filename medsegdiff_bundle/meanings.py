@@ -20,7 +20,7 @@ FOLDERS = {
     ),
     "output_dir": Meaning("folder of what is written", default="`output` in `bundle_root`"),
     "ckpt_dir": Meaning("folder of weights and checkpoints of a training", default="`output_dir`"),
-    "checkpoint": Meaning("file of weights", default="those of the task"),
+    "checkpoint": Meaning("file of weights, or a list of those of folds", default="those of the task"),
     "shipped_weights": Meaning("file of the weights that come with the task", default="in `models`"),
     "pretrained": Meaning("weights to start a training from, where names and shapes agree; empty for none"),
     "weights_sha256": Meaning("checksum that the weights must have"),

@@ -21,7 +21,7 @@ from weakref import WeakSet
 import medsegdiff_bundle
 from medsegdiff_bundle import configuration, settings
 from medsegdiff_bundle.files import whole_file
-from medsegdiff_bundle.provenance import checksum
+from medsegdiff_bundle.provenance import checksum, weight_files
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
@@ -33,7 +33,7 @@ ENTRIES = (
     *("spacing", "mirror_axes", "modality"),
     *("num_train_timesteps", "schedule", "signal_scale", "prediction_type", "scheduler", "network_def"),
     *("displayable_configs", "start_from_anchor", "mirror_members", "roi_size", "overlap"),
-    *("load", "preparation", "crop", "normalization"),
+    *("load", "preparation", "crop", "normalization", "clean"),
 )
 # What they refer to and each configuration has.
 OF_EVERY_RUN = ("bundle_root", "bundle_path", "num_classes", "multi_label")
@@ -91,10 +91,21 @@ def describe_model(parser: ConfigParser) -> dict[str, Any]:
     return {"task": config.get("task"), "version": medsegdiff_bundle.__version__, "configuration": entries}
 
 
-def no_weights(task: str, checkpoint: str | os.PathLike) -> str:
-    """A sentence for weights that are not there; it names those of the folds of a cross-validation, if they are."""
+def no_weights(task: str, checkpoint: Any) -> str:
+    """A sentence for weights that are not there; it names those of the folds of a cross-validation, if they are.
+
+    Empty if all files are there.
+    """
+    missing = [file for file in weight_files(checkpoint) if not os.path.isfile(file)]
+    if not missing:
+        return ""
+    checkpoint = missing[0]
     folds = sorted(map(str, Path(checkpoint).parent.glob(f"fold_*/{Path(checkpoint).name}")))
-    there = f" There are those of folds, to be named as checkpoint: {', '.join(folds)}." if folds else ""
+    there = (
+        f" There are those of folds, to be named as checkpoint, or all by --folds all: {', '.join(folds)}."
+        if folds
+        else ""
+    )
     return f"There are no weights of the task {task!r}: the file {str(checkpoint)!r} does not exist.{there}"
 
 
@@ -108,9 +119,18 @@ def write_model(checkpoint: str | os.PathLike, model: Mapping[str, Any]) -> None
 def read_model(checkpoint: Any) -> dict[str, Any] | None:
     """What weights say of their model; None if there is no such file, as of weights of version 0.12 and before.
 
+    Of a list, of folds, all must say the same.
+
     Raises:
-        ValueError: the file is of other weights, holds something else, or a program.
+        ValueError: the file is of other weights, holds something else, or a program; or folds are of several models.
     """
+    if isinstance(checkpoint, (list, tuple)):
+        models = [read_model(file) for file in checkpoint]
+        said = [None if model is None else model["configuration"] for model in models]
+        for file, each in zip(checkpoint, said, strict=True):
+            if each != said[0]:
+                raise ValueError(f"The weights {str(checkpoint[0])!r} and {str(file)!r} are of different models.")
+        return models[0]
     if not isinstance(checkpoint, (str, os.PathLike)) or not os.path.isfile(checkpoint):
         return None
     if not model_file(checkpoint).is_file():
@@ -161,8 +181,8 @@ def complete_with_weights(
     checkpoint = parser.get_parsed_content("checkpoint")
     if model := read_model(checkpoint):
         parser.set(configuration.complete(over_files(config, model, checkpoint, folder, given), folder))
-    elif checkpoint and os.path.isfile(checkpoint):
-        _remark(str(checkpoint), _said(parser.get_parsed_content("class_names")))
+    elif (files := weight_files(checkpoint)) and os.path.isfile(files[0]):
+        _remark(files[0], _said(parser.get_parsed_content("class_names")))
 
 
 def is_completed(parser: ConfigParser) -> bool:
@@ -173,7 +193,7 @@ def is_completed(parser: ConfigParser) -> bool:
 def over_files(
     config: Mapping[str, Any],
     model: Mapping[str, Any],
-    checkpoint: str | os.PathLike,
+    checkpoint: str | os.PathLike | list[str],
     folder: Path,
     given: Collection[str] = (),
 ) -> dict[str, Any]:
@@ -200,7 +220,9 @@ def over_files(
         if of_user or name in MUST_FIT and name in names:
             said = settings.typed(name, found)
             if said != value and not str(said).startswith("$"):
-                raise ValueError(f"The weights {str(checkpoint)!r} are of {name} {_said(value)}, not {_said(said)}.")
+                raise ValueError(
+                    f"The weights {weight_files(checkpoint)[0]!r} are of {name} {_said(value)}, not {_said(said)}."
+                )
         result[name] = _over(value, found, [each.get(name, ABSENT) for each in known], name, names)
     return result
 

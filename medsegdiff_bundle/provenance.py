@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,25 +61,34 @@ def used_settings() -> dict[str, Any]:
     return found
 
 
-def describe_run(used: Mapping[str, Any], checkpoint: str | os.PathLike | None, device: Any = None) -> dict[str, Any]:
+def weight_files(checkpoint: Any) -> list[str]:
+    """Files of the setting `checkpoint`: one, several of folds, or none."""
+    return [str(file) for file in (checkpoint if isinstance(checkpoint, (list, tuple)) else [checkpoint]) if file]
+
+
+def describe_run(
+    used: Mapping[str, Any], checkpoint: str | os.PathLike | list[str] | None, device: Any = None
+) -> dict[str, Any]:
     """What the cases of a run have in common.
 
     - `task`, `version` of this package, and those of torch and MONAI (`software`).
-    - `weights`: name of the `file` and its `sha256`; None if there is none.
+    - `weights`: name of the `file` and its `sha256`, or names of several and one for all; None if there is none.
     - `settings`: see `used_settings`.
     - `device`: "cpu", "cuda" or another kind.
 
     Args:
         used: the settings.
-        checkpoint: file of weights.
+        checkpoint: file of weights, or files of folds.
         device: that the network ran on.
     """
     import monai
     import torch
 
     weights = None
-    if checkpoint is not None and Path(checkpoint).is_file():
-        weights = {"file": Path(checkpoint).name, "sha256": checksum(checkpoint)}
+    files = weight_files(checkpoint)
+    if files and all(map(os.path.isfile, files)):
+        names = [Path(file).name if len(files) == 1 else "/".join(Path(file).parts[-2:]) for file in files]
+        weights = {"file": ", ".join(names), "sha256": checksum(files if len(files) > 1 else files[0])}
     return {
         "task": used.get("task"),
         "version": medsegdiff_bundle.__version__,
@@ -139,8 +148,13 @@ def as_reported(
     return of_task, {**used, **given, "weights_sha256": sha256}
 
 
-def checksum(file: str | os.PathLike) -> str:
-    """SHA-256 of a file, 64 hexadecimal digits; read once for as long as it is not written again."""
+def checksum(file: str | os.PathLike | Sequence[str]) -> str:
+    """SHA-256 of a file, 64 hexadecimal digits; read once for as long as it is not written again.
+
+    Of a list of files, that of the text of theirs.
+    """
+    if not isinstance(file, (str, os.PathLike)):
+        return hashlib.sha256(" ".join(map(checksum, file)).encode()).hexdigest()
     state = os.stat(file)
     return _checksum(os.path.abspath(file), state.st_ino, state.st_size, state.st_mtime_ns)
 

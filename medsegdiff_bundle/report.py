@@ -215,7 +215,7 @@ def html_report(
         heat=", ".join(f"#{colour}" for colour in INFERNO.split()),
         measure="Volumes" if statistics["unit"] == "ml" else "Areas",
         unit=statistics["unit"],
-        drawn=_drawn(statistics.get("views", [])),
+        drawn=_drawn(statistics.get("views", [])) + _trained(statistics.get("networks", 1)),
         **_interval_words(statistics),
         rows="\n".join(rows),
     )
@@ -236,6 +236,15 @@ def _drawn(views: list[int]) -> str:
     return (
         f" Each is drawn from noise of its own. They take turns with {len(views)} views, the image and its mirror "
         f"images, and each view has {each}: {told}."
+    )
+
+
+def _trained(networks: int) -> str:
+    """Of how many trainings the members are."""
+    if networks == 1:
+        return ""
+    return (
+        f" They are of {networks} networks, of a training each: what the trainings differ in is among the differences."
     )
 
 

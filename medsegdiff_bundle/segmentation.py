@@ -8,7 +8,7 @@ import, is checked before it is.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -42,12 +42,12 @@ class Segmentation(NamedTuple):
 
 
 def segment(
-    image: str | os.PathLike | np.ndarray | torch.Tensor,
+    image: str | os.PathLike | np.ndarray | torch.Tensor | Sequence[str | os.PathLike],
     task: str | None = None,
     *,
     affine: np.ndarray | None = None,
     output_dir: str | os.PathLike | None = None,
-    checkpoint: str | os.PathLike | None = None,
+    checkpoint: str | os.PathLike | list[str] | None = None,
     num_inference_steps: int | None = None,
     ensemble_size: int | None = None,
     fusion: str | None = None,
@@ -66,16 +66,17 @@ def segment(
     What is left at None is as `inference.json` and the task say. There is no progress bar unless `progress=True`.
 
     Args:
-        image: a file (NIfTI or picture), a folder of a DICOM series, a folder of files or series, or an array or tensor
-            with the axes of a file: (X, Y, Z) or (X, Y, Z, C) for a volume, (H, W) or (H, W, 3) with values from 0 to
-            255 for a picture. A `MetaTensor` is as MONAI's `LoadImage` gives it, (C, X, Y, Z), (X, Y, Z), (C, W, H) or
-            (W, H), and brings its affine.
+        image: a file (NIfTI or picture), a list of files, one for each channel, a folder of a DICOM series, a folder of
+            files or series, or an array or tensor with the axes of a file: (X, Y, Z) or (X, Y, Z, C) for a volume,
+            (H, W) or (H, W, 3) with values from 0 to 255 for a picture. A `MetaTensor` is as MONAI's `LoadImage` gives
+            it, (C, X, Y, Z), (X, Y, Z), (C, W, H) or (W, H), and brings its affine.
         task: what to segment, such as "hippocampus": the task of `inference.json`, which is taken for None, or the name
             of a file of `configs/tasks`; or a file that `medsegdiff configure` wrote, by its path.
         affine: of an array of a volume, (4, 4), voxel to RAS in mm; `np.diag([1, 1, 2, 1])` says 2 mm from slice to
             slice. None stands for 1 mm along each axis.
         output_dir: folder for mask, uncertainty, picture, report, and the DICOM SEG of a series; None writes none.
-        checkpoint: file of weights.
+        checkpoint: file of weights; or a list of those of the folds of a training: each draws its own members, and all
+            are fused together.
         num_inference_steps: denoising steps per member.
         ensemble_size: members E.
         fusion: "mean", "vote", "staple" or "dice".
@@ -130,7 +131,7 @@ def segment(
 
 
 def check_request(
-    image: str | os.PathLike | np.ndarray | torch.Tensor | None,
+    image: str | os.PathLike | np.ndarray | torch.Tensor | Sequence[str | os.PathLike] | None,
     task: str | None,
     given: dict[str, Any],
     *,
@@ -174,14 +175,19 @@ def check_request(
         config = configuration.complete(over_files(own, model, given["checkpoint"], configs, given), configs)
     check_names(given, config, [config, given], "inference.json")
     given = {name: typed(name, value, programs=False) for name, value in given.items()}
-    if isinstance(image, (str, os.PathLike)):
-        check_image(image, affine)
+    for file in files_named(image):
+        check_image(file, affine)
     if output_dir is not None and os.path.isfile(output_dir):
         raise ValueError(f"The results cannot be written to {str(output_dir)!r}: it is a file, not a folder.")
-    if "checkpoint" in given:
-        if not os.path.isfile(given["checkpoint"]):
-            raise ValueError(no_weights(config["task"], given["checkpoint"]))
+    if "checkpoint" in given and (missing := no_weights(config["task"], given["checkpoint"])):
+        raise ValueError(missing)
     return files, given
+
+
+def files_named(image: Any) -> list[str | os.PathLike]:
+    """The file or folder that an image is, or its files of a channel each; none of an array."""
+    files = list(image) if isinstance(image, (list, tuple)) else [image]
+    return files if all(isinstance(file, (str, os.PathLike)) for file in files) else []
 
 
 def check_image(image: str | os.PathLike, affine: np.ndarray | None = None) -> None:

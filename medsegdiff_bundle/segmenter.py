@@ -7,7 +7,7 @@ The way of an image: `held_image` of an array, or the name of a file -> the case
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,12 @@ from monai.transforms import Invertd
 
 from medsegdiff_bundle import errors, model_file
 from medsegdiff_bundle.cases import CallersError, run_cases
-from medsegdiff_bundle.datalist import case_name, result_ending
+from medsegdiff_bundle.datalist import case_name, channels_entry, result_ending
 from medsegdiff_bundle.datalist.naming import PICTURES
 from medsegdiff_bundle.given import put_in
 from medsegdiff_bundle.handlers import WeightsLoader
 from medsegdiff_bundle.readers import held_image
-from medsegdiff_bundle.segmentation import Segmentation, check_image, check_request
+from medsegdiff_bundle.segmentation import Segmentation, check_image, check_request, files_named
 from medsegdiff_bundle.transforms.load import AS_READ, load_image
 from medsegdiff_bundle.workflow import check_device
 
@@ -80,7 +80,7 @@ class Segmenter:
 
     def __call__(
         self,
-        image: str | os.PathLike | np.ndarray | torch.Tensor,
+        image: str | os.PathLike | np.ndarray | torch.Tensor | Sequence[str | os.PathLike],
         *,
         affine: np.ndarray | None = None,
         return_members: bool = False,
@@ -105,8 +105,8 @@ class Segmenter:
             ValueError: there is no such image.
             medsegdiff_bundle.errors.UnsegmentedError: a `ValueError` about images that cannot be segmented.
         """
-        if isinstance(image, (str, os.PathLike)):
-            check_image(image, affine)
+        for file in files_named(image):
+            check_image(file, affine)
         results: list[Segmentation] = []
         self._hand_on, self._return_members = on_result or results.append, return_members
         self._error_of_caller: Exception | None = None
@@ -125,7 +125,7 @@ class Segmenter:
         except errors.UnsegmentedError:
             raise
         except (RuntimeError, OSError, ValueError) as error:
-            named = str(image) if isinstance(image, (str, os.PathLike)) else "the array"
+            named = str(next(iter(files_named(image)), "the array"))
             raise ValueError(errors.about(error, named)) from error
         finally:
             self._loader.dataset.data = []  # nor their arrays
@@ -165,8 +165,8 @@ class Segmenter:
             raise ValueError(
                 f"There are no weights of the task {content('task')!r}: name a file of them as checkpoint."
             )
-        if not Path(self._checkpoint).is_file():
-            raise ValueError(model_file.no_weights(content("task"), self._checkpoint))
+        if missing := model_file.no_weights(content("task"), self._checkpoint):
+            raise ValueError(missing)
         self.evaluator: Evaluator = content("evaluator")
         for handler in content("handlers"):
             if isinstance(handler, WeightsLoader):
@@ -182,6 +182,8 @@ class Segmenter:
 
     def _cases(self, image: Any, affine: np.ndarray | None) -> tuple[list[dict[str, Any]], bool]:
         """The cases of an image or a folder, and whether it is one image."""
+        if isinstance(image, (list, tuple)) and (files := files_named(image)):
+            return [channels_entry(files, self._image_channels, self.spatial_dims)], True
         if not isinstance(image, (str, os.PathLike)):
             held = held_image(image, self.spatial_dims, affine)
             as_read = load_image(held, self._image_channels)

@@ -64,6 +64,14 @@ def path(value: Any) -> str:
     return str(value)
 
 
+def paths(value: Any) -> str | list[str]:
+    """A file, or a list of several."""
+    found = [path(each) for each in value] if isinstance(value, (list, tuple)) else [path(value)]
+    if not found:
+        raise ValueError("must be a path, or a list of paths")
+    return found[0] if len(found) == 1 else found
+
+
 def whole(lowest: int) -> Callable[[Any], int]:
     """A whole number of at least `lowest`."""
 
@@ -219,7 +227,8 @@ BELOW_ONE = number(0, math.nextafter(1, 0), "from 0 to below 1")
 
 # How each setting is read. A setting that is missing here is taken as it is.
 KINDS: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "checkpoint"), path),
+    **dict.fromkeys(("bundle_root", "dataset_dir", "output_dir", "ckpt_dir"), path),
+    "checkpoint": paths,
     **dict.fromkeys(("amp", "anchor_only", "multi_label", "channels_last", "compile", "progress"), boolean),
     **dict.fromkeys(("report", "dicom_seg", "overwrite", "force", "strict", "debug", "mirror_members"), boolean),
     **dict.fromkeys(("epochs", "val_interval", "val_stride", "batch_size", "image_channels"), whole(1)),

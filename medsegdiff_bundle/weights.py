@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import zipfile
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -34,6 +35,15 @@ def read_state(path: str | os.PathLike) -> Any:
         if isinstance(error, pickle.UnpicklingError):
             reason = "it is no file of torch.save, or holds more than tensors and plain values, which may be a program"
         raise ValueError(f"The weights {str(path)!r} cannot be read: {reason}.") from error
+
+
+def read_folds(path: str | os.PathLike | Sequence[str] | None) -> list[dict[str, Tensor]]:
+    """Weights of several networks of one kind, of a list of files; none of a single file.
+
+    Raises:
+        ValueError: see `read_weights`.
+    """
+    return [read_weights(file) for file in path] if isinstance(path, (list, tuple)) else []
 
 
 def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:

@@ -114,7 +114,28 @@ def test_folds_of_nnunet(tmp_path):
     (root / "splits_final.json").write_text(json.dumps(folds))
     data_set = read_data_set(root)
     assert [case.name for case in cases_of(data_set, "validation", 1)] == ["c", "d"]
-    assert [case.name for case in cases_of(data_set, "training", 1)] == list("ab")
+    assert [case.name for case in cases_of(data_set, "training", 1)] == list("abef"), "also those of no fold"
+
+
+def test_folds_of_a_table(tmp_path):
+    """A case of no fold trains in each; numbers begin at 0, and names tell the cases apart."""
+    rows = [
+        {"image": f"{name}.nii.gz", "label": f"{name}_l.nii.gz", "fold": fold}
+        for name, fold in zip("abcd", (1, 0, 0, ""), strict=True)
+    ]
+    table = tmp_path / "list.json"
+    table.write_text(json.dumps({"cases": rows}))
+    data_set = read_data_set(table)
+    assert data_set.folds == (("b", "c"), ("a",))
+    assert [case.name for case in cases_of(data_set, "training", 0)] == ["a", "d"]
+    for number, folds, sentence in ((0, 3, "numbered from 0 on"), (3, 0, "folds and 2 cases 'a'")):
+        changed = [dict(row) for row in rows]
+        changed[number]["fold"] = folds
+        if "2 cases" in sentence:
+            changed[3]["image"] = "other/a.nii.gz"
+        table.write_text(json.dumps(changed))
+        with pytest.raises(ValueError, match=sentence):
+            read_data_set(table)
 
 
 # Pictures

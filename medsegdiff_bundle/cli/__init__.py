@@ -18,7 +18,8 @@ import medsegdiff_bundle
 from medsegdiff_bundle.settings import nearest
 
 COMMANDS = (  # as help lists them
-    *("prepare", "check", "configure", "train", "segment", "evaluate", "compare", "sweep"),
+    *("prepare", "check", "configure", "train", "segment"),
+    *("evaluate", "clean", "compare", "sweep"),
     *("export", "package", "benchmark", "info"),
 )
 

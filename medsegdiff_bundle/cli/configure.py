@@ -61,6 +61,8 @@ def run(options: argparse.Namespace) -> int:
     except FaultyDataError as error:
         print_faults(error.faults)
         raise
+    if plan.remark:
+        print(f"warning: {plan.remark}", file=sys.stderr)
     if not options.quiet:
         patch = " x ".join(map(str, plan.settings["patch_size"]))
         batch, epochs = plan.settings["batch_size"], plan.settings["epochs"]

@@ -11,21 +11,28 @@ from typing import Any
 
 import medsegdiff_bundle
 from medsegdiff_bundle import settings
+from medsegdiff_bundle.auto3dseg import TEMPLATES
 from medsegdiff_bundle.provenance import checksum
 
 HELP = "print versions, weights with their checksums, and devices"
 DESCRIPTION = "Print what a report of a fault, or of a result, should say: versions, weights with checksums, devices."
-EXAMPLES = ("", "--json")
+EXAMPLES = ("", "--json", "--templates")
 PACKAGES = ("torch", "monai", "numpy", "nibabel", "SimpleITK", "pytorch-ignite", "pydicom", "highdicom", "onnxruntime")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add them."""
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--templates", action="store_true", help="print the folder of the template for MONAI's Auto3DSeg alone"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Print."""
+    if options.templates:
+        print(TEMPLATES)
+        return 0
     found = collected()
     if options.json:
         print(json.dumps(found, indent=2))

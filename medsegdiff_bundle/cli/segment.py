@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medsegdiff_bundle.cli import folds
 from medsegdiff_bundle.cli.options import add_setting, add_settings
+from medsegdiff_bundle.cli.train import configured_settings
 
 if TYPE_CHECKING:
     from medsegdiff_bundle.segmentation import Segmentation
@@ -17,6 +20,7 @@ DESCRIPTION = "Write mask, uncertainty, a picture and a report of each image, an
 EXAMPLES = (
     "scan.nii.gz -o results",
     "photos/ -o results --task isic --steps 3 --members 10",
+    "scan.nii.gz -o results --task mine.json --folds all",
 )
 OF_SEGMENT = ("image", "task", "output_dir", "overwrite", "like")  # arguments of `segment` that are no settings
 SHORT = (
@@ -41,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-t", "--task", help="what to segment: hippocampus, isic, lidc, or a file of 'configure' (default: hippocampus)"
     )
     parser.add_argument("-c", "--checkpoint", metavar="FILE", help="weights (default: those of the task)")
+    parser.add_argument(
+        "--folds",
+        nargs="+",
+        metavar="K",
+        help="of 'train --fold', such as 0 1 2, or all: the mean of their networks, from folders beside the weights",
+    )
     add_setting(parser, "-s", "--steps", name="num_inference_steps", metavar="N")
     add_setting(parser, "-m", "--members", name="ensemble_size", metavar="N")
     add_setting(parser, "-f", "--fusion", name="fusion", metavar="WORD")
@@ -63,6 +73,8 @@ def run(options: argparse.Namespace) -> int:
     given |= {name: getattr(options, name) for name in SHORT if getattr(options, name) is not None}
     of_segment = {name: given.pop(name, getattr(options, name)) for name in OF_SEGMENT}
     task, output_dir = of_segment["task"], of_segment["output_dir"]
+    if options.folds is not None:
+        given["checkpoint"] = folds.weights(options.folds, given.get("checkpoint") or _weights_of(task))
     segmentation.check_request(options.image, task, given, output_dir=output_dir, like=options.like)
     logging.getLogger("ignite").setLevel(logging.CRITICAL)  # says what the sentence below says
     errors.pass_over_missing_decoders()
@@ -77,6 +89,14 @@ def run(options: argparse.Namespace) -> int:
     on_result = _pass_over if options.quiet else _print_volumes
     segmentation.segment(**of_segment, **given, on_result=on_result, on_failure=fail)
     return 1 if failures else 0
+
+
+def _weights_of(task: str | None) -> str:
+    """Where the file of settings of a task expects the weights."""
+    found = configured_settings(Path(task)) if task else None
+    if found is None or not isinstance(found.get("checkpoint"), str):
+        raise ValueError("--folds needs a file of settings that names the weights, as --task, or --checkpoint.")
+    return str(found["checkpoint"])
 
 
 def _pass_over(result: Segmentation) -> None:

@@ -2,7 +2,7 @@
 
 from .forms import Case, DataSet, cases_of, folds_of, read_data_set
 from .naming import CONTOURS, SEGMENTATION, case_name, result_ending
-from .sections import decathlon_datalist, image_datalist, picture_datalist, segmentation_datalist
+from .sections import channels_entry, decathlon_datalist, image_datalist, picture_datalist, segmentation_datalist
 from .series import dicom_files, find_series, series_datalist
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "SEGMENTATION",
     "case_name",
     "cases_of",
+    "channels_entry",
     "decathlon_datalist",
     "dicom_files",
     "find_series",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,24 @@ def image_datalist(
         say_what_is_left_out(path, [str(file) for case in cases for file in _files(case["image"])], parts)
         say_channels(path, [file for file in files if isinstance(file, Path)])
     return cases
+
+
+def channels_entry(files: Sequence[str | os.PathLike], in_channels: int | None, spatial_dims: int | None) -> dict:
+    """An image of a file for each channel, for a `Dataset`: {"image": [paths]}.
+
+    Args:
+        files: in the order of the channels.
+        in_channels: see `segmentation_datalist`.
+        spatial_dims: likewise.
+
+    Raises:
+        ValueError: the files are not as many as the channels, or one cannot be read.
+    """
+    if len(files) == 1:
+        _check_images(Path(files[0]), in_channels, spatial_dims)
+        return {"image": str(files[0])}
+    _check_images(tuple(Path(file) for file in files), in_channels, spatial_dims)
+    return {"image": [str(file) for file in files]}
 
 
 def _image(case: Case) -> Image:

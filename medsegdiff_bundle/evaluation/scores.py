@@ -73,8 +73,8 @@ def compare_files(
     """
     known = dict(names) if regions is None else {number: "" for region in regions for number in region}
     pair: dict[Hashable, MetaTensor] = {
-        "image": _mask(prediction, len(known)),
-        "label": _mask(label, len(known), ignore),
+        "image": read_mask(prediction, len(known)),
+        "label": read_mask(label, len(known), ignore),
     }
     try:
         pair["label"] = CheckGridd("label")(pair)["label"]
@@ -163,8 +163,17 @@ def _surfaces(first: Tensor, second: Tensor, spacing: tuple[float, ...], toleran
     return surface_dice.item(), hd95.item()
 
 
-def _mask(file: Path, classes: int, ignore: int | None = None) -> MetaTensor:
-    """The mask of a file as whole numbers, (1, S)."""
+def read_mask(file: Path, classes: int, ignore: int | None = None) -> MetaTensor:
+    """The mask of a file as whole numbers, (1, S).
+
+    Args:
+        file: of the mask.
+        classes: that are known; of fewer than two, a picture of 0 and 255 is one of 0 and 1.
+        ignore: value of what nobody annotated.
+
+    Raises:
+        ValueError: naming the file, which is no mask.
+    """
     image = load_image(file)
     values = image.as_tensor()
     picture = file.name.lower().endswith(PICTURES)

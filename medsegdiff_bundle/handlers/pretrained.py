@@ -21,7 +21,8 @@ class WeightsLoader:
     `strict_shape=False` copies nothing from a flat state dict, without a word.
 
     Args:
-        path: of the state dict; an empty path loads nothing, and None, of a task that has none, is refused.
+        path: of the state dict; an empty path loads nothing, and None, of a task that has none, is refused. Of a list,
+            of the folds of a training, the first is loaded, and `EnsembleInferer` takes all.
         network: that gets the weights.
         strict: every weight must be there in the right shape; otherwise, for fine-tuning, those are copied whose name
             and shape agree, and their share is logged.
@@ -32,15 +33,19 @@ class WeightsLoader:
             that is not finite (when the handler is made); or its weights do not fit (when the run starts or by `load`).
     """
 
-    def __init__(self, path: str | None, network: nn.Module, strict: bool = True, sha256: str | None = None) -> None:
+    def __init__(
+        self, path: str | list[str] | None, network: nn.Module, strict: bool = True, sha256: str | None = None
+    ) -> None:
         if path is None:
             raise ValueError("There are no weights for these classes: name a file of weights as checkpoint.")
-        if path and not os.path.isfile(path):
-            raise ValueError(f"The weights {path!r} do not exist.")
+        files = path if isinstance(path, list) else [path]
+        for file in files:
+            if file and not os.path.isfile(file):
+                raise ValueError(f"The weights {file!r} do not exist.")
         if sha256 is not None and (found := checksum(path)) != sha256.lower():
             raise ValueError(f"The weights {path!r} are others than those asked for: SHA-256 {found}, not {sha256}.")
-        self.weights = read_weights(path) if path else {}
-        self.path = path
+        self.path = files[0]
+        self.weights = read_weights(self.path) if path else {}
         self.network = network
         self.strict = strict
         self.loaded = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -77,6 +77,9 @@ class EnsembleInferer(Inferer):
             at once. What is done is logged. None has no bound but the memory that is free.
         multi_label: whether the network's channels are regions that may overlap, see `MedSegDiff`. Their probabilities
             do not sum to one, and "labels" are (N, E, K, S) uint8: 1 where a region is more probable than not.
+        folds: state dicts of several networks of one kind, such as those of the folds of a cross-validation. Each draws
+            `ensemble_size` members, within its share of `memory`; they are put one after the other, so that their mean
+            is the mean over the folds. The network that is called gets their weights in turn, and keeps the last.
 
     Raises:
         ValueError: an argument is out of range.
@@ -110,6 +113,7 @@ class EnsembleInferer(Inferer):
         progress: bool = False,
         memory: int | None = None,
         multi_label: bool = False,
+        folds: Sequence[Mapping[str, Tensor]] = (),
     ) -> None:
         super().__init__()
         if start_from_anchor is not None and not 0 <= start_from_anchor < scheduler.num_train_timesteps:
@@ -155,6 +159,7 @@ class EnsembleInferer(Inferer):
         self.progress = progress
         self.memory = memory
         self.multi_label = multi_label
+        self.folds = folds
         self._bytes_per_member: dict[Any, tuple[int, bool]] = {}
         self._compiled: tuple[Any, Callable[..., Tensor]] | None = None  # the last network, and its compiled `denoise`
 
@@ -171,13 +176,15 @@ class EnsembleInferer(Inferer):
 
         Returns:
             (N, M, K, S) float32 or (N, M, 1, S) uint8, see `output`. M is E, or 1 with `anchor_only`; and one more with
-            `return_anchor`, the anchor first.
+            `return_anchor`, the anchor first. Of `folds`, as many for each.
 
         Raises:
             ValueError: `roi_size` or `mirror_axes` do not fit the image's number of axes, or the network predicts
                 something else than the scheduler expects.
             torch.OutOfMemoryError: one member of the smallest window does not fit.
         """
+        if self.folds:
+            return self._of_folds(inputs, network, args, kwargs)
         expected = getattr(self.scheduler, "prediction_type", None)
         predicted = getattr(network, "prediction_type", expected)
         told = not getattr(self.scheduler, "follows_network", False)
@@ -208,6 +215,21 @@ class EnsembleInferer(Inferer):
                 roi = smaller
         if roi is not None and image.device.type == "cpu":
             return_freed_memory()  # an image in windows is a large one, and what comes next may need room for it
+        return MetaTensor(members).copy_meta_from(inputs) if isinstance(inputs, MetaTensor) else members
+
+    def _of_folds(self, inputs: Tensor, network: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
+        """The members of all folds."""
+        one = copy.copy(self)
+        one.folds = ()
+        one.memory = None if self.memory is None else self.memory // len(self.folds)
+        parts = []
+        for number, weights in enumerate(self.folds):
+            try:
+                network.load_state_dict(weights)
+            except RuntimeError as error:
+                raise ValueError(f"The weights of fold {number}, from 0, do not fit the network: {error}") from error
+            parts.append(one(inputs, network, *args, **kwargs))
+        members = torch.cat([part.as_tensor() if isinstance(part, MetaTensor) else part for part in parts], dim=1)
         return MetaTensor(members).copy_meta_from(inputs) if isinstance(inputs, MetaTensor) else members
 
     def _compile(self, network: Any) -> Callable[..., Tensor] | None:

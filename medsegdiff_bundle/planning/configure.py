@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,11 +14,12 @@ from medsegdiff_bundle.datalist import Case, DataSet, cases_of
 from medsegdiff_bundle.inferers.memory import free_memory
 
 from .check import check_data_set
-from .fingerprint import take_fingerprint
+from .duration import Budget, Plan
+from .fingerprint import Fingerprint, take_fingerprint
 from .inspection import Fault
 from .overlay import overlay, write_overlay
 from .page import page
-from .plan import GIGABYTE, Budget, Plan, make_plan
+from .plan import GIGABYTE, make_plan
 
 UNASKED_MEMORY = 8 * GIGABYTE  # of a CPU, which others use, too
 
@@ -74,10 +76,37 @@ def configure(
             f"{fingerprint.class_values[0]}, got {list(names)}."
         )
     sections = len(chosen["training"]), len(chosen["validation"])
-    plan = make_plan(data_set, fingerprint, sections, budget, say)
-    entries = overlay(plan, data_set, fingerprint, target)
     command = f"medsegdiff train {target.name}"
-    write_overlay(entries, page(plan, data_set, fingerprint, faults, budget, command), target)
+    return write_plan(data_set, fingerprint, sections, budget, target, command, faults=faults, say=say)
+
+
+def write_plan(
+    data_set: DataSet,
+    fingerprint: Fingerprint,
+    sections: tuple[int, int],
+    budget: Budget,
+    target: Path,
+    command: str,
+    changes: Mapping[str, Any] | None = None,
+    faults: Sequence[Fault] = (),
+    say: Callable[[str], None] = lambda sentence: None,
+) -> Plan:
+    """Choose the settings that follow from the numbers of a data set, and write the file and its page.
+
+    Args:
+        data_set: described.
+        fingerprint: of its cases.
+        sections: cases that train and that validate.
+        budget: what the training may take.
+        target: the JSON file; the page lies beside it.
+        command: that trains with the file, for the page.
+        changes: entries in place of those that are chosen.
+        faults: of the set, none of them fatal.
+        say: told what is being measured.
+    """
+    plan = make_plan(data_set, fingerprint, sections, budget, target.absolute().parent, say)
+    entries = {**overlay(plan, data_set, fingerprint, target), **(changes or {})}
+    write_overlay(entries, page(plan, data_set, fingerprint, faults, budget, command, changes or {}), target)
     return plan
 
 

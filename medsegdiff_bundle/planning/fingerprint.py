@@ -87,11 +87,40 @@ def take_fingerprint(data_set: DataSet, facts: Sequence[CaseFacts], cases: Seque
     if pictures:
         channels = 3 if any(fact.coloured for fact in chosen) else 1
     report = _analyse([case.entry() for case in cases], _transforms(values, data_set.ignore, pictures, channels, axes))
+    check_counted(report, len(cases))
+    return fingerprint_of(report, values, range(len(values)), pictures)
+
+
+def check_counted(report: Mapping[str, Any], number: int) -> None:
+    """Refuse a report of `DataAnalyzer`, which passes over cases that it cannot read, if it lacks some.
+
+    Args:
+        report: of each case.
+        number: of the cases.
+
+    Raises:
+        ValueError: with both numbers.
+    """
+    counted = len(report[DataStatsKeys.BY_CASE])
+    if counted != number:
+        raise ValueError(f"MONAI's DataAnalyzer read {counted} of {number} cases: see `medsegdiff check`.")
+
+
+def fingerprint_of(
+    report: Mapping[str, Any], values: Sequence[int], counted: Sequence[int], pictures: bool = False
+) -> Fingerprint:
+    """The numbers of a report of `DataAnalyzer` that has each case, its axes turned to RAS.
+
+    Args:
+        report: with all cases, as `get_all_case_stats` returns it, or as the file with "_by_case" in its name has it.
+        values: what the files hold for each class, background first, (K,).
+        counted: what the labels that were counted had for each class, (K,).
+        pictures: whether the images are pictures, which have no size of voxels.
+    """
     by_case = report[DataStatsKeys.BY_CASE]
-    if len(by_case) != len(cases):
-        raise ValueError(f"MONAI's DataAnalyzer read {len(by_case)} of {len(cases)} cases: see `medsegdiff check`.")
     stats = [case[DataStatsKeys.IMAGE_STATS] for case in by_case]
-    shares, holders = _classes(by_case, len(values))
+    axes, channels = len(stats[0][ImageStatsKeys.SHAPE][0]), int(stats[0][ImageStatsKeys.CHANNELS])
+    shares, holders = _classes(by_case, counted)
     spacings = [np.ones(axes) if pictures else np.ravel(case[ImageStatsKeys.SPACING])[:axes] for case in stats]
     return Fingerprint(
         axes,
@@ -99,7 +128,7 @@ def take_fingerprint(data_set: DataSet, facts: Sequence[CaseFacts], cases: Seque
         np.asarray([case[ImageStatsKeys.SHAPE][0] for case in stats]),
         np.asarray(spacings, dtype=float),
         channels,
-        values,
+        tuple(values),
         shares,
         holders,
         tuple(_foreground(by_case, channel) for channel in range(channels)),
@@ -134,14 +163,15 @@ def _analyse(entries: list[dict[str, Any]], transform: Compose) -> dict[str, Any
     return report
 
 
-def _classes(by_case: Sequence[Mapping[str, Any]], number: int) -> tuple[tuple[float, ...], tuple[int, ...]]:
+def _classes(by_case: Sequence[Mapping[str, Any]], counted: Sequence[int]) -> tuple[tuple[float, ...], tuple[int, ...]]:
     """Mean share of each class, and how many cases hold it."""
-    shares, holders = np.zeros(number), np.zeros(number, dtype=int)
+    shares, holders = np.zeros(len(counted)), np.zeros(len(counted), dtype=int)
+    of_value = {value: index for index, value in enumerate(counted)}
     for case in by_case:
         stats = case[DataStatsKeys.LABEL_STATS]
         for label, each in zip(stats[LabelStatsKeys.LABEL_UID], stats[LabelStatsKeys.LABEL], strict=True):
-            shares[int(label)] += each[LabelStatsKeys.PIXEL_PCT]
-            holders[int(label)] += 1
+            shares[of_value[int(label)]] += each[LabelStatsKeys.PIXEL_PCT]
+            holders[of_value[int(label)]] += 1
     return tuple((shares / len(by_case)).tolist()), tuple(holders.tolist())
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from medsegdiff_bundle.datalist import DataSet
-from medsegdiff_bundle.files import whole_files
+from medsegdiff_bundle.files import whole_file, whole_files
 
+from .duration import Plan
 from .fingerprint import Fingerprint
-from .plan import Plan
 
 IMAGE_AND_LABEL = ["image", "label"]
 OURS = "medsegdiff_bundle.transforms"
@@ -196,6 +196,17 @@ def write_overlay(entries: dict[str, Any], page: str, path: Path) -> None:
     with whole_files(path.parent, path) as folder:
         (folder / path.name).write_text(_lines(entries), encoding="utf-8")
         (folder / path.with_suffix(".md").name).write_text(page, encoding="utf-8")
+
+
+def write_entries(entries: dict[str, Any], path: Path) -> None:
+    """Write the file anew, beside its page.
+
+    Args:
+        entries: of the file.
+        path: of the file.
+    """
+    with whole_file(path) as file:
+        file.write_text(_lines(entries), encoding="utf-8")
 
 
 def _lines(entries: dict[str, Any]) -> str:

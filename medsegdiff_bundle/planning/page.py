@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from medsegdiff_bundle.datalist import DataSet
 
+from .duration import Budget, Plan
 from .fingerprint import Fingerprint
 from .inspection import Fault
-from .plan import GIGABYTE, Budget, Plan
+from .plan import GIGABYTE
 
 
 def page(
-    plan: Plan, data_set: DataSet, fingerprint: Fingerprint, faults: Sequence[Fault], budget: Budget, command: str
+    plan: Plan,
+    data_set: DataSet,
+    fingerprint: Fingerprint,
+    faults: Sequence[Fault],
+    budget: Budget,
+    command: str,
+    changes: Mapping[str, Any],
 ) -> str:
     """Text in Markdown.
 
@@ -24,6 +32,7 @@ def page(
         faults: of the set, none of them fatal.
         budget: that was given.
         command: that trains with the file.
+        changes: entries of the file in place of those of the plan.
     """
     shapes = fingerprint.shapes
     found = [
@@ -52,6 +61,7 @@ def page(
         f"# Settings for {data_set.root.name}",
         "",
         f"For {budget.hours:g} h on {budget.device} with {budget.memory / GIGABYTE:.3g} GB. Train with `{command}`.",
+        *(["", f"**{plan.remark}**"] if plan.remark else []),
         "",
         "## What was found",
         "",
@@ -68,7 +78,9 @@ def page(
         *(
             f"| `{name}` | `{_cell(json.dumps(plan.settings[name]))}` | {_cell(reason)} |"
             for name, reason in plan.reasons.items()
+            if name not in changes
         ),
+        *(f"| `{name}` | `{_cell(json.dumps(value))}` | As given. |" for name, value in changes.items()),
         f"| `preparation` | | {_preparation(data_set, fingerprint)} |",
         "",
         "What is not listed is as in `train.json` and `inference.json`.",

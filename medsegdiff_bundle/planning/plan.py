@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
-
-import torch
 
 from medsegdiff_bundle.datalist import DataSet
 
 from . import rules
+from .duration import SHARE_OF_TIME, Budget, Plan, set_duration, windows_of
 from .fingerprint import Fingerprint
-from .measure import Cost, training_cost
+from .measure import Cost, epoch_seconds, training_cost, window_seconds
 from .rules import Topology
 
 LEAST_STEPS = 1500  # of a training; below that a smaller network or patch learns more
@@ -21,47 +20,8 @@ BATCHES = {2: (8, 4), 3: (2,)}
 BASES = {2: (32, 16, 8), 3: (16, 8)}
 PROBES = {2: (64, 128), 3: (24, 40)}  # edges of the patches from which the cost of others is reckoned
 SHARE_OF_MEMORY = 0.8  # for the step; the rest is for images and what the operators take meanwhile
-SHARE_OF_TIME = 0.8  # for the steps; the rest is for augmentation and validation
-MOST_VALIDATED = 50  # cases of a validation during the training
-VALIDATIONS = 20  # during a training
+STEPS = {2: "docs/runs/isic_10_steps_and_members.md", 3: "docs/runs/hippocampus_09_steps.md"}
 GIGABYTE = 10**9
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What a training may take.
-
-    Attributes:
-        memory: bytes.
-        hours: of wall time, on a CPU with the threads on cores of their own.
-        device: where it runs.
-    """
-
-    memory: int
-    hours: float
-    device: torch.device
-
-
-@dataclass
-class Plan:
-    """Settings with their reasons.
-
-    Attributes:
-        settings: by their names in `train.json` and `inference.json`.
-        reasons: why, by the same names; in the order of the page.
-        cost: of a training step, measured.
-        steps: of the training.
-    """
-
-    settings: dict[str, Any] = field(default_factory=dict)
-    reasons: dict[str, str] = field(default_factory=dict)
-    cost: Cost | None = None
-    steps: int = 0
-
-    def set(self, name: str, value: Any, reason: str) -> None:
-        """Add a setting."""
-        self.settings[name] = value
-        self.reasons[name] = reason
 
 
 def make_plan(
@@ -69,6 +29,7 @@ def make_plan(
     fingerprint: Fingerprint,
     sections: tuple[int, int],
     budget: Budget,
+    folder: Path,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> Plan:
     """Choose all settings.
@@ -78,7 +39,11 @@ def make_plan(
         fingerprint: of its cases.
         sections: cases that train and that validate.
         budget: what the training may take.
+        folder: on whose disk the training writes.
         say: told what is being measured.
+
+    Raises:
+        ValueError: no step of a training runs in the memory.
     """
     plan = Plan()
     names = class_names(data_set, fingerprint)
@@ -88,8 +53,16 @@ def make_plan(
     chosen, batch, amp = _network(plan, fingerprint, spacing, channels, bool(data_set.regions), budget, say)
     _patches(plan, fingerprint, spacing, chosen.patch)
     _mirrors(plan, fingerprint, [*names, *(name for name, _ in data_set.regions)])
-    _duration(plan, fingerprint, sections, batch, budget)
-    del amp
+    _members(plan, fingerprint)
+    network = network_arguments(
+        chosen, fingerprint.spatial_dims, fingerprint.channels, channels, bool(data_set.regions)
+    )
+    say("measuring a validation and a checkpoint")
+    window = window_seconds(network, chosen.patch, budget.device, amp, plan.settings["ensemble_size"])
+    shape = rules.resampled_shape(fingerprint, spacing) if fingerprint.spatial_dims == 3 else chosen.patch
+    case = window * windows_of(shape, plan.settings.get("roi_size"))
+    assert plan.cost is not None
+    set_duration(plan, sections, batch, budget, case, epoch_seconds(plan.cost.parameters, folder))
     return plan
 
 
@@ -180,7 +153,9 @@ def _network(
 ) -> tuple[Topology, int, bool]:
     """Patch, batch and levels: the largest that fit memory and time, measured by steps of training."""
     dims = fingerprint.spatial_dims
-    shape = tuple(plan.settings["picture_size"]) if dims == 2 else rules.resampled_shape(fingerprint, spacing)
+    shape: tuple[int, ...] = (
+        tuple(plan.settings["picture_size"]) if dims == 2 else rules.resampled_shape(fingerprint, spacing)
+    )
     sizes = rules.picture_sizes(fingerprint) if dims == 2 else rules.patch_sizes(shape, spacing)
 
     def arguments(found: Topology) -> dict[str, Any]:
@@ -188,7 +163,7 @@ def _network(
 
     def cost(found: Topology, batch: int, amp: bool) -> Cost:
         say(f"measuring a step of {batch} x {' x '.join(map(str, found.patch))}, {found.channels[0]} channels")
-        return training_cost(arguments(found), batch, found.patch, budget.device, amp)
+        return training_cost(arguments(found), batch, found.patch, budget.device, amp, budget.memory)
 
     probes = [tuple(min(edge, size) for size in shape) for edge in PROBES[dims]]
     amp = _mixed(plan, budget, lambda amp: cost(rules.topology(probes[1], spacing, BASES[dims][0]), 1, amp))
@@ -210,15 +185,21 @@ def _network(
             lines[base] = line([math.prod(each.patch) for each in tried], [cost(each, 1, amp) for each in tried])
         expected = lines[base].at(batch * math.prod(found.patch))
         last = (base, batch, patch) == candidates[-1]
-        if not last and (factor * expected.seconds > seconds or expected.memory > 1.5 * memory):
+        if not last and (factor * expected.seconds > seconds or expected.memory > budget.memory):
             continue
         measured = cost(found, batch, amp)
-        if last or measured.seconds <= 1.1 * seconds and measured.memory <= memory:
+        if measured.seconds <= 1.1 * seconds and measured.memory <= memory or last:
             break
-        factor = max(1.0, measured.seconds / expected.seconds)
+        if math.isfinite(measured.seconds):
+            factor = max(1.0, measured.seconds / expected.seconds)
     assert measured is not None
+    if not math.isfinite(measured.seconds):
+        raise ValueError(
+            f"No training step runs in {budget.memory / GIGABYTE:.3g} GB on {budget.device}: not even {batch} x "
+            f"{' x '.join(map(str, found.patch))} voxels with {found.channels[0]} channels. Give it more memory."
+        )
     plan.cost = measured
-    _describe(plan, found, batch, shape, measured, budget)
+    _describe(plan, found, batch, shape, budget, measured.seconds <= 1.1 * seconds, measured.memory <= memory)
     return found, batch, amp
 
 
@@ -236,8 +217,10 @@ class Line(NamedTuple):
 
 
 def line(voxels: Sequence[int], costs: Sequence[Cost]) -> Line:
-    """The line through two costs; through none and the larger one where they are of one size."""
+    """The line through two costs; through none and the larger one that ran where they are of one size, or one ran."""
     (few, many), (small, large) = voxels, costs
+    if not math.isfinite(large.seconds):
+        many, large = few, small
 
     def of(less: float, more: float) -> tuple[float, float]:
         if many == few or more <= less:
@@ -278,16 +261,26 @@ def _mixed(plan: Plan, budget: Budget, cost: Callable[[bool], Cost]) -> bool:
     return amp
 
 
-def _describe(plan: Plan, found: Topology, batch: int, shape: Sequence[int], measured: Cost, budget: Budget) -> None:
-    """Note the network, the patch and the batch."""
-    dims = len(found.patch)
+def _describe(
+    plan: Plan, found: Topology, batch: int, shape: Sequence[int], budget: Budget, in_time: bool, in_memory: bool
+) -> None:
+    """Note the network, the patch and the batch, and what of the budget they do not keep."""
+    assert plan.cost is not None
+    measured, dims = plan.cost, len(found.patch)
     patch = " x ".join(map(str, found.patch))
+    allowed = f"{SHARE_OF_MEMORY:.0%} of {budget.memory / GIGABYTE:.3g} GB"
+    enough = f"{LEAST_STEPS} steps in {budget.hours:g} h"
+    measure = f"{batch} x {patch} take {measured.memory / GIGABYTE:.2f} GB and {measured.seconds:.2f} s a step"
+    if in_time and in_memory:
+        why = f"The largest with which a step fits {allowed} and leaves {enough}"
+    else:
+        missed = [text for text, kept in ((allowed, in_memory), (enough, in_time)) if not kept]
+        why = f"Nothing that was tried fits {' and '.join(missed)}: this is the smallest"
+        plan.remark = f"{why}. Measured: {measure}."
     plan.set(
         "patch_size",
         list(found.patch),
-        f"The largest with which a step fits {SHARE_OF_MEMORY:.0%} of {budget.memory / GIGABYTE:.3g} GB and leaves "
-        f"{LEAST_STEPS} steps in {budget.hours:g} h; the median has {' x '.join(map(str, shape))} voxels. "
-        f"Measured: {batch} x {patch} take {measured.memory / GIGABYTE:.2f} GB and {measured.seconds:.2f} s a step.",
+        f"{why}; the median has {' x '.join(map(str, shape))} voxels. Measured: {measure}.",
     )
     if dims == 2 and list(found.patch) != plan.settings["picture_size"]:
         plan.set("picture_size", list(found.patch), f"Resized to this, what memory and time allow; median {shape}.")
@@ -307,7 +300,9 @@ def _describe(plan: Plan, found: Topology, batch: int, shape: Sequence[int], mea
     plan.set("network_def#kernel_sizes", [list(each) for each in found.kernels], "1 along an axis that waits, else 3.")
     if dims == 2:
         plan.set(
-            "network_def#residual_condition", False, "Plain blocks learn faster from pictures (docs/experiments.md)."
+            "network_def#residual_condition",
+            False,
+            "Plain blocks learn faster from pictures (docs/runs/isic_05_fifth_run.md).",
         )
         plan.set("network_def#stop_gradient", True, "So the anchor learns by its own loss alone, as for skin lesions.")
 
@@ -345,29 +340,9 @@ def _mirrors(plan: Plan, fingerprint: Fingerprint, names: Sequence[str]) -> None
         plan.set("mirror_axes", [0], "No class is left or right, so the axis from left to right is mirrored.")
 
 
-def _duration(plan: Plan, fingerprint: Fingerprint, sections: tuple[int, int], batch: int, budget: Budget) -> None:
-    """Epochs, validations, members, learning rate."""
-    assert plan.cost is not None
-    training, validation = sections
-    per_epoch = math.ceil(training / batch)
-    total = int(SHARE_OF_TIME * budget.hours * 3600 / plan.cost.seconds)
-    epochs = max(1, total // per_epoch)
-    plan.steps = epochs * per_epoch
-    plan.set(
-        "epochs",
-        epochs,
-        f"{plan.steps} steps of {plan.cost.seconds:.2f} s, {per_epoch} an epoch: {SHARE_OF_TIME:.0%} of "
-        f"{budget.hours:g} h; the rest is for augmentation and validation.",
-    )
-    plan.set("val_interval", max(1, round(epochs / VALIDATIONS)), f"About {VALIDATIONS} validations.")
-    stride = math.ceil(validation / MOST_VALIDATED)
-    plan.set("val_stride", stride, f"Of {validation} cases; at most {MOST_VALIDATED} are validated meanwhile.")
-    rate = 0.001 if plan.steps >= 1000 else 0.004
-    plan.set(
-        "learning_rate", rate, "As for the shipped weights." if rate == 0.001 else "So short a run wants a higher one."
-    )
-    decay = round(min(0.999, max(0.98, 1 - 10 / max(1, plan.steps))), 4)
-    plan.set("ema_decay", decay, "The mean of the weights reaches back over a tenth of the steps.")
+def _members(plan: Plan, fingerprint: Fingerprint) -> None:
     members = 4 if fingerprint.spatial_dims == 2 else 5
     plan.set("ensemble_size", members, "Members; with mirror images they take turns.")
-    plan.set("num_inference_steps", 1, "Denoising steps: more do not raise the Dice (docs/experiments.md).")
+    plan.set(
+        "num_inference_steps", 1, f"Denoising steps: more do not raise the Dice ({STEPS[fingerprint.spatial_dims]})."
+    )

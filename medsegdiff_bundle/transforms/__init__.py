@@ -5,6 +5,7 @@ their outputs carry the metadata and applied operations of the input, so that `I
 """
 
 from .choose import RandAxesFlipd, for_image
+from .clean import Cleand
 from .colour import RandBorderDiscd, RandColourMixd, RandExposured, RandSaturationd
 from .fusion import FuseEnsembled, STAPLEEnsembled
 from .intensity import CropMeasuredd, NormalizeIntensityd
@@ -26,6 +27,7 @@ __all__ = [
     "CheckImaged",
     "CheckKnownd",
     "CheckLabelsd",
+    "Cleand",
     "CropMeasuredd",
     "EnsembleStatisticsd",
     "EnsembleUncertaintyd",

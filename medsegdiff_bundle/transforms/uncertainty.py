@@ -115,6 +115,8 @@ class EnsembleStatisticsd(MapTransform):
         intervals: calibrated ones of the volumes; without them an interval is only the members' spread.
         views: the image and its mirror images, with which the members take turns. How many members each has goes into
             the dictionary as `views`.
+        networks: that drew as many members each, those of the first before those of the others; goes into the
+            dictionary as `networks`.
     """
 
     def __init__(
@@ -129,6 +131,7 @@ class EnsembleStatisticsd(MapTransform):
         result_key: str = "result",
         intervals: VolumeIntervals | None = None,
         views: int = 1,
+        networks: int = 1,
     ) -> None:
         super().__init__(keys)
         if len(self.keys) != 1:
@@ -142,6 +145,7 @@ class EnsembleStatisticsd(MapTransform):
         self.result_key = result_key
         self.intervals = intervals
         self.views = views
+        self.networks = networks
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Count."""
@@ -162,7 +166,10 @@ class EnsembleStatisticsd(MapTransform):
             statistics = ensemble_statistics(*given)
         original = d.get(self.original_key)
         orientation = image_grid(original).orientation if isinstance(original, MetaTensor) else None
-        statistics["views"] = [len(members[view :: self.views]) for view in range(min(self.views, len(members)))]
+        each = len(members) // self.networks
+        views = range(min(self.views, each))
+        statistics["views"] = [self.networks * len(range(view, each, self.views)) for view in views]
+        statistics["networks"] = self.networks
         found = self._findings(fused, original, orientation)
         for name, values in statistics["structures"].items():
             values |= found[name]

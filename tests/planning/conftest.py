@@ -11,13 +11,18 @@ from medsegdiff_bundle.planning.measure import Cost
 
 @pytest.fixture
 def no_measurements(monkeypatch):
-    """Costs that follow from a formula: 1 microsecond and 1 kilobyte for each voxel and channel of the finest level."""
+    """Costs that follow from a formula: 1 microsecond and 1 kilobyte for each voxel and channel of the finest level.
 
-    def cost(network, batch_size, patch, device, amp, recycling=0.5):
+    A window takes 0.1 s, and the end of an epoch 0.01 s.
+    """
+
+    def cost(network, batch_size, patch, device, amp, limit, recycling=0.5):
         amount = batch_size * np.prod(patch) * network["channels"][0]
         return Cost(float(amount) * 1e-6, int(amount) * 1000, 1000)
 
     monkeypatch.setattr(plan, "training_cost", cost)
+    monkeypatch.setattr(plan, "window_seconds", lambda *args: 0.1)
+    monkeypatch.setattr(plan, "epoch_seconds", lambda *args: 0.01)
 
 
 def nifti(path, values, spacing):

@@ -1,6 +1,10 @@
 """From a folder to settings, and what is refused."""
 
 import json
+import math
+import re
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,9 +12,12 @@ import torch
 
 from medsegdiff_bundle import cli
 from medsegdiff_bundle.datalist import read_data_set
-from medsegdiff_bundle.planning import check_data_set, measure
+from medsegdiff_bundle.planning import check_data_set, measure, plan
 from medsegdiff_bundle.planning.configure import budget_of
+from medsegdiff_bundle.planning.duration import Budget, Plan, set_duration, windows_of
 from medsegdiff_bundle.planning.fingerprint import take_fingerprint
+from medsegdiff_bundle.planning.measure import Cost
+from medsegdiff_bundle.planning.plan import STEPS, line
 from medsegdiff_bundle.settings import typed
 
 
@@ -144,9 +151,76 @@ def test_words_of_memory():
 def test_a_step_is_measured():
     """Twice the batch takes nearly twice the memory for the tensors; weights, gradients and optimizer are in it."""
     network = {"spatial_dims": 2, "in_channels": 1, "out_channels": 2, "channels": [8, 8], "num_heads": 2}
-    first, second = (measure.training_cost(network, n, (32, 32), torch.device("cpu"), False) for n in (4, 8))
+    first, second = (measure.training_cost(network, n, (32, 32), torch.device("cpu"), False, 10**9) for n in (4, 8))
     assert 1.5 < second.memory / first.memory <= 2
     assert first.memory > 16 * first.parameters and first.seconds > 0
+
+
+def test_what_does_not_fit_is_said(tmp_path, make_ct_set, capsys, monkeypatch):
+    """The smallest network that was tried is taken, with what it keeps not to; what does not run is refused."""
+    root = make_ct_set(tmp_path / "set", (96, 96, 96), (1, 1, 1))
+    monkeypatch.setattr(plan, "training_cost", lambda *args: Cost(1.0, 4 * 10**9, 1000))
+    _, page = configured(tmp_path, root, "--memory", "2GB", "--hours", "40")
+    assert "**Nothing that was tried fits 80% of 2 GB: this is the smallest. Measured: 2 x 32 x 32 x 32 take" in page
+    assert "warning: Nothing that was tried fits" in capsys.readouterr().err and "The largest with which" not in page
+    _, page = configured(tmp_path, root, "--memory", "20GB", "--hours", "0.1", "--overwrite")
+    assert "fits 1500 steps in 0.1 h: this" in page
+    monkeypatch.setattr(plan, "training_cost", lambda *args: Cost(math.inf, sys.maxsize, 0))
+    words = ["configure", str(root), "-o", str(tmp_path / "other.json"), "-d", "cpu", "--memory", "2GB"]
+    assert cli.main(words) == 2 and not (tmp_path / "other.json").exists()
+    assert "No training step runs in 2 GB on cpu: not even 2 x 32 x 32 x 32 voxels" in capsys.readouterr().err
+
+
+def test_no_candidate_beyond_the_memory_is_run(tmp_path, make_ct_set, monkeypatch):
+    root = make_ct_set(tmp_path / "set", (96, 96, 96), (1, 1, 1))
+    ran = []
+
+    def cost(network, batch_size, patch, *rest):
+        amount = batch_size * int(np.prod(patch)) * network["channels"][0] * 1000
+        ran.append(amount)
+        return Cost(1e-3, amount, 1000) if amount <= 3 * 10**9 else Cost(math.inf, sys.maxsize, 0)
+
+    monkeypatch.setattr(plan, "training_cost", cost)
+    _, page = configured(tmp_path, root, "--memory", "3GB", "--hours", "40")
+    assert max(ran) <= 3 * 10**9 and "The largest with which a step fits 80% of 3 GB" in page
+
+
+def test_a_step_that_runs_out_of_memory(monkeypatch):
+    def fail(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(measure, "_run_steps", fail)
+    found = measure.training_cost({"a": 1}, 2, (8, 8), torch.device("cpu"), False, 10**9)
+    assert math.isinf(found.seconds) and found.memory > 10**15
+    lines = line([8, 64], [Cost(0.5, 800, 1), found])
+    assert lines.at(16) == Cost(1.0, 1600, 0), "the line of the smaller one"
+
+
+def test_the_hours_hold_validations_and_checkpoints():
+    """480 s of 600 s: of 100 validated cases 50 and 20 validations would take 1000 s."""
+    budget = Budget(10**9, 1 / 6, torch.device("cpu"))
+    found = Plan(cost=Cost(0.1, 10**9, 1000))
+    set_duration(found, (20, 100), 2, budget, of_case=1.0, of_epoch=1.0)
+    epochs, stride = found.settings["epochs"], found.settings["val_stride"]
+    validations = math.ceil(epochs / found.settings["val_interval"])
+    assert validations * math.ceil(100 / stride) + epochs * (10 * 0.1 + 1.0) <= 480
+    assert epochs >= 180 and 4 <= validations <= 20
+    slow = Plan(cost=Cost(0.1, 10**9, 1000))
+    set_duration(slow, (20, 100), 2, budget, of_case=1.0, of_epoch=9.0)
+    assert slow.settings["epochs"] * 10.0 <= 480
+
+
+@pytest.mark.parametrize(
+    ("shape", "window", "number"), [((96, 40), None, 1), ((96, 40), (48, 48), 3), ((96, 96), (48, 96), 3)]
+)
+def test_windows_of_an_image(shape, window, number):
+    assert windows_of(shape, window) == number
+
+
+def test_pages_of_reasons_are_there(tmp_path, make_ct_set):
+    _, page = configured(tmp_path, make_ct_set(tmp_path / "set"))
+    pages = re.findall(r"docs/[\w/]+\.md", page + " ".join(STEPS.values()))
+    assert pages and all((Path(__file__).parents[2] / name).is_file() for name in pages)
 
 
 def test_regions_are_what_is_learned(tmp_path, make_ct_set):

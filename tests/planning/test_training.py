@@ -4,6 +4,7 @@ import csv
 import json
 
 import pytest
+import torch
 
 from medsegdiff_bundle import cli
 from medsegdiff_bundle.cli import bundle, folds
@@ -74,7 +75,24 @@ def test_all_folds(configured, tmp_path, capsys):
     assert cli.main(["segment", str(image), "-o", str(tmp_path / "out"), "-t", str(configured)]) == 2
     said = capsys.readouterr().err
     weights = tmp_path / "mine_training" / "fold_1" / "model.pt"
-    assert f"does not exist. There are those of folds, to be named as checkpoint: {weights}." in said
+    assert f"There are those of folds, to be named as checkpoint, or all by --folds all: {weights}." in said
+    summary = json.loads((tmp_path / "mine_training" / "folds.json").read_text())
+    assert summary["folds"][0]["val_fused liver"] == 0.6 and set(summary) == {"folds", "mean", "deviation"}
+    assert summary["mean"]["val_fused"] == pytest.approx((0.5 + summary["folds"][1]["val_fused"]) / 2)
+
+    state = torch.load(weights)  # folds are of several trainings
+    name = next(name for name in state if name.startswith("denoiser"))
+    torch.save({**state, name: state[name] + 0.1}, done / "model.pt")
+    about = json.loads(weights.with_name("model.model.json").read_text())
+    write_model(done / "model.pt", {name: value for name, value in about.items() if name != "sha256"})
+    words = ["segment", str(image), "-o", str(tmp_path / "out"), "-t", str(configured), "-m", "2", "--folds"]
+    assert cli.main([*words, "all"]) == 0
+    report = json.loads((tmp_path / "out" / "c0_0000_report.json").read_text())
+    assert report["weights"]["file"] == "fold_0/model.pt, fold_1/model.pt" and report["networks"] == 2
+    assert report["views"] == [2, 2] and len(report["structures"]["liver"]["member_volumes"]) == 4
+    assert "They are of 2 networks" in (tmp_path / "out" / "c0_0000_report.html").read_text()
+    for folds_named, sentence in (("x", "takes numbers from 0, or all"), ("3", "There are no weights of folds")):
+        assert cli.main([*words, folds_named]) == 2 and sentence in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ def cases_of(data_set: DataSet, section: str, fold: int | None = None, num_folds
     Args:
         data_set: whose cases.
         section: "training", "validation" or "test".
-        fold: of a cross-validation over all cases but those of the test, see `folds_of`: its cases validate, those of
-            the others train. None for the one split.
+        fold: of a cross-validation over all cases but those of the test, see `folds_of`: its cases validate, all
+            others train, also those that are in no fold of the set. None for the one split.
         num_folds: their number, unless the set has its own folds.
 
     Raises:
@@ -36,7 +36,7 @@ def cases_of(data_set: DataSet, section: str, fold: int | None = None, num_folds
         folds = folds_of(data_set, num_folds)
         if not 0 <= fold < len(folds):
             raise ValueError(f"fold must be from 0 to {len(folds) - 1}, got {fold}.")
-        chosen = [case for k, part in enumerate(folds) for case in part if (k == fold) == (section == "validation")]
+        chosen = folds[fold] if section == "validation" else _others(data_set, folds[fold])
     else:
         chosen = _section(data_set, section)
     if not chosen:
@@ -58,15 +58,12 @@ def folds_of(data_set: DataSet, num_folds: int = 5) -> list[list[Case]]:
     Raises:
         ValueError: there are fewer groups than folds.
     """
-    test = {case.name for case in _section(data_set, "test")} if _has_test(data_set) else set()
-    cases = sorted((case for case in data_set.cases if case.name not in test), key=_order)
+    cases = _others(data_set, [])
     if data_set.folds:
         by_name = {case.name: case for case in cases}
         unknown = [name for names in data_set.folds for name in names if name not in by_name]
         if unknown:
-            raise ValueError(
-                f"splits_final.json in {str(data_set.root)!r} names the case {unknown[0]!r}, which is none."
-            )
+            raise ValueError(f"The folds of {str(data_set.root)!r} name the case {unknown[0]!r}, which is none.")
         return [[by_name[name] for name in names] for names in data_set.folds]
     groups: dict[str, list[Case]] = {}
     for case, group in zip(cases, case_groups(cases), strict=True):
@@ -79,6 +76,13 @@ def folds_of(data_set: DataSet, num_folds: int = 5) -> list[list[Case]]:
     for group in sorted(ordered, key=lambda name: -len(groups[name])):
         min(parts, key=len).extend(groups[group])
     return [sorted(part, key=_order) for part in parts]
+
+
+def _others(data_set: DataSet, left_out: Sequence[Case]) -> list[Case]:
+    """All cases but those of the test and some others, in their order."""
+    test = {case.name for case in _section(data_set, "test")} if _has_test(data_set) else set()
+    gone = set(left_out)
+    return sorted((case for case in data_set.cases if case.name not in test and case not in gone), key=_order)
 
 
 def case_groups(cases: Sequence[Case]) -> list[str]:

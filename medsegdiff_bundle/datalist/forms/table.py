@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from .description import Case, DataSet, modality_of, read_any_json
 NAMES = ("name", "case", "id")
 SECTIONS_OF = ("section", "split", "subset")
 GROUPS = ("group", "patient", "subject", "patient_id")
+FOLDS = ("fold",)
 WORDS = {"train": "training", "val": "validation", "valid": "validation"}
 
 
@@ -26,7 +29,8 @@ def read_table(path: Path) -> DataSet:
 
     Columns of a CSV file, or keys of the entries of a JSON list: `image`, or several that begin so, such as `image_T1`
     and `image_T2`, one for each channel; `label`; and, if they are there, `name`, `section` (training, validation or
-    test), `group` (what a split must not part, such as the patient). Files are relative to the table. In a JSON object
+    test), `group` (what a split must not part, such as the patient), `fold` (from 0, in which the case validates; one
+    that has none trains in each). Files are relative to the table. In a JSON object
     the list is `cases`, and beside it may stand `class_names`, `class_values`, `channel_names`, `modality`, `ignore`,
     `regions` ({"name": [classes]}) and `region_order`, as `DataSet` has them.
 
@@ -61,6 +65,7 @@ def read_table(path: Path) -> DataSet:
         cases,
         channel_names=channels,
         listing=path.name,
+        folds=_folds(path, rows, cases),
         **{"modality": modality_of(channels), **_meaning(path, more)},
     )
 
@@ -79,6 +84,22 @@ def _case(path: Path, row: dict[str, Any], number: int, columns: list[str]) -> C
     images = tuple(path.parent / str(file) for file in files)
     name = _first(row, NAMES) or case_name(images[0])
     return Case(name, images, path.parent / label if label else None, section, _first(row, GROUPS))
+
+
+def _folds(path: Path, rows: list[dict[str, Any]], cases: Sequence[Case]) -> tuple[tuple[str, ...], ...]:
+    """Names of the cases of each fold that the rows name."""
+    words = [_first(row, FOLDS) for row in rows]
+    numbers = {word for word in words if word is not None}
+    if numbers != {str(fold) for fold in range(len(numbers))}:
+        raise ValueError(f"{str(path)!r} has the folds {', '.join(sorted(numbers))}: they must be numbered from 0 on.")
+    names = Counter(case.name for case in cases)
+    for case, word in zip(cases, words, strict=True):
+        if word is not None and names[case.name] > 1:
+            raise ValueError(f"{str(path)!r} has folds and {names[case.name]} cases {case.name!r}: name each its own.")
+    return tuple(
+        tuple(case.name for case, word in zip(cases, words, strict=True) if word == str(fold))
+        for fold in range(len(numbers))
+    )
 
 
 def _first(row: dict[str, Any], names: tuple[str, ...]) -> str | None:

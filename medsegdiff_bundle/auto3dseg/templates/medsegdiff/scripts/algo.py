@@ -1,0 +1,5 @@
+"""The class that `BundleGen` looks for."""
+
+from medsegdiff_bundle.auto3dseg.algo import MedsegdiffAlgo
+
+__all__ = ["MedsegdiffAlgo"]

@@ -1,0 +1,122 @@
+"""Cleaning of masks that labels choose, and what it does to a mask."""
+
+import json
+import shutil
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import KeepLargestConnectedComponentd
+
+from medsegdiff_bundle import cli, settings
+from medsegdiff_bundle.evaluation.cleaning import Masks, choose_cleaning
+from medsegdiff_bundle.model_file import read_model, write_model
+from medsegdiff_bundle.segmentation import segment
+from medsegdiff_bundle.transforms import Cleand
+
+
+def label_of(two_parts=False):
+    label = torch.zeros(1, 16, 16, 12)
+    label[0, 2:8, 2:8, 2:8] = 1
+    label[0, 9:14, 9:14, 2:8] = 2
+    if two_parts:
+        label[0, 12:15, 1:4, 2:5] = 1
+    return label
+
+
+def wrong(label, seed):
+    """With specks of both classes away from them, and a hole in the first."""
+    mask = label.clone()
+    random = np.random.default_rng(seed)
+    for number in (1, 2):
+        x, z = random.integers(12, 16), random.integers(9, 12)
+        mask[0, x, number * 2, z] = number
+    mask[0, 4, 4, 4] = 0
+    return MetaTensor(mask)
+
+
+def test_what_helps_is_taken():
+    cases = [Masks(wrong(label_of(), seed), label_of()) for seed in range(4)]
+    kept, trials = choose_cleaning(lambda: iter(cases), ["edge", "core"])
+    assert [trial.name for trial in trials if trial.taken] == [
+        "largest component of edge",
+        "largest component of core",
+        "filled holes of edge",
+    ]
+    assert trials[-1].after == 1.0 and trials[0].before < 0.999
+    assert [step["applied_labels"] for step in kept] == [[1], [2], [1]]
+
+
+def test_what_harms_or_does_nothing_is_left():
+    """The first class has two parts, so that its largest alone is wrong; specks of it go by their size."""
+    cases = [Masks(wrong(label_of(True), seed), label_of(True)) for seed in range(4)]
+    kept, trials = choose_cleaning(lambda: iter(cases), ["edge", "core"])
+    taken = {trial.name: trial.taken for trial in trials}
+    assert taken == {
+        "largest component of edge": False,
+        "largest component of core": True,
+        "filled holes of edge": True,
+        "filled holes of core": False,
+        "no part below 13.5": True,
+    }
+    right = [Masks(MetaTensor(label_of()), label_of()) for _ in range(4)]
+    assert choose_cleaning(lambda: iter(right), ["edge", "core"])[0] == []
+    assert not any(trial.taken for trial in choose_cleaning(lambda: iter(cases[:1]), ["edge", "core"])[1]), "one case"
+
+
+def test_the_mask_is_cleaned_and_that_is_said():
+    mask = wrong(label_of(), 0)
+    data = {"pred": mask, "image": MetaTensor(torch.zeros(1, 16, 16, 12)), "member_labels": mask.clone()}
+    before = mask.clone()
+    done = Cleand("pred", [KeepLargestConnectedComponentd("pred", applied_labels=[1])])(data)
+    assert torch.equal(mask, before) and torch.equal(done["member_labels"], before)
+    assert int((done["pred"] != before).sum()) == 1 and done["pred"].dtype == before.dtype
+    assert "(KeepLargestConnectedComponent): 1 of its voxels" in done["image"].meta["processing"]
+    assert Cleand("pred")(data)["pred"] is mask
+
+
+def test_the_command_writes_beside_the_weights(tmp_path, capsys):
+    for folder in ("masks", "labels"):
+        (tmp_path / folder).mkdir()
+    for case in range(4):
+        for folder, values in (("masks", wrong(label_of(), case)), ("labels", label_of())):
+            image = nibabel.Nifti1Image(np.asarray(values)[0].astype(np.uint8), np.diag([1, 1, 2, 1]))
+            nibabel.save(image, tmp_path / folder / f"c{case}{'_seg' * (folder == 'masks')}.nii.gz")
+    weights = tmp_path / "model.pt"
+    weights.write_bytes(b"weights")
+    words = ["clean", str(tmp_path / "masks"), str(tmp_path / "labels"), "--classes", "edge", "core"]
+    assert cli.main([*words, "-c", str(weights)]) == 2
+    assert "with 'model.model.json' beside them" in capsys.readouterr().err
+    about = {"class_names": ["edge", "core"], "spatial_dims": 3, "image_channels": 1}
+    write_model(weights, {"task": None, "version": "0.13.0", "configuration": about})
+    assert cli.main([*words, "-c", str(weights)]) == 0
+    said = capsys.readouterr().out
+    assert "largest component of edge: Dice 0.9" in said and "(+0.0" in said and ": taken" in said
+    kept = read_model(weights)["configuration"]["clean"]
+    assert [step["_target_"] for step in kept][:2] == ["KeepLargestConnectedComponentd"] * 2
+    assert json.loads(said.splitlines()[-1].removeprefix("clean: ")) == kept
+
+
+@pytest.mark.parametrize("weights", [True, False])
+def test_segment_cleans(small_dataset, tmp_path, weights):
+    """By the file beside the weights, or by a setting of a file; members and uncertainty stay."""
+    image = sorted((small_dataset / "imagesTr").glob("*.nii.gz"))[0]
+    plain = segment(image, ensemble_size=1, device="cpu", return_members=True)
+    # A rule that shows: every part is too small.
+    rule = [{"_target_": "RemoveSmallObjectsd", "keys": "pred", "min_size": 10**6}]
+    model = settings.bundle_root() / "models" / "model.pt"
+    if weights:
+        shutil.copy(model, tmp_path / "model.pt")
+        write_model(
+            tmp_path / "model.pt",
+            {**read_model(model), "configuration": {**read_model(model)["configuration"], "clean": rule}},
+        )
+        cleaned = segment(image, checkpoint=tmp_path / "model.pt", ensemble_size=1, device="cpu", return_members=True)
+    else:
+        cleaned = segment(image, ensemble_size=1, device="cpu", return_members=True, clean=rule)
+    assert plain.mask.any() and not cleaned.mask.any()
+    np.testing.assert_array_equal(cleaned.uncertainty, plain.uncertainty)
+    np.testing.assert_array_equal(cleaned.members, plain.members)
+    assert any("was cleaned (RemoveSmallObjects)" in each for each in cleaned.report["processing"])
