@@ -44,8 +44,10 @@ class NiftiReader(NibabelReader):
         self.filenames = ensure_tuple(data)
         try:
             images = [nibabel.load(name, **{**self.kwargs, **kwargs}) for name in self.filenames]  # type: ignore[attr-defined]
-        except ValueError as error:
+        except (ValueError, nibabel.spatialimages.HeaderDataError) as error:
             raise ValueError(nibabel_reason(error)) from error
+        for image in images:
+            axes_and_channels(image.shape)  # before its values, of which there may be none
         return images if len(images) > 1 else images[0]
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
