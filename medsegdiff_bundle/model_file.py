@@ -143,9 +143,8 @@ def read_model(checkpoint: Any) -> dict[str, Any] | None:
 
 def _check_entries(entries: Mapping[str, Any]) -> None:
     """Refuse entries that are no part of a model, or of other kinds than configurations have."""
-    own = configuration.behind(ENTRIES, entries) - {configuration.BASE, *OF_EVERY_RUN, *OF_RUNS}
     for name, value in entries.items():
-        if name not in own:
+        if name in (configuration.BASE, *OF_EVERY_RUN, *OF_RUNS):
             raise ValueError(f"{name} is no part of a model.")
         settings.typed(name, value, programs=name not in MUST_FIT)
         if name in PARTS and not (isinstance(value, dict) and "_target_" in value):

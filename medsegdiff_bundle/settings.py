@@ -286,7 +286,7 @@ KINDS: dict[str, Callable[[Any], Any]] = {
 ANNOTATED: dict[str, Callable[[Any], Any]] = {
     "bool": boolean,
     "int": whole(),
-    **dict.fromkeys(("float", "float | torch.Tensor"), number()),
+    **dict.fromkeys(("float", "float | Tensor", "float | torch.Tensor"), number()),
     "Sequence[int]": several(whole(), "whole numbers"),
     "Sequence[float]": several(number(), "numbers"),
 }
