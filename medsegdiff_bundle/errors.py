@@ -57,7 +57,8 @@ def entry(error: BaseException) -> str:
 
     "" if it was not, or if the entry was a run of an engine, which is what fails then.
     """
-    found, each = "", error
+    found = ""
+    each: BaseException | None = error
     while each is not None:
         for frame, _ in traceback.walk_tb(each.__traceback__):
             item = frame.f_locals.get("self")

@@ -352,14 +352,14 @@ def check_axes(config: Mapping[str, Any]) -> None:
     Raises:
         ValueError: naming the setting.
     """
-    axes = config.get("spatial_dims")
+    axes: Any = config.get("spatial_dims")
     if axes not in (2, 3):
         return
     for name, fitting in {"roi_size": (axes,), "patch_size": (1, axes)}.items():
         value = config.get(name)
         if isinstance(value, (list, tuple)) and len(value) not in fitting:
             raise ValueError(f"{name} must have {axes} numbers, one for each axis of the images, got {value!r}.")
-    patch = config.get("patch_size")
+    patch: Any = config.get("patch_size")
     known = isinstance(patch, (list, tuple)) and all(isinstance(size, int) for size in patch)
     if known and (voxels := math.prod(patch * (axes // len(patch)))) >= 2**31:
         raise ValueError(f"patch_size {patch!r} is {voxels:.2g} voxels: there is no room for them.")

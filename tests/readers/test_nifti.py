@@ -217,7 +217,7 @@ def test_a_unit_that_is_none(tmp_path):
     [
         ({"dim": [3, 4, 0, 6, 1, 1, 1, 1]}, "its header tells 4 x 0 x 6 voxels: there is nothing to read"),
         ({"dim": [3, 4, -5, 6, 1, 1, 1, 1]}, "its header tells 4 x -5 x 6 voxels"),
-        ({"dim": [0, 4, 5, 6, 1, 1, 1, 1]}, "its header tells no voxels"),
+        ({"dim": [0, 4, 5, 6, 1, 1, 1, 1]}, "its header tells 0 voxels"),
         ({"dim": [9, 4, 5, 6, 1, 1, 1, 1]}, "its header is damaged, or of a kind that is not read"),
         ({"datatype": 77}, "its header is damaged, or of a kind that is not read"),
         ({"datatype": 128, "bitpix": 24}, "it holds colours"),
