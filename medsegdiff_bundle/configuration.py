@@ -11,7 +11,6 @@ of the model zoo hold complete files, which `complete` leaves as they are.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,11 +36,16 @@ def complete(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     """
     whole = dict(config)
     if base := whole.pop(BASE, None):
+        if not isinstance(base, str):
+            raise ValueError(f"{BASE} must be the name of a file, got {base!r}.")
         below = _read(folder / base)
         for name, value in whole.items():
             whole[name] = _over(value, below.get(name), f"{name} of {base}")
         take(whole, below)
         whole.setdefault("task", below.get("task"))
+    for name, value in whole.items():
+        if REST in settings.texts(value):
+            raise ValueError(f"{REST!r} stands within {name}, where there is nothing for which it would stand.")
     of_task = _of_task(whole, folder)
     if _missing(whole) & of_task.keys():
         take(whole, of_task)
@@ -58,7 +62,8 @@ def read(files: Iterable[Path], given: Mapping[str, Any] | None = None) -> dict[
         given: settings in place of theirs, of which the names of the classes decide what the task is.
     """
     paths = [Path(file) for file in files]
-    classes = {name: value for name, value in (given or {}).items() if name == "class_names"}
+    given = given or {}
+    classes = {name: settings.typed(name, given[name], programs=False) for name in ["class_names"] if name in given}
     return complete({**settings.read_files(paths), **classes}, paths[0].parent)
 
 
@@ -124,7 +129,8 @@ def _of_task(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if file.is_file():
         content = _read(file)
         classes = content.get("class_names")
-        return content if classes is None or list(config.get("class_names", classes)) == classes else _read(other)
+        said = config.get("class_names", classes)
+        return content if (list(said) if isinstance(said, tuple) else said) == classes else _read(other)
     # The packages of the model zoo are complete, and a task that has a name but no file keeps its name.
     return {**_read(other), "task": None} if other.is_file() else {}
 
@@ -132,4 +138,4 @@ def _of_task(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def _read(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise ValueError(f"There is no configuration file {str(file)!r}.")
-    return dict(json.loads(file.read_text(encoding="utf-8")))
+    return settings.read_object(file)

@@ -40,12 +40,34 @@ def is_own(error: BaseException) -> bool:
 
 
 def sentence(error: BaseException) -> str:
-    """What the error behind an error says, in one line; the kind of an error that is not of this package before it."""
+    """What the error behind an error says, in one line.
+
+    Before that of an error that is not of this package stand its kind and the entry of a configuration whose component
+    or expression raised it, which MONAI's parser keeps to itself.
+    """
     cause = root_cause(error)
     if isinstance(cause, ValueError) and is_own(cause):
         return reason(cause)
-    said = reason(cause)
-    return f"{type(cause).__name__}: {said}" if said else type(cause).__name__
+    named = [entry(error), type(cause).__name__, reason(cause)]
+    return ": ".join(word for word in named if word)
+
+
+def entry(error: BaseException) -> str:
+    """Name of the entry of a configuration, such as `train#loss`, that MONAI's parser was making.
+
+    "" if it was not, or if the entry was a run of an engine, which is what fails then.
+    """
+    found = ""
+    each: BaseException | None = error
+    while each is not None:
+        for frame, _ in traceback.walk_tb(each.__traceback__):
+            item = frame.f_locals.get("self")
+            if frame.f_globals.get("__name__", "").startswith("ignite."):
+                return ""
+            if frame.f_globals.get("__name__") == "monai.bundle.config_item" and hasattr(item, "get_id"):
+                found = str(item.get_id()).replace("::", "#")
+        each = each.__cause__
+    return found
 
 
 def about(error: BaseException, what: str) -> str:
@@ -78,8 +100,12 @@ class WithoutTraceback(logging.Filter):
         return "run is terminating due to exception" not in record.getMessage() and record.exc_info is None
 
 
-def pass_over_missing_decoders() -> None:
-    """Silence MONAI's other reader of DICOM, which regrets at each start that it has no decoder of a GPU."""
+def quiet_readers() -> None:
+    """Silence what readers of files say besides: MONAI's regret that it has no decoder of a GPU, nibabel's of headers.
+
+    What is wrong with a header is said in the sentence of an error, or in the report.
+    """
+    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
 

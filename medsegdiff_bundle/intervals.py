@@ -169,10 +169,16 @@ class VolumeIntervals:
             return f"there are no weights {str(checkpoint)!r} to compare with"
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
-            known, of_weights = content["settings"], content["sha256"]
-            structures = {name: Interval(**values) for name, values in content["structures"].items()}
+            known, of_weights = dict(content["settings"]), content["sha256"]
+            structures = {
+                name: Interval(int(of["n"]), *(float(of[key]) for key in Interval._fields[1:]))
+                for name, of in content["structures"].items()
+            }
             level = float(content["level"])
-        except (ValueError, KeyError, TypeError, AttributeError):
+            numbers = [number for interval in structures.values() for number in interval]
+            if not (0 < level < 1 and all(0 <= number < math.inf for number in numbers)):
+                raise ValueError("numbers that are none")
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             return f"{file.name!r} holds no intervals"
         if of_weights != checksum(checkpoint):
             return f"{file.name!r} is of other weights"

@@ -156,16 +156,21 @@ class Known:
             numbers, lower = content["numbers"], content["correlation"]
             if content["sha256"] != checksum(checkpoint):
                 return f"{file.name!r} is of other weights"
-            table = np.array([values[:2] for values in numbers.values()])
+            table = np.array([values[:4] for values in numbers.values()], dtype=np.float64)
             correlation = np.array(
-                [[lower[max(i, j)][min(i, j)] for j in range(len(lower))] for i in range(len(lower))]
+                [[lower[max(i, j)][min(i, j)] for j in range(len(numbers))] for i in range(len(numbers))],
+                dtype=np.float64,
             )
-            self.ranges = {name: (values[2], values[3]) for name, values in numbers.items()}
-            self.limit, self.cases = float(content["limit"]), int(content["cases"])
-            self.patch_size = tuple(int(size) for size in content["patch_size"])
-            known = content["settings"]
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            limit, cases = float(content["limit"]), int(content["cases"])
+            patch_size = tuple(int(size) for size in content["patch_size"])
+            known = dict(content["settings"])
+            right = table.shape == (len(numbers), 4) and 0 < limit < math.inf and len(patch_size) in (2, 3)
+            if not (right and np.isfinite(table).all() and np.isfinite(correlation).all() and table[:, 1].min() > 0):
+                raise ValueError("numbers that are none")
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError):
             return f"{file.name!r} does not hold what weights know"
+        self.ranges = {name: (low, high) for name, (low, high) in zip(numbers, table[:, 2:].tolist(), strict=True)}
+        self.limit, self.cases, self.patch_size = limit, cases, patch_size
         if any(known.get(name) != value for name, value in json.loads(json.dumps(dict(settings))).items()):
             self.without = OF_SAMPLER
         self.reference = Reference(tuple(numbers), table[:, 0], table[:, 1], correlation)
@@ -208,7 +213,7 @@ def too_small(windows: int | Sequence[int] | None, patch_size: Iterable[int], sh
         shape: of the image as the network sees it, S.
     """
     patches = tuple(patch_size)
-    if windows is None or not patches:
+    if windows is None or len(patches) != len(shape):
         return None
     sizes = [windows] * len(shape) if isinstance(windows, int) else list(windows)
     if all(size >= min(patch, whole) for size, patch, whole in zip(sizes, patches, shape, strict=True)):

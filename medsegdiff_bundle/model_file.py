@@ -28,15 +28,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+STEPS = ("load", "preparation", "crop", "normalization", "clean")  # lists of transforms
 ENTRIES = (
     *("spatial_dims", "image_channels", "class_names", "regions", "regions_class_order"),
     *("spacing", "mirror_axes", "modality"),
     *("num_train_timesteps", "schedule", "signal_scale", "prediction_type", "scheduler", "network_def"),
     *("displayable_configs", "start_from_anchor", "mirror_members", "roi_size", "overlap"),
-    *("load", "preparation", "crop", "normalization", "clean"),
+    *STEPS,
 )
+PARTS = ("network_def", "scheduler")  # of these, components
 # What they refer to and each configuration has.
 OF_EVERY_RUN = ("bundle_root", "bundle_path", "num_classes", "multi_label")
+OF_RUNS = ("imports", "begin", "initialize", "run", "finalize", "run_cases", "evaluator", "checkpoint", "output_dir")
 MUST_FIT = ("class_names", "spatial_dims", "image_channels")  # or the weights segment something else
 # What a component may be: a network, a scheduler or a transform, none of which writes files or calls what it is given.
 COMPONENT = re.compile(
@@ -142,7 +145,7 @@ def read_model(checkpoint: Any) -> dict[str, Any] | None:
         missing = [name for name in MUST_FIT if name not in entries]
         if missing or not isinstance(content["task"], (str, type(None))):
             raise KeyError(missing[0] if missing else "task")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{str(file)!r} does not describe weights: {type(error).__name__} {error}.") from error
     if of_weights != checksum(checkpoint):
         raise ValueError(
@@ -151,9 +154,28 @@ def read_model(checkpoint: Any) -> dict[str, Any] | None:
         )
     for text in _programs(entries):
         raise ValueError(f"{str(file)!r} holds {text!r}, which may be a program.")
-    for name in MUST_FIT:
-        settings.typed(name, entries[name], programs=False)
+    try:
+        _check_entries(entries)
+    except ValueError as error:
+        raise ValueError(f"{str(file)!r} does not describe weights: {error}") from error
     return dict(content)
+
+
+def _check_entries(entries: Mapping[str, Any]) -> None:
+    """Refuse entries that are no part of a model, or of other kinds than configurations have."""
+    for name, value in entries.items():
+        if name in (configuration.BASE, *OF_EVERY_RUN, *OF_RUNS):
+            raise ValueError(f"{name} is no part of a model.")
+        settings.typed(name, value, programs=name not in MUST_FIT)
+        if name in PARTS and not (isinstance(value, dict) and "_target_" in value):
+            raise ValueError(f"{name} must be a component, got {value!r}.")
+        if name == "displayable_configs":
+            if not isinstance(value, dict):
+                raise ValueError(f"{name} must hold settings, got {value!r}.")
+            for each, given in value.items():
+                settings.typed(f"{name}#{each}", given)
+        if name in STEPS and not (isinstance(value, list) and all(isinstance(step, (dict, str)) for step in value)):
+            raise ValueError(f"{name} must be a list of transforms, got {value!r}.")
 
 
 def complete_with_weights(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from medsegdiff_bundle import configuration
 from medsegdiff_bundle.model_file import MUST_FIT, no_weights, over_files, read_model
 from medsegdiff_bundle.provenance import as_reported
-from medsegdiff_bundle.settings import bundle_root, check_names, read_files, typed
+from medsegdiff_bundle.settings import bundle_root, check_axes, check_names, read_files, typed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -174,9 +174,12 @@ def check_request(
         own = {**read_files(files), **{name: given[name] for name in MUST_FIT if name in given}}
         config = configuration.complete(over_files(own, model, given["checkpoint"], configs, given), configs)
     check_names(given, config, [config, given], "inference.json")
-    given = {name: typed(name, value, programs=False) for name, value in given.items()}
+    given = {name: typed(name, value, programs=False, config=config) for name, value in given.items()}
+    check_axes({**config, **given})
     for file in files_named(image):
         check_image(file, affine)
+    if output_dir is not None and not str(output_dir):
+        raise ValueError("output_dir is empty.")
     if output_dir is not None and os.path.isfile(output_dir):
         raise ValueError(f"The results cannot be written to {str(output_dir)!r}: it is a file, not a folder.")
     if "checkpoint" in given and (missing := no_weights(config["task"], given["checkpoint"])):

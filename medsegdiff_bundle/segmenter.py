@@ -124,7 +124,7 @@ class Segmenter:
             raise self._error_of_caller from None
         except errors.UnsegmentedError:
             raise
-        except (RuntimeError, OSError, ValueError) as error:
+        except Exception as error:  # a reader, a transform or the network may raise anything
             named = str(next(iter(files_named(image)), "the array"))
             raise ValueError(errors.about(error, named)) from error
         finally:
@@ -137,11 +137,11 @@ class Segmenter:
         if output_dir is None:
             self._given["dicom_seg"] = False  # which may lack a package, or something in the series
         self._output_dir = output_dir
-        parser = self._parser({})
-        self._settings = {**parser.get(), **self._given}
         try:
+            parser = self._parser({})
+            self._settings = {**parser.get(), **self._given}
             self._take_parts(parser)
-        except (RuntimeError, OSError, ValueError) as error:
+        except Exception as error:  # as may any component of a configuration
             raise ValueError(errors.sentence(error)) from error
 
     def _parser(self, others: dict[str, Any]) -> ConfigParser:

@@ -8,22 +8,23 @@ command line hands over words that are no Python literal as text: without these 
 from __future__ import annotations
 
 import difflib
-import inspect
 import json
 import math
 import os
-import pydoc
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+from medsegdiff_bundle.components import annotation, parameters
+
 TRUE = ("true", "yes", "on", "y", "t", "1")
 FALSE = ("false", "no", "off", "n", "f", "0")
 NOTHING = ("none", "null", "")
 FUSIONS = ("staple", "mean", "vote", "dice")
 OUTPUTS = ("probabilities", "labels")
+UNCERTAINTY_MAPS = ("entropy", "mutual_information", "variance", "disagreement")
 # What MONAI's `tracking` adds to a configuration, and its command line takes.
 TRACKING = ("tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0", "tracking")
 
@@ -72,13 +73,23 @@ def paths(value: Any) -> str | list[str]:
     return found[0] if len(found) == 1 else found
 
 
-def whole(lowest: int) -> Callable[[Any], int]:
-    """A whole number of at least `lowest`."""
+def folder(value: Any) -> str:
+    """A path that is not empty, as it is of a variable of a shell that is not set."""
+    found = path(value)
+    if not found:
+        raise ValueError("must be a folder")
+    return found
+
+
+def whole(lowest: float = -math.inf, highest: float = math.inf) -> Callable[[Any], int]:
+    """A whole number, of at least `lowest` and at most `highest`."""
 
     def check(value: Any) -> int:
         number = _number(value)
         if number != round(number) or number < lowest:
-            raise ValueError(f"must be a whole number of at least {lowest}")
+            raise ValueError("must be a whole number" + (f" of at least {lowest}" if lowest > -math.inf else ""))
+        if number > highest:
+            raise ValueError(f"must be a whole number of at most {highest}")
         return int(value) if isinstance(value, Integral) else round(number)
 
     return check
@@ -107,15 +118,18 @@ def choice(*words: Any) -> Callable[[Any], Any]:
     return check
 
 
-def several(kind: Callable[[Any], Any], what: str) -> Callable[[Any], list]:
-    """A list; a value alone is a list of one."""
+def several(kind: Callable[[Any], Any], what: str, fewest: int = 0) -> Callable[[Any], list]:
+    """A list, of at least so many values; a value alone is a list of one."""
 
     def check(value: Any) -> list:
         value = value.tolist() if hasattr(value, "tolist") else value
         try:
-            return [kind(each) for each in (value if isinstance(value, (list, tuple)) else [value])]
+            found = [kind(each) for each in (value if isinstance(value, (list, tuple)) else [value])]
         except ValueError as error:
             raise ValueError(f"must be a list of {what}") from error
+        if len(found) < fewest:
+            raise ValueError(f"must be a list of {what}, and not empty")
+        return found
 
     return check
 
@@ -146,7 +160,7 @@ def memory(value: Any) -> int:
 def sizes(value: Any) -> int | list[int]:
     """Voxels, one number or one for each axis."""
     try:
-        return whole(1)(value) if isinstance(value, (Integral, str)) else several(whole(1), "")(value)
+        return whole(1)(value) if isinstance(value, (Integral, str)) else several(whole(1), "", 1)(value)
     except ValueError as error:
         raise ValueError("must be a positive whole number, or one for each axis") from error
 
@@ -213,6 +227,8 @@ def _number(value: Any) -> float:
         raise ValueError("must be a number")
     try:
         found = float(value)
+    except OverflowError:  # of whole numbers of hundreds of digits
+        found = math.inf
     except ValueError as error:
         raise ValueError("must be a number") from error
     if not math.isfinite(found):
@@ -227,13 +243,15 @@ BELOW_ONE = number(0, math.nextafter(1, 0), "from 0 to below 1")
 
 # How each setting is read. A setting that is missing here is taken as it is.
 KINDS: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("bundle_root", "dataset_dir", "output_dir", "ckpt_dir"), path),
+    **dict.fromkeys(("bundle_root", "dataset_dir", "ckpt_dir"), path),
     "checkpoint": paths,
+    "output_dir": folder,
     **dict.fromkeys(("amp", "anchor_only", "multi_label", "channels_last", "compile", "progress"), boolean),
     **dict.fromkeys(("report", "dicom_seg", "overwrite", "force", "strict", "debug", "mirror_members"), boolean),
     **dict.fromkeys(("epochs", "val_interval", "val_stride", "batch_size", "image_channels"), whole(1)),
     **dict.fromkeys(("num_inference_steps", "ensemble_size", "num_train_timesteps", "passes_per_epoch"), whole(1)),
-    **dict.fromkeys(("seed", "num_workers"), whole(0)),
+    "seed": whole(0, 2**63 - 1),
+    "num_workers": whole(0),
     **dict.fromkeys(("beta", "dice_weight"), NOT_NEGATIVE),
     "output_ext": optional(text),
     "resume": boolean_or("auto"),
@@ -253,8 +271,8 @@ KINDS: dict[str, Callable[[Any], Any]] = {
     "device": device,
     **dict.fromkeys(("recycling", "eta"), SHARE),
     "class_names": classes,
-    "uncertainty_maps": several(text, "names"),
-    **dict.fromkeys(("patch_size", "picture_size"), several(whole(1), "positive whole numbers")),
+    "uncertainty_maps": several(choice(*UNCERTAINTY_MAPS), f"some of {', '.join(UNCERTAINTY_MAPS)}"),
+    **dict.fromkeys(("patch_size", "picture_size"), several(whole(1), "positive whole numbers", 1)),
     "mirror_axes": several(whole(0), "axes, from 0"),
     "roi_size": optional(sizes),
     "spacing": optional(spacing),
@@ -273,41 +291,92 @@ KINDS: dict[str, Callable[[Any], Any]] = {
     "uncertainty_limit": optional(SHARE),
 }
 
+# How an argument of a component is read, by the type that it says it has.
+ANNOTATED: dict[str, Callable[[Any], Any]] = {
+    "bool": boolean,
+    "int": whole(),
+    **dict.fromkeys(("float", "float | Tensor", "float | torch.Tensor"), number()),
+    "Sequence[int]": several(whole(), "whole numbers"),
+    "Sequence[float]": several(number(), "numbers"),
+}
+
 
 def parts(name: str) -> list[str]:
     """Names on the way to a setting: `a#b` and `a::b` are b in a; a plus sign before it asks MONAI to add to it."""
     return re.split("#|::", name.removeprefix("+"))
 
 
-def kind(name: str) -> Callable[[Any], Any] | None:
-    """How a setting is read; None if it is taken as it is."""
+def kind(name: str, config: Mapping[str, Any] | None = None) -> Callable[[Any], Any] | None:
+    """How a setting is read; None if it is taken as it is.
+
+    Args:
+        name: of the setting, see `parts`.
+        config: that it is part of, whose components say what their arguments are; None leaves them as they are.
+    """
     steps = parts(name)
-    return KINDS.get(steps[-1]) if len(steps) == 1 or steps[0] == "displayable_configs" else None
+    if len(steps) == 1 or steps[0] == "displayable_configs":
+        return KINDS.get(steps[-1])
+    component: Any = config
+    for step in steps[:-1]:
+        component = component.get(step) if isinstance(component, Mapping) else None
+    if not isinstance(component, Mapping) or "_target_" not in component:
+        return None
+    said = annotation(str(component["_target_"]), steps[-1])
+    read = ANNOTATED.get(said.removesuffix(" | None"))
+    return optional(read) if read is not None and said.endswith(" | None") else read
 
 
-def typed(name: str, value: Any, programs: bool = True) -> Any:
+def typed(name: str, value: Any, programs: bool = True, config: Mapping[str, Any] | None = None) -> Any:
     """Value of a setting, of the type that it must have.
 
     Args:
         name: of the setting, see `parts`.
         value: as it was given, such as the word "false".
+        config: see `kind`.
         programs: whether expressions and references of MONAI's configurations stay as they are, as they may be written
             into a configuration file. Otherwise they are texts like others.
 
     Raises:
         ValueError: it is no such value; or it is a program, of a setting of which nothing else is known.
     """
-    read = kind(name)
+    read = kind(name, config)
     if read is None:
         if not programs and (found := next(filter(is_program, texts(value)), None)) is not None:
             raise ValueError(f"{name} would run {found!r}, as MONAI's parser does: write it into a configuration file.")
         return value
-    if programs and isinstance(value, str) and is_program(value):
+    if programs and any(map(is_program, texts(value))):
         return value
     try:
         return read(value)
     except ValueError as error:
         raise ValueError(f"{name} {error}, got {value!r}.") from error
+
+
+def check_axes(config: Mapping[str, Any]) -> None:
+    """Refuse axes that the images do not have, results of volumes as pictures, and patches that fit into no memory.
+
+    Args:
+        config: with values as `typed` makes them; what is a program there is left alone.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    axes: Any = config.get("spatial_dims")
+    if axes not in (2, 3):
+        return
+    for name, fitting in {"roi_size": (axes,), "patch_size": (1, axes)}.items():
+        value = config.get(name)
+        if isinstance(value, (list, tuple)) and len(value) not in fitting:
+            raise ValueError(f"{name} must have {axes} numbers, one for each axis of the images, got {value!r}.")
+    patch: Any = config.get("patch_size")
+    known = isinstance(patch, (list, tuple)) and all(isinstance(size, int) for size in patch)
+    if known and (voxels := math.prod(patch * (axes // len(patch)))) >= 2**31:
+        raise ValueError(f"patch_size {patch!r} is {voxels:.2g} voxels: there is no room for them.")
+    if axes == 3 and str(config.get("output_ext")).lower().lstrip(".") == "png":
+        raise ValueError(f"output_ext must be of a format for volumes, got {config['output_ext']!r}.")
+    mirrored = config.get("mirror_axes")
+    if isinstance(mirrored, (list, tuple)) and any(isinstance(axis, int) and axis >= axes for axis in mirrored):
+        raise ValueError(f"mirror_axes must be axes of the images, 0 to {axes - 1}, got {mirrored!r}.")
 
 
 def is_program(text: str) -> bool:
@@ -409,23 +478,6 @@ def references(config: Any) -> Iterator[str]:
             yield from references(each)
 
 
-def parameters(target: str) -> set[str]:
-    """Names of the arguments of a class or function by its dotted name; "**" among them if it takes any."""
-    try:
-        found = pydoc.locate(target)
-    except pydoc.ErrorDuringImport:  # of a package that is not installed, which MONAI says better
-        return {"**"}
-    if found is None and "." not in target:  # one of MONAI's, which a configuration may name without its module
-        from monai.bundle.config_item import ComponentLocator
-
-        module = ComponentLocator().get_component_module_name(target)
-        found = pydoc.locate(f"{module}.{target}") if isinstance(module, str) else None
-    if not callable(found):
-        return {"**"}
-    accepted = inspect.signature(found).parameters.values()
-    return {"**" if each.kind is each.VAR_KEYWORD else each.name for each in accepted}
-
-
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The most similar of some names, if any is nearly the same, in capitals or not."""
     plain = {each.lower(): each for each in names if not each.startswith("_")}
@@ -449,11 +501,26 @@ def bundle_root() -> Path:
     raise ValueError(f"There is no configs/inference.json in {str(package / 'bundle')!r} or {str(package.parent)!r}.")
 
 
+def read_object(file: Path) -> dict[str, Any]:
+    """Content of a file that must hold a JSON object.
+
+    Raises:
+        ValueError: naming the file.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{str(file)!r} is not a JSON file: {error}.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{str(file)!r} must hold a JSON object, got a {type(content).__name__}.")
+    return content
+
+
 def read_files(files: Iterable[Path]) -> dict[str, Any]:
     """Contents of configuration files, later ones over earlier ones, as MONAI's parser merges them."""
     content: dict[str, Any] = {}
     for file in files:
-        for name, value in json.loads(file.read_text(encoding="utf-8")).items():
+        for name, value in read_object(file).items():
             try:
                 _put(content, name, value)
             except ValueError as error:

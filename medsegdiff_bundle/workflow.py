@@ -45,7 +45,7 @@ def begin() -> None:
     """
     found = caller()
     if _from_shell():
-        errors.pass_over_missing_decoders()
+        errors.quiet_readers()
         errors.end_when_told()
         if found is None or not settings.typed("debug", found.parser.get("debug", False)):
             errors.say_errors_in_a_sentence()
@@ -63,6 +63,7 @@ def begin() -> None:
         settings.check_names(found.given, content, config, " with ".join(found.files))
     settings.check_spelling(config, settings.bundle_files(settings.bundle_root()), steps(found.workflow))
     _put_in_typed(found)
+    settings.check_axes(dict(found.parser.get()))
     found.parser.parse(reset=True)  # a changed configuration makes the parser forget what it knew, this expression too
     device = config.get("device")
     if isinstance(device, str) and not settings.is_program(device):
@@ -132,13 +133,14 @@ def caller() -> Caller | None:
 def _put_in_typed(run: Caller) -> None:
     """Replace the values of the configuration, given ones and those of files, by what they mean."""
     parser = run.parser
+    config: Any = dict(parser.get())
     for name in dict.fromkeys([*settings.KINDS, *run.given]):
         if name not in parser:
             continue
         value = run.given.get(name, parser[name])
-        if value is None and parser[name] is not None and settings.kind(name) is None:
+        if value is None and parser[name] is not None and settings.kind(name, config) is None:
             raise ValueError(f"{name} cannot be None.")
-        typed = settings.typed(name, value)
+        typed = settings.typed(name, value, config=config)
         if type(typed) is not type(parser[name]) or typed != parser[name]:
             parser[name] = typed
 

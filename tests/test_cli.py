@@ -68,6 +68,8 @@ def test_the_examples_are_right(name):
         (["segment", ".", "other", "-o", "x"], "What is 'other'?"),
         (["info", "-x", "3"], "There is no option '-x'."),
         (["info", "--jsn"], "There is no option '--jsn': did you mean '--json'?"),
+        (["train", ".", "-o", ""], "output is empty."),
+        (["segment", "", "-o", "x"], "image is empty."),
         (["train", "none"], "There is no data set or file of settings 'none'."),
         (["segment", "none.nii", "-o", "x"], "There is no image file or folder 'none.nii'."),
         (["segment", ".", "-o", "x", "-q", "-v"], "not allowed with argument"),

@@ -162,10 +162,10 @@ def test_folder_without_dataset_json(tmp_path):
         ("[]", "dataset.json' must hold a JSON object, got a list"),
         ("{}", "holds no training case"),
         ('{"training": []}', "holds no training case"),
-        ('{"training": ["a.nii.gz"]}', "has the entry 'a.nii.gz', which names no image"),
-        ('{"training": [{"image": ["a.nii.gz"]}]}', "has the entry {'image': ['a.nii.gz']}, which names no image"),
-        ('{"training": null}', "has None in the place of a list of cases"),
-        ('{"training": [{"label": "a.nii.gz"}]}', "has the entry {'label': 'a.nii.gz'}, which names no image"),
+        ('{"training": ["a.nii.gz"]}', "has in the place of training the entry 'a.nii.gz', which names no image"),
+        ('{"training": [{"image": ["a.nii.gz"]}]}', "training the entry {'image': ['a.nii.gz']}, which names no image"),
+        ('{"training": null}', "has in the place of training None, which is no list of cases"),
+        ('{"training": [{"label": "a.nii.gz"}]}', "training the entry {'label': 'a.nii.gz'}, which names no image"),
     ],
 )
 def test_bad_dataset_json(tmp_path, content, sentence):

@@ -540,6 +540,8 @@ def of_two_echoes(folder, array):
         (lambda folder, array: write_series(folder, array[..., :1], matrix_of("oblique")), "has one slice only"),
         (lambda folder, array: edited(folder, array, Rows=7), "has slices of different Rows: 24 in '"),
         (lambda folder, array: edited(folder, array, ImagePositionPatient=None), "has no ImagePositionPatient."),
+        (lambda folder, array: edited(folder, array, ImagePositionPatient=[0, 1]), "has the ImagePositionPatient 0"),
+        (lambda folder, array: edited(folder, array, PixelSpacing=[0, 1]), "has the PixelSpacing 0"),
         (
             lambda folder, array: edited(folder, array, ImageOrientationPatient=[0, 1, 0, 1, 0, 0]),
             "slices of different",
@@ -552,6 +554,14 @@ def test_what_would_give_a_wrong_volume_is_refused(make, sentence, array, tmp_pa
     with pytest.raises(ValueError) as raised:
         image_datalist(tmp_path / "series")
     assert sentence in str(raised.value)
+
+
+@pytest.mark.parametrize("pixels", [None, b"\0" * 100])
+def test_a_slice_that_lacks_pixels(pixels, array, tmp_path):
+    """GDCM would hand on what follows in memory, or nothing."""
+    edited(tmp_path / "series", array, PixelData=pixels)
+    with pytest.raises(ValueError, match="cannot be read: '.*' is truncated or damaged: it lacks pixels."):
+        load_image(tmp_path / "series")
 
 
 def test_one_slice_is_no_series(array, tmp_path):

@@ -15,7 +15,7 @@ from medsegdiff_bundle.cli import options
 from medsegdiff_bundle.meanings import MEANINGS
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md")])
 NOW = [page for page in PAGES if page.parent.name != "runs"]  # the diary keeps the words of its time
 THEIRS = tuple(f"scripts/segmentation_{name}.py" for name in ("train", "sample", "env"))  # of others
 IDS = {"ids": lambda page: page.relative_to(ROOT).as_posix() if isinstance(page, Path) else None}

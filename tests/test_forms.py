@@ -238,6 +238,28 @@ def test_bad_tables(tmp_path, text, sentence):
         read_data_set(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"training": None}, "has in the place of training None, which is no list"),
+        ({"training": [{}]}, "has in the place of training the entry {}, which names no image"),
+        ({"training": [{"image": ""}]}, "which names no image"),
+        ({"training": [{"image": "a.nii", "label": 3}]}, "whose label or group is no text"),
+        ({"training": [{"image": "a.nii", "group": {}}]}, "whose label or group is no text"),
+        ({"channel_names": {"0": "CT"}, "dataset": 3}, "has in the place of its dataset 3"),
+        ({"channel_names": {"0": "CT"}, "dataset": {"a": {"images": [3]}}}, "which names no images"),
+        ({"channel_names": {"0": "CT"}, "dataset": {"a": {"images": ["a.nii"], "label": 3}}}, "which names no images"),
+        ({"channel_names": {"0": "CT"}, "file_ending": "**"}, "has the file_ending '**'"),
+        ("[" * 100000, "is not a JSON file"),
+    ],
+)
+def test_lists_that_are_none(content, said, tmp_path):
+    (tmp_path / "dataset.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(ValueError, match=re.escape(said)) as raised:
+        cases_of(read_data_set(tmp_path), "training")
+    assert "dataset.json" in str(raised.value)
+
+
 # Folds
 
 

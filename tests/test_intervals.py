@@ -111,6 +111,26 @@ def test_the_file_says_what_it_holds_for(weights):
 
 
 @pytest.mark.parametrize(
+    "wrong",
+    [
+        {"level": 2},
+        {"level": float("nan")},
+        {"settings": 3},
+        {"structures": {"lesion": {"n": 26, "quantile": float("nan"), "floor": 1, "floor_share": 0}}},
+        {"structures": {"lesion": {"n": float("inf"), "quantile": 1, "floor": 1, "floor_share": 0}}},
+        {"structures": {"lesion": {"n": 26, "quantile": 1, "floor": -1, "floor_share": 0}}},
+        {"structures": {"lesion": {"n": 26, "quantile": []}}},
+    ],
+)
+def test_numbers_that_are_none_make_no_intervals(wrong, weights):
+    intervals(weights)
+    file = weights.with_suffix(".intervals.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | wrong))
+    read = intervals(weights)
+    assert read.missing == "'model.intervals.json' holds no intervals" and read("lesion", [8, 10, 12]) is None
+
+
+@pytest.mark.parametrize(
     ("change", "why"),
     [
         (lambda weights: weights.with_suffix(".intervals.json").unlink(), "these weights have no calibrated intervals"),

@@ -12,6 +12,7 @@ from PIL import Image
 import medsegdiff_bundle
 from medsegdiff_bundle.case_numbers import Description, describe
 from medsegdiff_bundle.known import Known, fit, left_out_distances, too_small, unlike, write_known
+from medsegdiff_bundle.provenance import checksum
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "medsegdiff_bundle" / "sample_data" / "hippocampus" / "imagesTr"
@@ -81,7 +82,14 @@ def test_when_nothing_is_known(weights):
     weights.write_bytes(b"others")
     assert Known(file, weights, {}).missing == "'w.known.json' is of other weights"
     assert Known(file, weights, {}).compare(cases[0]) is None
-    for content in ("{}", "[]", "no JSON", '{"numbers": {}, "correlation": []}'):
+    right = json.loads(file.read_text()) | {"sha256": checksum(weights)}
+    file.write_text(json.dumps(right))
+    assert Known(file, weights, {}).missing is None
+    wrong = [{"limit": float("nan")}, {"cases": float("inf")}, {"settings": 3}, {"patch_size": [4]}]
+    wrong += [{"numbers": {**right["numbers"], "a": [0, 0, 0, 0]}}, {"numbers": {**right["numbers"], "a": ["x"] * 4}}]
+    wrong += [{"correlation": right["correlation"][:1]}]
+    changed = [json.dumps(right | each) for each in wrong]
+    for content in ("{}", "[]", "no JSON", '{"numbers": {}, "correlation": []}', *changed):
         file.write_text(content)
         assert Known(file, weights, {}).missing == "'w.known.json' does not hold what weights know"
     file.unlink()

@@ -210,7 +210,13 @@ def test_weights_of_before_load_with_a_remark(trained, tmp_path, caplog):
         (lambda model: with_entry(model, load=[{"_target_": "LoadImaged", "reader": ["exec"]}]), "holds .*exec"),
         (lambda model: with_entry(model, load=[{"_target_": "LoadImaged", "reader": "@load"}]), "holds '@load'"),
         (lambda model: with_entry(model, load="%/etc/any.json"), "holds '%/etc/any.json'"),
-        (lambda model: with_entry(model, class_names=["liver", "liver"]), "class_names must be a list of names"),
+        (lambda model: with_entry(model, class_names=["liver", "liver"]), "model.json'.*: class_names must be a list"),
+        (lambda model: with_entry(model, base="/any.json"), "mine.model.json'.*: base is no part of a model"),
+        (lambda model: with_entry(model, initialize=["@run"]), "mine.model.json'.*: initialize is no part of a model"),
+        (lambda model: with_entry(model, spacing="no"), "mine.model.json'.*: spacing must be a voxel size"),
+        (lambda model: with_entry(model, network_def=3), "mine.model.json'.*: network_def must be a component, got 3"),
+        (lambda model: with_entry(model, preparation="no"), "mine.model.json'.*: preparation must be a list of trans"),
+        (lambda model: with_entry(model, displayable_configs={"ensemble_size": 0}), "ensemble_size must be a whole"),
     ],
 )  # fmt: skip
 def test_files_that_are_none(change, sentence, trained, tmp_path):

@@ -161,6 +161,12 @@ def test_a_value_as_people_type_it(name, value, meant):
         ("overlap", 1),
         ("learning_rate", float("nan")),
         ("roi_size", [32, 0, 32]),
+        ("roi_size", []),
+        ("seed", 2**63),
+        ("epochs", 10**400),
+        ("output_dir", ""),
+        ("patch_size", []),
+        ("uncertainty_maps", ["nope"]),
         ("spacing", [1, 1]),
         ("spacing", [1, 1, 1, 1]),
         ("spacing", []),
@@ -177,6 +183,78 @@ def test_a_value_as_people_type_it(name, value, meant):
 def test_a_value_that_is_none(name, value):
     with pytest.raises(ValueError, match=f"^{name} must be .*, got "):
         settings.typed(name, value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "meant"),
+    [
+        ("network_def#anchor_residual", "false", False),
+        ("network_def#channels", ("4", 8), [4, 8]),
+        ("network_def#num_heads", "2", 2),
+        ("network_def#dropout", "0.5", 0.5),
+        ("network_def#embed_dim", "None", None),
+        ("network_def#channels", "@channels", "@channels"),
+        ("train#trainer#amp", "false", False),
+        ("nothing#channels", "abc", "abc"),
+        ("key_metric#fused", {"a": 1}, {"a": 1}),
+    ],
+)
+def test_an_argument_of_a_component_is_of_the_type_that_it_says(name, value, meant):
+    found = settings.typed(name, value, config=TRAIN)
+    assert found == meant and type(found) is type(meant)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("network_def#channels", "abc"),
+        ("network_def#channels", None),
+        ("network_def#num_heads", "many"),
+        ("network_def#num_heads", 1.5),
+        ("network_def#anchor_residual", "maybe"),
+        ("network_def#dropout", "nan"),
+        ("optimizer#lr", "abc"),
+    ],
+)
+def test_an_argument_of_a_component_that_is_none(name, value):
+    with pytest.raises(ValueError, match=f"^{name} must be .*, got "):
+        settings.typed(name, value, config=TRAIN)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{no", "mine.json' is not a JSON file: "),
+        ("", "mine.json' is not a JSON file: "),
+        ("[" * 100000, "mine.json' is not a JSON file: "),
+        ("[]", "mine.json' must hold a JSON object, got a list."),
+        ('{"base": 3}', "base must be the name of a file, got 3."),
+        ('{"base": "nowhere.json"}', "There is no configuration file '.*nowhere.json'."),
+        ('{"augmentation": [["..."]]}', "'...' stands within augmentation, where there is nothing"),
+        ('{"epochs": "..."}', "'...' stands within epochs, where there is nothing"),
+    ],
+)
+def test_a_file_that_is_no_configuration(content, said, tmp_path):
+    (tmp_path / "mine.json").write_text(content)
+    with pytest.raises(ValueError, match=said):
+        configuration.read([CONFIGS / "train.json", tmp_path / "mine.json"])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"roi_size": [32, 32]}, r"roi_size must have 3 numbers, .*, got \[32, 32\]"),
+        ({"patch_size": [16, 16]}, r"patch_size must have 3 numbers, .*, got \[16, 16\]"),
+        ({"patch_size": [10**5] * 3}, "patch_size .* is 1e[+]15 voxels"),
+        ({"output_ext": "PNG"}, "output_ext must be of a format for volumes, got 'PNG'"),
+        ({"mirror_axes": [0, 3]}, r"mirror_axes must be axes of the images, 0 to 2, got \[0, 3\]"),
+    ],
+)
+def test_axes_that_the_images_do_not_have(given, said):
+    with pytest.raises(ValueError, match=said):
+        settings.check_axes({"spatial_dims": 3, **given})
+    settings.check_axes({"spatial_dims": 3, "roi_size": 32, "patch_size": [16], "mirror_axes": [0, 2]})
+    settings.check_axes({"spatial_dims": "@axes", **given})
 
 
 def test_every_value_of_the_files_is_one():

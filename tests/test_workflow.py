@@ -126,6 +126,15 @@ def test_the_sentence_of_a_process_that_loads_data():
     assert errors.sentence(error) == "'a.nii.gz' cannot be read: it is torn."
 
 
+def test_an_error_of_a_component_names_its_entry(only_settings):
+    """Of which MONAI's parser says nothing that a user could look for."""
+    workflow = create("train.json", **only_settings, **{"loss": {"_target_": "DiceLoss", "sizes": 3}})
+    with pytest.raises(RuntimeError) as caught:
+        workflow.parser.get_parsed_content("loss")
+    assert errors.sentence(caught.value).startswith("loss: TypeError: ")
+    assert errors.entry(ValueError("of nothing")) == ""
+
+
 def test_from_a_shell(small_run, tmp_path):
     """One process: the sentence is all that standard error has of an error in the midst of a run."""
     broken = tmp_path / "broken.nii.gz"

@@ -84,6 +84,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "medsegdiff") -> in
     _set_log_level(known.quiet, known.verbose)
     try:
         options.take_settings(known, others)
+        options.check_filled(known)
         return command(known.command).run(known)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -71,14 +71,15 @@ def run_bundle(files: Sequence[Path], given: Mapping[str, Any], quiet: bool = Fa
     """
     content = configuration.read(files, given)
     settings.check_names(given, content, [content, dict(given)], " with ".join(file.name for file in files))
-    typed = {name: settings.typed(name, value, programs=False) for name, value in given.items()}
+    typed = {name: settings.typed(name, value, programs=False, config=content) for name, value in given.items()}
+    settings.check_axes({**content, **typed})
     from monai.bundle import ConfigWorkflow
 
     from medsegdiff_bundle import errors, model_file
     from medsegdiff_bundle.given import put_in
     from medsegdiff_bundle.workflow import steps
 
-    errors.pass_over_missing_decoders()
+    errors.quiet_readers()
     logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)  # that files lie in several folders
     workflow = ConfigWorkflow([str(file) for file in files], logging_file=False if quiet else None)
     if not debug:

@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     from medsegdiff_bundle.datalist import read_data_set
 
     data_set = read_data_set(options.data)
-    errors.pass_over_missing_decoders()
+    errors.quiet_readers()
     from tqdm import tqdm
 
     from medsegdiff_bundle.planning import check_data_set

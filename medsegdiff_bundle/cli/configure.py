@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"There is a file {str(target)!r} already: --overwrite replaces it.")
     names = _names(options.class_names)
     data_set = read_data_set(options.data)
-    errors.pass_over_missing_decoders()
+    errors.quiet_readers()
     from tqdm import tqdm
 
     from medsegdiff_bundle.cli.check import print_faults

@@ -149,7 +149,7 @@ def score_folder(
 
     from medsegdiff_bundle import errors
 
-    errors.pass_over_missing_decoders()
+    errors.quiet_readers()
     from medsegdiff_bundle.evaluation import summary
     from medsegdiff_bundle.evaluation.folders import find_ignored
     from medsegdiff_bundle.evaluation.scores import compare_files

@@ -169,6 +169,17 @@ def take_settings(options: argparse.Namespace, words: Sequence[str]) -> None:
     options.settings = found
 
 
+def check_filled(options: argparse.Namespace) -> None:
+    """Refuse an empty word, as it is of a variable of a shell that is not set, which would stand for a default.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    for name, value in vars(options).items():
+        if value == "" and name != "pretrained":  # none
+            raise ValueError(f"{name.removesuffix('_dir')} is empty.")
+
+
 def _pairs(pairs: Sequence[str]) -> list[tuple[str, str]]:
     """Names and values of `--set name=value`."""
     split = [pair.partition("=") for pair in pairs]

@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
         given["checkpoint"] = folds.weights(options.folds, given.get("checkpoint") or _weights_of(task))
     segmentation.check_request(options.image, task, given, output_dir=output_dir, like=options.like)
     logging.getLogger("ignite").setLevel(logging.CRITICAL)  # says what the sentence below says
-    errors.pass_over_missing_decoders()
+    errors.quiet_readers()
     errors.end_when_told()
     quick_start.import_segmenter()
     failures: list[str] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -103,10 +102,9 @@ def configured_settings(file: Path) -> dict[str, Any] | None:
     """Content of a file that `medsegdiff configure` wrote; None of anything else, such as a table of cases."""
     if file.suffix.lower() != ".json" or not file.is_file():
         return None
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{str(file)!r} is not a JSON file: {error}.") from error
+    from medsegdiff_bundle.datalist.forms.description import read_any_json
+
+    content = read_any_json(file)
     return content if isinstance(content, dict) and "cases" not in content else None
 
 

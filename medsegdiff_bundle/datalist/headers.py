@@ -12,13 +12,21 @@ from .slices import is_series
 
 IMAGE_IO = {".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
 
+NOWHERE = {  # what ITK says of places that are none
+    "determinant is 0": "its axes lie in one plane",
+    "Refusing to change spacing": "a voxel has no size",
+    "Zero-valued spacing": "a voxel has no size",
+}
+
 
 def axes_and_channels(shape: Sequence[int]) -> tuple[int, int]:
     """Spatial axes, up to three, and channels of an array with the axes of a file; behind them length 1 does not count.
 
     Raises:
-        ValueError: there are more axes.
+        ValueError: there are more axes, none, or one without a voxel.
     """
+    if not len(shape) or min(shape) < 1:
+        raise ValueError(f"its header tells {' x '.join(map(str, shape)) or 'no'} voxels: there is nothing to read")
     more = [length for length in shape[3:] if length != 1]
     if len(more) > 1:
         raise ValueError(f"it has {len(shape)} axes, {' x '.join(map(str, shape))}: three and one of channels are read")
@@ -87,6 +95,12 @@ def itk_reader(file: Path) -> Any:
             raise ValueError(f"its header {stem + '.hdr'!r} is missing")
     if name.endswith((".mha", ".mhd")) and not file.name.endswith((".mha", ".mhd")):
         raise ValueError("files of MetaImage end in .mha or .mhd, in small letters: rename it")
+    if name.endswith((".mha", ".mhd")):
+        with file.open("rb") as stream:
+            head = stream.read(1 << 16)
+        for field in (b"NDims", b"DimSize", b"ElementType", b"ElementDataFile"):
+            if field not in head:  # of which ITK talks at length
+                raise ValueError(f"its header has no {field.decode()}")
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(file))
@@ -96,6 +110,9 @@ def itk_reader(file: Path) -> Any:
 
 def itk_reason(error: RuntimeError) -> str:
     """What an error of ITK says, without where in its code it was raised."""
+    for found, said in NOWHERE.items():
+        if found in str(error):
+            return f"its header places the voxels nowhere: {said}"
     text = re.split(r"ERROR: (?:\w+\(0x\w+\): )?", str(error), maxsplit=1)[-1]
     lines = [re.sub(r"^\[nrrd\] \w+:?", "", line).strip() for line in text.strip().splitlines()]
     said = [line for line in lines if line and not line.startswith(("trouble", "File cannot be read"))]
@@ -110,6 +127,8 @@ def nibabel_reason(error: Exception) -> str:
     """What an error of nibabel says."""
     if "w2 should be positive" in str(error):
         return "its header places the voxels nowhere: the quaternion of its qform is no rotation"
+    if re.search("cannot convert float|data code .* not recognized", str(error)):
+        return f"its header is damaged, or of a kind that is not read ({error})"
     if isinstance(error, FileNotFoundError) and str(error.filename or "").lower().endswith((".img", ".img.gz")):
         return f"its values {Path(error.filename).name!r} are missing"
     return str(error).rstrip(".") or type(error).__name__

@@ -31,16 +31,12 @@ APART = {
     "AcquisitionNumber": "acquisitions",
     "AcquisitionTime": "times",
 }
+NUMBERS = {"Rows": 1, "Columns": 1, "PixelSpacing": 2, "ImageOrientationPatient": 6, "ImagePositionPatient": 3}
+SIZES = ("Rows", "Columns", "PixelSpacing")
 TAGS = ["Modality", "SOPInstanceUID", "SeriesInstanceUID", "SeriesDescription", "NumberOfFrames", "Rows", "Columns"]
-TAGS += ["SamplesPerPixel", "PhotometricInterpretation", "BitsStored", "PixelRepresentation"]
-TAGS += [
-    "RescaleSlope",
-    "RescaleIntercept",
-    "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
-    *WHERE,
-    *APART,
-]
+TAGS += ["SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation"]
+TAGS += ["RescaleSlope", "RescaleIntercept", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
+TAGS += [*WHERE, *APART]
 WITH_UNITS = ("CT", "PT")  # modalities whose values are quantities, however they are shown
 
 
@@ -53,12 +49,19 @@ class Frame(NamedTuple):
     groups: tuple[Any, ...]  # functional groups of the frame, its own first; none of a file of one slice
 
     def get(self, tag: str) -> Any:
-        """Value of an attribute, wherever it stands; None if it is missing or empty."""
-        for group in self.groups:
-            for sequence in group:
-                if sequence.VR == "SQ" and sequence.value and sequence.value[0].get(tag) not in (None, ""):
-                    return sequence.value[0].get(tag)
-        value = self.header.get(tag)
+        """Value of an attribute, wherever it stands; None if it is missing or empty.
+
+        Raises:
+            ValueError: it is none, which pydicom finds out here.
+        """
+        try:
+            for group in self.groups:
+                for sequence in group:
+                    if sequence.VR == "SQ" and sequence.value and sequence.value[0].get(tag) not in (None, ""):
+                        return sequence.value[0].get(tag)
+            value = self.header.get(tag)
+        except Exception as error:
+            raise ValueError(f"{str(self.file)!r} is a damaged DICOM file: {tag} cannot be read: {error}.") from error
         return None if value in (None, "") else value
 
     @property
@@ -126,14 +129,13 @@ def read_series(path: Path, files: Sequence[Path]) -> Series:
         The series.
 
     Raises:
-        ValueError: pydicom is missing, there are several series, or slices that make no volume.
+        ValueError: pydicom is missing, there are several series, or slices that make no volume, or a header is damaged.
     """
     what = f"The DICOM series in {str(path)!r}"
     frames, warnings = _distinct(_one_series(_frames(path, files), path))
     for frame in frames:
-        for tag in ("Rows", "Columns", *WHERE):
-            if frame.get(tag) is None:
-                raise ValueError(f"{what} cannot be placed in space: {frame.file.name!r} has no {tag}.")
+        for tag, count in NUMBERS.items():
+            _check_numbers(frame, tag, count, what)
     for tag in ("SamplesPerPixel", "Rows", "Columns", "PixelSpacing", "ImageOrientationPatient"):
         first = frames[0].get(tag)
         other = next((frame for frame in frames if not _same(frame.get(tag), first)), None)
@@ -187,6 +189,19 @@ def read_series(path: Path, files: Sequence[Path]) -> Series:
     )
 
 
+def _check_numbers(frame: Frame, tag: str, count: int, what: str) -> None:
+    """Refuse a frame that does not say where it lies."""
+    found = frame.get(tag)
+    if found is None:
+        raise ValueError(f"{what} cannot be placed in space: {frame.file.name!r} has no {tag}.")
+    try:
+        numbers = np.atleast_1d(np.asarray(found, dtype=float))
+    except (TypeError, ValueError):  # of words
+        numbers = np.array([])
+    if numbers.shape != (count,) or not np.isfinite(numbers).all() or tag in SIZES and numbers.min() <= 0:
+        raise ValueError(f"{what} cannot be placed in space: {frame.file.name!r} has the {tag} {_said(found)}.")
+
+
 def _frames(path: Path, files: Sequence[Path]) -> list[Frame]:
     """Every slice of some files."""
     try:
@@ -199,18 +214,17 @@ def _frames(path: Path, files: Sequence[Path]) -> list[Frame]:
     for file in files:
         try:
             header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS, force=True)
+            if header.get("Modality") in NO_IMAGES or "Rows" not in header:
+                continue
+            each = header.get("PerFrameFunctionalGroupsSequence")
+            shared = header.get("SharedFunctionalGroupsSequence") or []
+            number_of_frames = int(header.get("NumberOfFrames") or 1)
         except Exception as error:  # whatever a damaged file leads to
             raise ValueError(f"{str(file)!r} is a damaged DICOM file: {error}.") from error
-        if header.get("Modality") in NO_IMAGES or "Rows" not in header:
-            continue
-        each = header.get("PerFrameFunctionalGroupsSequence")
-        shared = header.get("SharedFunctionalGroupsSequence") or []
         if each:
             frames += [Frame(file, number, header, (group, *shared)) for number, group in enumerate(each)]
-        elif int(header.get("NumberOfFrames") or 1) > 1:
-            raise ValueError(
-                f"{str(file)!r} holds {header.NumberOfFrames} frames without their places: it is no volume."
-            )
+        elif number_of_frames > 1:
+            raise ValueError(f"{str(file)!r} holds {number_of_frames} frames without their places: it is no volume.")
         else:
             frames.append(Frame(file, 0, header, ()))
     if not frames:

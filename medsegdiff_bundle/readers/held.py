@@ -11,7 +11,7 @@ from monai.data import ImageReader, MetaTensor
 from monai.utils import ensure_tuple
 from PIL import Image
 
-from .nifti import NiftiReader, fill_outside
+from .nifti import NiftiReader, fill_outside, invertible
 from .pictures import PictureReader
 
 FOLDER = "<memory>"  # of no file
@@ -100,9 +100,13 @@ def held_image(image: np.ndarray | torch.Tensor, spatial_dims: int, affine: np.n
 
 
 def _volume(array: np.ndarray, affine: Any) -> nibabel.Nifti1Image:
-    matrix = np.eye(4) if affine is None else np.asarray(affine, dtype=np.float64)
-    if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-9:
-        raise ValueError("affine must be an invertible matrix of shape (4, 4).")
+    try:
+        matrix = np.eye(4) if affine is None else np.asarray(affine, dtype=np.float64)
+        right = matrix.shape == (4, 4) and np.array_equal(matrix[3], [0, 0, 0, 1])
+    except (TypeError, ValueError):  # of no numbers
+        right = False
+    if not right or not invertible(matrix, 3):
+        raise ValueError("affine must be an invertible matrix of shape (4, 4), whose last row is 0, 0, 0, 1.")
     return nibabel.Nifti1Image(array.astype(np.float32), matrix)  # type: ignore[no-any-return, no-untyped-call]
 
 

@@ -27,8 +27,8 @@ class NiftiReader(NibabelReader):
     Axes after the third that hold nothing are dropped; for NaN see `fill_outside`.
 
     Raises:
-        ValueError: the header places the voxels nowhere, its unit is unknown, the values are complex, or there are more
-            axes than three and one of channels; the text does not name the file.
+        ValueError: the header places the voxels nowhere, its unit is unknown, the values are complex or colours, or
+            there are more axes than three and one of channels; the text does not name the file.
     """
 
     def verify_suffix(self, filename: Sequence[str | os.PathLike] | str | os.PathLike) -> bool:
@@ -44,8 +44,10 @@ class NiftiReader(NibabelReader):
         self.filenames = ensure_tuple(data)
         try:
             images = [nibabel.load(name, **{**self.kwargs, **kwargs}) for name in self.filenames]  # type: ignore[attr-defined]
-        except ValueError as error:
+        except (ValueError, nibabel.spatialimages.HeaderDataError) as error:
             raise ValueError(nibabel_reason(error)) from error
+        for image in images:
+            axes_and_channels(image.shape)  # before its values, of which there may be none
         return images if len(images) > 1 else images[0]
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
@@ -55,11 +57,16 @@ class NiftiReader(NibabelReader):
         return values, metadata
 
     def _get_affine(self, img: Any) -> np.ndarray:
+        stored = img.file_map.get("header", img.file_map["image"]).filename
+        without = img.header["sform_code"] <= 0 and img.header["qform_code"] <= 0
+        if stored is not None and without and 0 in signed_sizes(img)[1 : img.header["dim"][0] + 1]:
+            raise ValueError("its header places the voxels nowhere: a voxel has no size")  # of which nibabel makes 1 mm
         return place(img.header)
 
     def _get_array_data(self, img: Any, filename: Any) -> np.ndarray:
         try:
-            values = np.asanyarray(img.dataobj)
+            with np.errstate(over="ignore", invalid="ignore"):  # of a scale, whose values `LoadImaged` refuses by name
+                values = np.asanyarray(img.dataobj)
         except FileNotFoundError as error:  # of values in a file of their own
             raise ValueError(nibabel_reason(error)) from error
         if np.iscomplexobj(values):
@@ -93,14 +100,13 @@ def place(header: Any) -> np.ndarray:
         if header["sform_code"] > 0 or header["qform_code"] > 0:
             raise ValueError("its header places the voxels nowhere: neither sform nor qform can be inverted")
         chosen = header.get_base_affine()
-        if not _invertible(chosen, int(header["dim"][0])):
+        if not invertible(chosen, int(header["dim"][0])):
             raise ValueError("its header places the voxels nowhere: a voxel has no size")
     return in_millimetres(chosen, header)
 
 
-def signed_sizes(path: str | os.PathLike) -> np.ndarray:
-    """The first numbers of the field pixdim of a NIfTI file, with their signs, which ITK takes and nibabel drops."""
-    image: Any = nibabel.load(path)  # type: ignore[attr-defined]
+def signed_sizes(image: Any) -> np.ndarray:
+    """The first numbers of the field pixdim of a file that nibabel loaded, as they are: it drops signs, and zeros."""
     with image.file_map.get("header", image.file_map["image"]).get_prepare_fileobj("rb") as file:
         sizes: np.ndarray = type(image.header).from_fileobj(file, check=False)["pixdim"][:4]
     return sizes
@@ -114,11 +120,11 @@ def forms(header: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
         qform = header.get_qform() if header["qform_code"] > 0 else None
     except (nibabel.spatialimages.HeaderDataError, ValueError):  # of a quaternion that is none
         qform = None
-    usable = [form if form is not None and _invertible(form, axes) else None for form in (sform, qform)]
+    usable = [form if form is not None and invertible(form, axes) else None for form in (sform, qform)]
     return usable[0], usable[1]
 
 
-def _invertible(form: np.ndarray, axes: int) -> bool:
+def invertible(form: np.ndarray, axes: int) -> bool:
     """Whether a matrix gives the voxels of an image of so many axes a size."""
     columns = form[:3, : min(axes, 3)]
     sizes = np.linalg.norm(columns, axis=0)

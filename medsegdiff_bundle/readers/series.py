@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +47,16 @@ def _pixels(series: Series) -> list[np.ndarray]:
     for frame in series.frames:
         if frame.file not in files:
             known = not frame.groups and not frame.inverted
-            files[frame.file] = _decoded(frame.file) if known else _rescaled_frames(series, frame)
+            files[frame.file] = _decoded(frame) if known else _rescaled_frames(series, frame)
     return [files[frame.file][frame.number].swapaxes(0, 1) for frame in series.frames]
 
 
-def _decoded(file: Path) -> np.ndarray:
+def _decoded(frame: Frame) -> np.ndarray:
     """Rescaled values of all frames of a file, by GDCM."""
     import SimpleITK
 
+    file = frame.file
+    _check_length(frame)
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     try:
         image = SimpleITK.ReadImage(str(file), imageIO="GDCMImageIO")
@@ -61,6 +64,23 @@ def _decoded(file: Path) -> np.ndarray:
         raise ValueError(f"{file.name!r}: {itk_reason(error)}") from error
     values = SimpleITK.GetArrayFromImage(image).astype(np.float32)
     return values[None] if image.GetDimension() == 2 else values
+
+
+def _check_length(frame: Frame) -> None:
+    """Refuse a file that ends before its pixels do, whatever GDCM makes of the missing ones."""
+    import pydicom
+
+    with frame.file.open("rb") as stream:
+        head = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=["Rows"], force=True)
+        there = frame.file.stat().st_size - stream.tell() - 8  # bytes; tag and length stand before the pixels
+    syntax: Any = getattr(head.file_meta, "TransferSyntaxUID", None)
+    if syntax is not None and syntax.is_deflated:  # whose length tells nothing
+        return
+    plain = syntax is not None and not syntax.is_encapsulated
+    sizes = [frame.get(tag) for tag in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "NumberOfFrames")]
+    expected = math.prod(int(size or 1) for size in sizes) // 8
+    if there <= 0 or plain and there < expected:
+        raise ValueError(f"{frame.file.name!r} is truncated or damaged: it lacks pixels")
 
 
 def _rescaled_frames(series: Series, frame: Frame) -> np.ndarray:
@@ -80,7 +100,7 @@ def _rescaled_frames(series: Series, frame: Frame) -> np.ndarray:
     except Exception as error:  # whatever is missing for its compression
         if len(set(map(tuple, scales.values()))) > 1 or frame.inverted:
             raise ValueError(f"{frame.file.name!r} needs another decoder: {error}") from error
-        return _decoded(frame.file)
+        return _decoded(frame)
     values = np.asarray(stored[None] if len(numbered) == 1 and stored.ndim == 2 else stored, dtype=np.float32)
     turned = frame.inverted and frame.get("Modality") not in WITH_UNITS
     ends = -1 if frame.get("PixelRepresentation") else 2 ** int(frame.get("BitsStored") or 16) - 1  # lowest and highest

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from monai.networks.schedulers import Scheduler
+from monai.networks.schedulers import NoiseSchedules, Scheduler
 from monai.utils import unsqueeze_right
 
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
@@ -61,6 +61,8 @@ class DiffusionScheduler(Scheduler, ABC):
     ) -> None:
         if num_train_timesteps < 1:
             raise ValueError(f"num_train_timesteps must be at least 1, got {num_train_timesteps}.")
+        if schedule not in NoiseSchedules:
+            raise ValueError(f"schedule must be one of {', '.join(NoiseSchedules.names)}, got {schedule!r}.")
         if prediction_type not in (None, *PREDICTION_TYPES):
             raise ValueError(f"prediction_type must be one of {', '.join(PREDICTION_TYPES)}, got {prediction_type!r}.")
         if not 0 < signal_scale <= 1:

@@ -22,6 +22,7 @@ from medsegdiff_bundle.remarks import KINDS
 
 from .placing import apart, turned
 
+SMALLEST, LARGEST = 1e-7, 1e5  # mm; electron microscopes have voxels of 1e-6 mm
 AS_READ = "as_read"  # key of an image, (C, S), that is no file which could be read again
 
 
@@ -38,8 +39,8 @@ class LoadImaged(monai.transforms.LoadImaged):
         allow_missing_keys: whether a missing key is passed over.
 
     Raises:
-        ValueError: a file cannot be read, or holds a value that is not finite; the channels of an image differ in
-            their grids. A truncated file shows only here, after its header was found to be right.
+        ValueError: a file cannot be read, holds a value that is not finite, or has voxels of no size; the channels of
+            an image differ in their grids. A truncated file shows only here, after its header was found to be right.
     """
 
     def __init__(self, keys: KeysCollection, channels: int | None = None, allow_missing_keys: bool = False) -> None:
@@ -63,14 +64,14 @@ class LoadImaged(monai.transforms.LoadImaged):
         except Exception as error:  # each reader has its own kinds
             named = (file for key in self.key_iterator(dict(data)) for file in ensure_tuple(data[key]))
             files = " or ".join(repr(str(file)) for file in named)
-            reason = str(error).strip().split("\n")[0] or type(error).__name__
-            raise ValueError(f"{files} cannot be read: {reason.rstrip('.')}.") from error
+            raise ValueError(f"{files} cannot be read: {_reason(error)}.") from error
         for key, channels in others.items():
             result[key] = _joined([result[key], *channels], data[key])
         for key in self.key_iterator(dict(data)):
             for kind in KINDS:  # of every image, as a batch keeps the metadata that all of its images have
                 result[key].meta.setdefault(kind, "")
             result[f"file_of_{key}"] = "; ".join(map(str, ensure_tuple(data[key])))  # which outlives the metadata
+            _check_place(result[key], str(data[key]))
             if not torch.isfinite(convert_to_tensor(result[key], track_meta=False)).all():
                 raise ValueError(f"{str(data[key])!r} holds NaN or infinite values.")
         return result
@@ -79,6 +80,24 @@ class LoadImaged(monai.transforms.LoadImaged):
         """The first file of each image of several files: MONAI's readers stack them without a look at their places."""
         keys = self.key_iterator(dict(data))
         return {key: data[key][0] for key in keys if isinstance(data[key], (list, tuple)) and len(data[key]) > 1}
+
+
+def _reason(error: Exception) -> str:
+    """What the error of a reader says, without the full stop."""
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):
+        return "there is no room in memory for as many voxels as its header tells"
+    if "allow_pickle" in str(error):  # of numpy, which then would run what it holds
+        return "it holds something else than an array of numbers"
+    return (str(error).strip().split("\n")[0] or type(error).__name__).rstrip(".")
+
+
+def _check_place(image: MetaTensor, file: str) -> None:
+    """Refuse voxels of sizes that no image has, of which neither a volume nor another grid can be made."""
+    axes = min(len(image.meta[MetaKeys.SPATIAL_SHAPE]), 3)
+    sizes = image.affine[:3, :axes].norm(dim=0)
+    if image.affine.shape == (4, 4) and not ((sizes > SMALLEST) & (sizes < LARGEST)).all():
+        said = " x ".join(f"{size:.3g}" for size in sizes.tolist())
+        raise ValueError(f"{file!r} cannot be read: its header gives voxels of {said} mm.")
 
 
 def _joined(images: Sequence[MetaTensor], files: Sequence[Any]) -> MetaTensor:

@@ -129,5 +129,5 @@ def name_labels(file: Path, class_names: Sequence[str]) -> None:
     image.header.extensions.insert(0, nibabel.nifti1.Nifti1Extension(0, content))
     # Without an affine both matrices of the header stay. Values are copied, as their file is about to be replaced.
     named = image.__class__(np.asanyarray(image.dataobj).copy(), None, image.header)
-    named.header["pixdim"][:4] = signed_sizes(file)
+    named.header["pixdim"][:4] = signed_sizes(image)
     nibabel.save(named, file)  # type: ignore[attr-defined]

@@ -70,7 +70,7 @@ class VolumeWriter(NibabelWriter):
         image = getattr(nibabel, kind)(values, None)
         for name in GEOMETRY:
             image.header[name] = found[name]
-        image.header["pixdim"][:4] = signed_sizes(self.source)
+        image.header["pixdim"][:4] = signed_sizes(nibabel.load(self.source))  # type: ignore[attr-defined]
         nibabel.save(image, filename)  # type: ignore[attr-defined]
 
 

@@ -8,10 +8,12 @@ from typing import Any
 import monai.transforms
 import numpy as np
 from monai.config import KeysCollection
+from monai.data import MetaTensor
 
 from medsegdiff_bundle.readers.nifti import is_sheared
 from medsegdiff_bundle.remarks import add_processing
 
+MOST = 2**31  # voxels of a grid, which PyTorch counts in 32 bits
 TOLERANCE = 0.01  # relative, of a voxel size that is taken for the same
 
 
@@ -28,6 +30,9 @@ class Spacingd(monai.transforms.Spacingd):
         pixdim: voxel size in mm along each axis, or one for all.
         mode: "bilinear", or "nearest" for labels; one for each key, or one for all.
         allow_missing_keys: whether a missing key is passed over.
+
+    Raises:
+        ValueError: the new grid would have 2^31 voxels or more.
 
     Shapes:
         (C, X, Y, Z) -> (C, X', Y', Z')
@@ -49,6 +54,7 @@ class Spacingd(monai.transforms.Spacingd):
         first = next(iter(self.key_iterator(d)), None)
         if first is None or self._fits(d[first].affine.cpu().numpy(), d[first].ndim - 1):
             return d
+        self._check_size(d[first])
         before = " x ".join(f"{size:.3g}" for size in d[first].pixdim)
         result: dict[Hashable, Any] = super().__call__({key: d[key] for key in self.key_iterator(d)}, lazy)
         after = " x ".join(f"{size:.3g}" for size in result[first].pixdim)
@@ -63,6 +69,13 @@ class Spacingd(monai.transforms.Spacingd):
             if done and done[-1]["class"] == type(self.spacing_transform.sp_resample).__name__:
                 d[key] = self.spacing_transform.inverse(d[key])
         return d
+
+    def _check_size(self, image: MetaTensor) -> None:
+        sizes, wanted = image.pixdim, self.spacing_transform.pixdim[: image.ndim - 1]
+        voxels = np.prod([n * float(size) / new for n, size, new in zip(image.shape[1:], sizes, wanted, strict=True)])
+        if not voxels < MOST:
+            said = [" x ".join(f"{float(size):.3g}" for size in each) for each in (wanted, sizes)]
+            raise ValueError(f"spacing {said[0]} mm makes {voxels:.2g} voxels of an image whose own are {said[1]} mm")
 
     def _fits(self, affine: np.ndarray, axes: int) -> bool:
         sizes = np.linalg.norm(affine[:3, :axes], axis=0)

@@ -212,6 +212,32 @@ def test_a_unit_that_is_none(tmp_path):
         load_image(path)
 
 
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"dim": [3, 4, 0, 6, 1, 1, 1, 1]}, "its header tells 4 x 0 x 6 voxels: there is nothing to read"),
+        ({"dim": [3, 4, -5, 6, 1, 1, 1, 1]}, "its header tells 4 x -5 x 6 voxels"),
+        ({"dim": [0, 4, 5, 6, 1, 1, 1, 1]}, "its header tells 0 voxels"),
+        ({"dim": [9, 4, 5, 6, 1, 1, 1, 1]}, "its header is damaged, or of a kind that is not read"),
+        ({"datatype": 77}, "its header is damaged, or of a kind that is not read"),
+        ({"datatype": 128, "bitpix": 24}, "it holds colours"),
+        ({"pixdim": [1, 0, 1, 1, 1, 1, 1, 1], "sform_code": 0, "qform_code": 0}, "nowhere: a voxel has no size"),
+    ],
+)
+def test_a_header_that_is_none(fields, said, tmp_path):
+    path = write(tmp_path / "case.nii")
+    change(path, **fields)
+    with pytest.raises(ValueError, match=f"case.nii' cannot be read: .*{said}"):
+        load_image(path)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_voxels_of_no_size(size, tmp_path):
+    path = write(tmp_path / "case.nii", np.diag([size, 1, 1, 1])[:3], codes=(1, 0))
+    with pytest.raises(ValueError, match="case.nii' cannot be read: its header gives voxels of 1e.30 x 1 x 1 mm."):
+        load_image(path)
+
+
 def test_axes_that_hold_nothing(tmp_path):
     for shape, expected in (
         ((4, 5, 6, 1, 1), (1, 4, 5, 6)),

@@ -295,6 +295,34 @@ def damaged(path, values):
         yield content[:-30] + bytes([content[-30] ^ 255]) + content[-29:]
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        ("a.mha", b"TransformMatrix = 1 0 0 0 1 0", b"TransformMatrix = 1 0 0 1 0 0", "its axes lie in one plane"),
+        ("a.mha", b"ElementSpacing = 1", b"ElementSpacing = 0", "a voxel has no size"),
+        ("a.mha", b"DimSize", b"Dimsize", "its header has no DimSize"),
+        ("a.nrrd", b"space directions: (1,0,0)", b"space directions: (0,0,0)", "a voxel has no size"),
+    ],
+)
+def test_places_of_itk_that_are_none(name, old, new, said, tmp_path, capfd):
+    """And ITK, which talks by itself, says nothing besides."""
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.zeros((4, 5, 6), dtype=np.float32)), str(tmp_path / name))
+    content = (tmp_path / name).read_bytes()
+    assert old in content
+    (tmp_path / name).write_bytes(content.replace(old, new))
+    with pytest.raises(ValueError, match=f"{name}' cannot be read: .*{said}"):
+        load_image(tmp_path / name)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("content", [b"no", b"\x80\x04\x95"])
+def test_an_array_that_is_none(content, tmp_path):
+    """A pickle is not opened, and nobody is told how to open it."""
+    (tmp_path / "a.npy").write_bytes(content)
+    with pytest.raises(ValueError, match="a.npy' cannot be read: it holds something else than an array of numbers."):
+        load_image(tmp_path / "a.npy")
+
+
 @pytest.mark.parametrize("ending", ["nrrd", "mha", "mgz", "mgh", "nii.gz", "nii"])
 def test_damaged_files_are_refused_in_one_sentence(ending, values, tmp_path, capfd):
     path = tmp_path / f"a.{ending}"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from ..naming import case_name
 from .description import Case, DataSet, modality_of, read_json
+
+GROUPS = (str, int, NoneType)  # what names a patient
 
 
 def read_decathlon(root: Path) -> DataSet:
@@ -24,7 +27,7 @@ def read_decathlon(root: Path) -> DataSet:
     cases = [
         _case(root, entry, section)
         for section in ("training", "validation")
-        for entry in _entries(root, content.get(section, []))
+        for entry in _entries(root, section, content.get(section, []))
     ]
     sections = {case.section for case in cases}
     if "validation" not in sections:  # all are of one list, which a split divides
@@ -44,21 +47,24 @@ def read_decathlon(root: Path) -> DataSet:
     )
 
 
-def _entries(root: Path, entries: Any) -> list[dict[str, Any]]:
+def _entries(root: Path, section: str, entries: Any) -> list[dict[str, Any]]:
     """A list of dataset.json in order."""
+    where = f"dataset.json in {str(root)!r} has in the place of {section}"
     if not isinstance(entries, list):
-        raise ValueError(f"dataset.json in {str(root)!r} has {entries!r} in the place of a list of cases.")
+        raise ValueError(f"{where} {entries!r}, which is no list of cases.")
     for entry in entries:
         if not isinstance(entry, dict) or not _files(entry.get("image")):
-            raise ValueError(f"dataset.json in {str(root)!r} has the entry {entry!r}, which names no image.")
+            raise ValueError(f"{where} the entry {entry!r}, which names no image.")
+        if not isinstance(entry.get("label"), (str, NoneType)) or not isinstance(entry.get("group"), GROUPS):
+            raise ValueError(f"{where} the entry {entry!r}, whose label or group is no text.")
     return sorted(entries, key=lambda entry: (case_name(_files(entry["image"])[0]), _files(entry["image"])))
 
 
 def _files(image: Any) -> list[str]:
     """Names of the files of an image, or none for what is no such thing."""
     if isinstance(image, str):
-        return [image]
-    several = isinstance(image, list) and len(image) > 1 and all(isinstance(each, str) for each in image)
+        return [image] if image else []
+    several = isinstance(image, list) and len(image) > 1 and all(isinstance(each, str) and each for each in image)
     return list(image) if several else []
 
 
@@ -66,7 +72,8 @@ def _case(root: Path, entry: dict[str, Any], section: str) -> Case:
     images = tuple(root / file for file in _files(entry["image"]))
     label = entry.get("label")
     name = case_name(_files(entry["image"])[0])
-    return Case(name, images, root / label if label else None, section, entry.get("group"))
+    group = entry.get("group")
+    return Case(name, images, root / label if label else None, section, None if group is None else str(group))
 
 
 def _classes(root: Path, labels: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -86,6 +93,6 @@ def _classes(root: Path, labels: Any) -> tuple[tuple[str, ...], tuple[int, ...]]
 
 def _numbered(channels: Any) -> tuple[str, ...]:
     """Names of channels of {"0": "FLAIR", "1": "T1w"}."""
-    if not isinstance(channels, dict) or not all(str(key).isdigit() for key in channels):
+    if not isinstance(channels, dict) or not all(str(key).isdecimal() for key in channels):
         return ()
     return tuple(str(channels[key]) for key in sorted(channels, key=int))

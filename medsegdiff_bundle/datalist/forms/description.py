@@ -95,7 +95,7 @@ def read_any_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # of lists within lists within lists
         raise ValueError(f"{str(path)!r} is not a JSON file: {error}.") from error
 
 

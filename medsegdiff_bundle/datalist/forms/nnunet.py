@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from .description import Case, DataSet, modality_of, read_any_json, read_json
@@ -52,7 +53,9 @@ def _channel_names(root: Path, names: Any) -> tuple[str, ...]:
 
 def _cases(root: Path, content: dict[str, Any], channels: tuple[str, ...]) -> list[Case]:
     """The cases of labelsTr, with their images."""
-    ending = str(content.get("file_ending", ".nii.gz"))
+    ending = content.get("file_ending", ".nii.gz")
+    if not isinstance(ending, str) or not re.fullmatch(r"\.[\w.]+", ending):
+        raise ValueError(f"dataset.json in {str(root)!r} has the file_ending {ending!r}, which is none.")
     cases = []
     for folder in ("imagesTr", "labelsTr"):
         if not (root / folder).is_dir():
@@ -95,8 +98,11 @@ def _is_colour(channels: tuple[str, ...]) -> bool:
 def _listed_cases(root: Path, listed: Any, channels: tuple[str, ...]) -> list[Case]:
     """The cases of {"case": {"images": [path, ...], "label": path}}, which may lie anywhere."""
     cases = []
+    if not isinstance(listed, dict):
+        raise ValueError(f"dataset.json in {str(root)!r} has in the place of its dataset {listed!r}.")
     for name, entry in sorted(listed.items()):
-        if not isinstance(entry, dict) or not isinstance(entry.get("images"), list) or not entry["images"]:
+        named = isinstance(entry, dict) and isinstance(entry.get("label"), (str, NoneType))
+        if not named or not _are_files(entry.get("images")):
             raise ValueError(f"dataset.json in {str(root)!r} has the case {name!r}: {entry!r}, which names no images.")
         images = tuple(root / image for image in entry["images"])
         if len(images) != len(channels) and not (len(images) == 1 and _is_colour(channels)):
@@ -106,6 +112,11 @@ def _listed_cases(root: Path, listed: Any, channels: tuple[str, ...]) -> list[Ca
             )
         cases.append(Case(name, images, root / entry["label"] if entry.get("label") else None))
     return cases
+
+
+def _are_files(names: Any) -> bool:
+    """Whether a value is a list of names."""
+    return isinstance(names, list) and bool(names) and all(isinstance(name, str) for name in names)
 
 
 def _labels(root: Path, content: dict[str, Any]) -> dict[str, Any]:
@@ -126,7 +137,7 @@ def _labels(root: Path, content: dict[str, Any]) -> dict[str, Any]:
         }
     values = sorted({value for each in found.values() for value in each} - {0})
     order = content.get("regions_class_order")
-    if not isinstance(order, list) or len(order) != len(found) or not set(order) <= set(values):
+    if not isinstance(order, list) or len(order) != len(found) or any(value not in values for value in order):
         raise ValueError(
             f"{where} has regions, so regions_class_order must have a value for each of the {len(found)}, "
             f"got {order!r}."
