@@ -141,7 +141,7 @@ def dicom_segmentation(
         )
     except AttributeError as error:
         raise UnwritableError(
-            f"The DICOM series in {str(series)!r} lacks what a segmentation repeats: {error}."
+            f"The DICOM series in {str(series)!r} lacks what a segmentation repeats: {error.name or error}."
         ) from error
 
 
@@ -230,8 +230,15 @@ def _sources(series: Series) -> tuple[list[Any], list[int]]:
     import pydicom
     from pydicom.valuerep import DSfloat
 
+    # Of type 2 in each image (PS3.3, C.7.1.1 and C.7.2.1): it may be empty, and is missing where names were removed.
+    empty = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "AccessionNumber")
+    empty += ("StudyDate", "StudyTime", "ReferringPhysicianName")
     files = list(dict.fromkeys(frame.file for frame in series.frames))
     headers = [pydicom.dcmread(file, stop_before_pixels=True, force=True) for file in files]
+    for header in headers:
+        for name in empty:
+            if name not in header:
+                setattr(header, name, "")
     if series.frames[0].groups:
         if len(files) > 1:
             raise UnwritableError("The slices of the series lie in several files of many frames.")

@@ -5,6 +5,9 @@ Letters in shapes: S spatial axes.
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import numpy as np
 
 SHARE = 0.0025  # of the voxels: a smaller part changes no mean or deviation, and chance makes none that large
@@ -13,6 +16,7 @@ NEARLY = 0.0075  # of an image's deviation: noise, or what is left of the rings 
 PEAK = 3  # times as frequent as the next values of its image is one that a program put there
 RING = 0.2  # of the step from padding to tissue: a spline's rings beside it are not larger
 RINGS = 16  # voxels to which they reach, also where it made three voxels of one
+EDGE = 0.9  # of an edge of an image, at least, that padding fills
 STEPS = 4  # voxels of a step, likewise
 
 
@@ -20,9 +24,10 @@ def unmeasured(channel: np.ndarray) -> np.ndarray:
     """Where an image holds no measurement, but the one value that a program put at its border.
 
     Whatever that value is, such as 0, -1024 or a mean: in a volume it fills connected parts of at least 0.25 % of the
-    voxels, one of which reaches the border, and is far more frequent than the next higher and lower values, as where
-    an image has few grey levels each fills large parts. It may be hidden by noise of 0.01 deviations of the image, and
-    by the rings with which splines surround it. In a picture, where black and white are also what left the range of its
+    voxels, which hold nearly all of an edge of the volume, as tissue that someone clipped to one value does not, and is
+    far more frequent than the next higher and lower values, as where an image has few grey levels each fills large
+    parts. It may be hidden by noise of 0.0075 deviations of the image, and by the rings with which splines surround it.
+    In a picture, where black and white are also what left the range of its
     8 bits, it must fill two edges, exactly.
 
     Args:
@@ -44,33 +49,43 @@ def unmeasured(channel: np.ndarray) -> np.ndarray:
 
 
 def _at_border(channel: np.ndarray, smallest: float) -> np.ndarray:
-    """Parts of at least so many voxels that hold one value, or else nearly so, and reach the border."""
+    """Parts of at least so many voxels that hold one value, or else nearly so, and an edge of the image."""
     marked = np.zeros(channel.shape, dtype=bool)
     axes = [axis for axis, size in enumerate(channel.shape) if size > 2]  # a slice or two are all border
     edges = [channel.take(place, axis) for axis in axes for place in (0, -1)]
     volume = channel.ndim > 2
-    for value in _fillings(edges, channel.ndim):
-        margin = TOLERANCE * abs(value)
-        filled = _filled(channel, value, margin, axes, smallest, PEAK if volume else 0)
-        marked |= _with_rings(channel, filled, value, smallest) if volume else filled
+    found = [
+        (value, _filled(channel, value, TOLERANCE * abs(value), axes, smallest, PEAK if volume else 0))
+        for value in _fillings(edges, channel.ndim)
+    ]
+    every = np.logical_or.reduce([marked, *(filled for _, filled in found)])  # also around one another
+    for value, filled in found:
+        marked |= _with_rings(channel, filled, value, smallest, every) if volume else filled
     if marked.any() or not (volume and edges):
         return marked
     margin = NEARLY * float(channel.std(dtype=np.float64))
     for value in _near_fillings(edges, margin):
         filled = _filled(channel, value, margin, axes, smallest)
-        marked |= _with_rings(channel, filled | ~_large(~filled, smallest), value, smallest)
+        filled |= ~_large(~filled, smallest)
+        marked |= _with_rings(channel, filled, value, smallest, filled)
     return marked
 
 
-def _with_rings(channel: np.ndarray, filled: np.ndarray, value: float, smallest: float) -> np.ndarray:
-    """What is filled, and what an interpolation made of its rim: rings about its value, and steps from it to tissue."""
-    if not filled.any():
+def _with_rings(
+    channel: np.ndarray, filled: np.ndarray, value: float, smallest: float, every: np.ndarray
+) -> np.ndarray:
+    """What is filled, and what an interpolation made of its rim: rings about its value, and steps from it to tissue.
+
+    `every` marks what is filled with any value, which is no tissue.
+    """
+    if not filled.any() or every.all():
         return filled
     grown = filled
+    noise = NEARLY * channel[~every].std(dtype=np.float64)
     for _ in range(RINGS):
-        if grown.all():
+        rest = channel[~(grown | every)]
+        if not rest.size:
             return grown
-        rest = channel[~grown]
         rest = rest[:: max(1, rest.size // 10**5)]
         step = abs(value - np.median(rest)) + rest.std(dtype=np.float64)
         beside = _around(grown) & ~grown
@@ -78,17 +93,19 @@ def _with_rings(channel: np.ndarray, filled: np.ndarray, value: float, smallest:
         if 2 * near.sum() < near.size:
             break
         if grown is filled:  # what is left of rings far from tissue may be as small as noise
-            grown = filled | _large(np.abs(channel - value) <= NEARLY * channel.std(dtype=np.float64), smallest)
+            grown = filled | _large(np.abs(channel - value) <= noise, smallest)
         else:
             grown[beside] = near
     if grown is filled:
-        return _with_steps(channel, filled, value, 0)
-    return _with_steps(channel, ~_large(~grown, smallest), value, 1)
+        return _with_steps(channel, filled, value, 0, every)
+    return _with_steps(channel, ~_large(~grown, smallest), value, 1, every)
 
 
-def _with_steps(channel: np.ndarray, filled: np.ndarray, value: float, percentile: float) -> np.ndarray:
+def _with_steps(
+    channel: np.ndarray, filled: np.ndarray, value: float, percentile: float, every: np.ndarray
+) -> np.ndarray:
     """What is filled, and beside it what lies between its value and those of the tissue away from it."""
-    outer = filled
+    outer = filled | every
     for _ in range(STEPS):
         outer = _around(outer)
     if outer.all():
@@ -158,7 +175,7 @@ def _near_fillings(edges: list[np.ndarray], margin: float) -> list[float]:
 def _filled(
     channel: np.ndarray, value: float, margin: float, axes: list[int], smallest: float, peak: float = 0
 ) -> np.ndarray:
-    """The large connected parts of one value, within a margin, if one of them reaches the border.
+    """The large connected parts of one value, within a margin, if they hold an edge of the image.
 
     None where it is not more frequent than the next ones by a factor, if one is given.
     """
@@ -167,8 +184,24 @@ def _filled(
     if count < smallest or (peak and count <= peak * _beside(channel, value, margin)):
         return np.zeros(channel.shape, dtype=bool)
     filled = _large(holding, smallest)
-    reached = any(filled.take(place, axis).any() for axis in axes for place in (0, -1))
-    return filled if reached else np.zeros(channel.shape, dtype=bool)
+    return filled if _holds_an_edge(filled, axes) else np.zeros(channel.shape, dtype=bool)
+
+
+def _holds_an_edge(filled: np.ndarray, axes: list[int]) -> bool:
+    """Whether what is filled holds nearly all of an edge of the image: of a picture a side, of a volume a line.
+
+    Padding does, and so do the corners of a turned grid; tissue that someone has clipped to one value reaches the
+    border here and there.
+    """
+    for axis in axes:
+        others = [other for other in axes if other != axis]
+        for places in itertools.product((0, -1), repeat=len(others)):
+            index: list[Any] = [slice(None)] * filled.ndim
+            for other, place in zip(others, places, strict=True):
+                index[other] = place
+            if filled[tuple(index)].mean() >= EDGE:
+                return True
+    return False
 
 
 def _large(mask: np.ndarray, smallest: float) -> np.ndarray:

@@ -455,12 +455,12 @@ def test_a_series_that_cannot_have_a_segmentation_object(settings, array, tmp_pa
     expected = medsegdiff_bundle.segment(tmp_path / "series", **settings)
     for file in (tmp_path / "series").iterdir():
         item = pydicom.dcmread(file)
-        del item.PatientBirthDate
+        del item.StudyInstanceUID
         item.save_as(file)
     assert not warnings(caplog)
     found = medsegdiff_bundle.segment(tmp_path / "series", output_dir=tmp_path / "out", **settings)
     np.testing.assert_array_equal(nibabel.load(found.mask_file).dataobj, expected.mask)
-    assert "lacks what a segmentation repeats" in caplog.text and "PatientBirthDate" in caplog.text
+    assert "lacks what a segmentation repeats" in caplog.text and ": StudyInstanceUID." in caplog.text
     assert not list((tmp_path / "out").glob("*.dcm")) and list((tmp_path / "out").glob("*_report.html"))
     caplog.clear()
     monkeypatch.setitem(sys.modules, "highdicom", None)
@@ -523,7 +523,7 @@ def of_two_echoes(folder, array):
         write_series(folder / name, array, matrix_of("oblique"), series="1.2.3")
         for file in (folder / name).iterdir():
             item = pydicom.dcmread(file)
-            item.EchoTime = time
+            item.EchoTime, item.FrameOfReferenceUID = time, "1.2.4"
             item.save_as(folder / f"{name}{file.name}")
         shutil.rmtree(folder / name)
 
@@ -546,6 +546,7 @@ def of_two_echoes(folder, array):
             lambda folder, array: edited(folder, array, ImageOrientationPatient=[0, 1, 0, 1, 0, 0]),
             "slices of different",
         ),
+        (lambda folder, array: edited(folder, array, FrameOfReferenceUID="1.2.9"), "has slices of 2 spaces (FrameOf"),
         (lambda folder, array: (folder / "empty").mkdir(parents=True), "no image file and no DICOM series."),
     ],
 )
@@ -554,6 +555,31 @@ def test_what_would_give_a_wrong_volume_is_refused(make, sentence, array, tmp_pa
     with pytest.raises(ValueError) as raised:
         image_datalist(tmp_path / "series")
     assert sentence in str(raised.value)
+
+
+def test_slices_that_share_a_number_in_the_world(array, tmp_path):
+    """As of programs that remove names: they are other slices, as their places say."""
+    write_series(tmp_path / "series", array, matrix_of("oblique"))
+    for file in (tmp_path / "series").iterdir():
+        item = pydicom.dcmread(file)
+        item.SOPInstanceUID = item.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+        item.save_as(file)
+    read = load_image(tmp_path / "series")
+    placed(read[0], array, matrix_of("oblique"))
+    assert remarks(read.meta)["warnings"] == []
+
+
+def test_a_series_without_what_may_be_empty(array, tmp_path):
+    """Where names were removed, with their attributes."""
+    write_series(tmp_path / "series", array, matrix_of("oblique"))
+    for file in (tmp_path / "series").iterdir():
+        item = pydicom.dcmread(file)
+        del item.PatientID, item.PatientName, item.StudyDate
+        item.save_as(file)
+    read = load_image(tmp_path / "series")
+    mask = (np.asarray(read[0]) > 50).astype(np.uint8)
+    found = dicom_segmentation(mask, read.affine.numpy(), tmp_path / "series", NAMES, {})
+    assert found.PatientID == "" and found.NumberOfFrames == (mask.max(axis=(0, 1)) > 0).sum()
 
 
 @pytest.mark.parametrize("pixels", [None, b"\0" * 100])

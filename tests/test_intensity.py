@@ -59,6 +59,35 @@ def test_a_rim(value, width):
     np.testing.assert_allclose(found[~is_rim], by_monai(inside[None]).numpy().ravel(), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "clipped",
+    [
+        lambda x: np.where(x < np.percentile(x, 20), 0, x),
+        lambda x: np.minimum(x, np.percentile(x, 80)),
+        lambda x: np.clip(x, *np.percentile(x, [5, 95])),
+        lambda x: np.floor(8 * x / (x.max() + 1)),
+    ],
+    ids=["low", "high", "both", "few greys"],
+)
+@pytest.mark.parametrize("path", IMAGES[::5], ids=[path.name for path in IMAGES[::5]])
+def test_clipped_tissue_was_measured(clipped, path):
+    """Though a fifth of it may be of one value and reach the border here and there."""
+    image = clipped(np.asarray(nibabel.load(path).dataobj, dtype=np.float32))[None]
+    assert torch.equal(normalized(image), by_monai(image))
+
+
+@pytest.mark.parametrize("outer", [-1000, -32768])
+@pytest.mark.parametrize("path", IMAGES[::5], ids=[path.name for path in IMAGES[::5]])
+def test_one_padding_beyond_another(outer, path):
+    inside = np.asarray(nibabel.load(path).dataobj, dtype=np.float32)
+    padded = np.pad(inside, 6)
+    padded[:3], padded[:, :, -4:] = outer, outer
+    is_rim = np.pad(np.zeros(inside.shape, bool), 6, constant_values=True)
+    found = normalized(padded[None])[0].numpy()
+    assert (found[is_rim] == 0).all() and (found[~is_rim] == 0).mean() < 0.02
+    assert np.abs(found[~is_rim] - by_monai(inside[None]).numpy().ravel()).mean() < 0.05
+
+
 @pytest.mark.parametrize("value", [0, -1024, "mean"])
 @pytest.mark.parametrize("noise", [1e-3, 0.5])
 def test_a_rim_with_noise(value, noise):

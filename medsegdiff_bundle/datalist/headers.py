@@ -110,9 +110,9 @@ def itk_reader(file: Path) -> Any:
 
 def itk_reason(error: RuntimeError) -> str:
     """What an error of ITK says, without where in its code it was raised."""
-    for found, said in NOWHERE.items():
+    for found, why in NOWHERE.items():
         if found in str(error):
-            return f"its header places the voxels nowhere: {said}"
+            return f"its header places the voxels nowhere: {why}"
     text = re.split(r"ERROR: (?:\w+\(0x\w+\): )?", str(error), maxsplit=1)[-1]
     lines = [re.sub(r"^\[nrrd\] \w+:?", "", line).strip() for line in text.strip().splitlines()]
     said = [line for line in lines if line and not line.startswith(("trouble", "File cannot be read"))]
@@ -131,6 +131,10 @@ def nibabel_reason(error: Exception) -> str:
         return f"its header is damaged, or of a kind that is not read ({error})"
     if isinstance(error, FileNotFoundError) and str(error.filename or "").lower().endswith((".img", ".img.gz")):
         return f"its values {Path(error.filename).name!r} are missing"
+    if "Cannot work out file type" in str(error):
+        return "it is no NIfTI file, or a compressed one, whose name must end in .nii.gz"
+    if "is not a gzip file" in str(error):
+        return "it is not compressed, so its name must end in .nii"
     return str(error).rstrip(".") or type(error).__name__
 
 

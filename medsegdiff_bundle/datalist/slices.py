@@ -33,9 +33,16 @@ APART = {
 }
 NUMBERS = {"Rows": 1, "Columns": 1, "PixelSpacing": 2, "ImageOrientationPatient": 6, "ImagePositionPatient": 3}
 SIZES = ("Rows", "Columns", "PixelSpacing")
-TAGS = ["Modality", "SOPInstanceUID", "SeriesInstanceUID", "SeriesDescription", "NumberOfFrames", "Rows", "Columns"]
+TAGS = ["FrameOfReferenceUID"]
+TAGS += ["Modality", "SOPInstanceUID", "SeriesInstanceUID", "SeriesDescription", "NumberOfFrames", "Rows", "Columns"]
 TAGS += ["SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation"]
-TAGS += ["RescaleSlope", "RescaleIntercept", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
+TAGS += [
+    "FrameOfReferenceUID",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+]
 TAGS += [*WHERE, *APART]
 WITH_UNITS = ("CT", "PT")  # modalities whose values are quantities, however they are shown
 
@@ -144,6 +151,9 @@ def read_series(path: Path, files: Sequence[Path]) -> Series:
                 f"{what} has slices of different {tag}: {_said(first)} in {frames[0].file.name!r}, "
                 f"{_said(other.get(tag))} in {other.file.name!r}."
             )
+    spaces = Counter(str(uid) for frame in frames if (uid := frame.get("FrameOfReferenceUID")) is not None)
+    if len(spaces) > 1:
+        raise ValueError(f"{what} has slices of {len(spaces)} spaces (FrameOfReferenceUID), whose places say nothing.")
     rows, columns, normal = _directions(frames, what)
     positions = np.array([frame.get("ImagePositionPatient") for frame in frames], dtype=float)
     order = np.argsort(positions @ normal, kind="stable")
@@ -251,9 +261,10 @@ def _one_series(frames: list[Frame], path: Path) -> list[Frame]:
 
 def _distinct(frames: list[Frame]) -> tuple[list[Frame], list[str]]:
     """Each slice once, and a sentence on files that are there twice."""
-    found: dict[tuple[str, int], Frame] = {}
-    for frame in frames:
-        found.setdefault((str(frame.header.get("SOPInstanceUID", frame.file)), frame.number), frame)
+    found: dict[tuple[str, int, str], Frame] = {}
+    for frame in frames:  # whose number in the world may be given to several, by programs that remove names
+        place = str(frame.get("ImagePositionPatient"))
+        found.setdefault((str(frame.header.get("SOPInstanceUID", frame.file)), frame.number, place), frame)
     twice = len(frames) - len(found)
     said = f"{twice} slices of the series are there twice, and count once."
     if twice == 1:

@@ -82,7 +82,9 @@ def _of_first_channels(
 def _masks(folder: Path) -> list[Path]:
     """The files of a folder that may hold masks, by name."""
     if not folder.is_dir():
-        raise ValueError(f"There is no folder {str(folder)!r}.")
+        if folder.exists():
+            raise ValueError(f"{str(folder)!r} is a file and the other is none: give two files, or two folders.")
+        raise ValueError(f"There is no file or folder {str(folder)!r}.")
     files = [file for file in sorted(folder.iterdir()) if file.is_file() and kind_of(file) and not is_part(file)]
     files = [file for file in files if not file.name.startswith(".")]
     written = {case_name(file).removesuffix("_seg") for file in files if case_name(file).endswith("_seg")}

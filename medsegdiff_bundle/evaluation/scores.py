@@ -18,7 +18,7 @@ from medsegdiff_bundle.datalist.naming import PICTURES
 from medsegdiff_bundle.grid import image_grid
 from medsegdiff_bundle.labels import region_channels
 from medsegdiff_bundle.transforms import CheckGridd, load_image
-from medsegdiff_bundle.transforms.labels import WHOLE
+from medsegdiff_bundle.transforms.labels import WHOLE, is_lossy, unsmeared
 
 BOTH, LABEL_ONLY, PREDICTION_ONLY, NEITHER = FOUND = ("both", "label only", "prediction only", "neither")
 
@@ -185,6 +185,10 @@ def read_mask(file: Path, classes: int, ignore: int | None = None) -> MetaTensor
     if wrong.any():
         raise ValueError(f"The mask {str(file)!r} holds {values[wrong][0].item():g}, which is no number of a class.")
     values = values.round()
+    if (values < 0).any():
+        raise ValueError(f"The mask {str(file)!r} holds {values.min().item():g}, which is no number of a class.")
+    if picture and classes < 2 and is_lossy(str(file)):
+        values = unsmeared(values)  # as in training
     if picture and classes < 2 and ignore != 255 and set(values.unique().tolist()) <= {0, 255}:
         values = values / 255  # as programs save a mask of one class
     return convert_to_dst_type(values, image)[0]

@@ -18,6 +18,10 @@ from medsegdiff_bundle.remarks import add_processing, add_warning
 
 MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # of the units 0 to 3 of nifti1.h: unknown, metre, mm, micrometre
 UNITS = {1: "metres", 3: "micrometres"}
+SHEARED = (
+    "The axes of the volume are not at right angles, as after a gantry tilt; programs built on ITK, such as 3D Slicer, "
+    "refuse the file or show it elsewhere."
+)
 SHEAR = 1e-3  # cosine between two axes, from which on ITK refuses a matrix
 
 
@@ -43,7 +47,7 @@ class NiftiReader(NibabelReader):
         """One image of nibabel, or several, with their headers as they are."""
         self.filenames = ensure_tuple(data)
         try:
-            images = [nibabel.load(name, **{**self.kwargs, **kwargs}) for name in self.filenames]  # type: ignore[attr-defined]
+            images: list[Any] = [nibabel.load(name, **{**self.kwargs, **kwargs}) for name in self.filenames]  # type: ignore[attr-defined]
         except (ValueError, nibabel.spatialimages.HeaderDataError) as error:
             raise ValueError(nibabel_reason(error)) from error
         for image in images:
@@ -163,11 +167,7 @@ def _remark(metadata: dict, header: Any) -> None:
     sform, qform = (None if form is None else in_millimetres(form, header) for form in forms(header))
     taken = place(header)
     if is_sheared(taken):
-        add_warning(
-            metadata,
-            "The axes of the volume are not at right angles, as after a gantry tilt; programs built on ITK, such as 3D "
-            "Slicer, refuse the file or show it elsewhere.",
-        )
+        add_warning(metadata, SHEARED)
     if header["sform_code"] <= 0 and header["qform_code"] <= 0 and header["dim"][0] > 2:
         add_warning(
             metadata,

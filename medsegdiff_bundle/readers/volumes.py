@@ -21,13 +21,22 @@ from medsegdiff_bundle.datalist.naming import METAIMAGE, NRRD, PAIRS, VOLUMES
 from medsegdiff_bundle.grid import MODALITY
 from medsegdiff_bundle.remarks import add_processing, add_warning
 
-from .nifti import fill_outside
+from .nifti import SHEARED, fill_outside, is_sheared
 
 # Of Analyze 7.5, whose field of orientation ITK passes over, as most programs that write it do.
 WITHOUT_DIRECTIONS = (
     "The header gives the axes of the volume no directions: here they are taken to point left, to the back and up, as "
     "in programs built on ITK, such as 3D Slicer; nibabel and others take other ones."
 )
+
+# Of an NRRD file without the field `space`, or with one that is not that of a body, and of MGH without directions.
+WITHOUT_SPACE = (
+    "The header gives the axes of the volume no directions in a body: here they are taken as in programs built on ITK, "
+    "such as 3D Slicer."
+)
+WITHOUT_RAS = "The header gives the axes of the volume no directions: here they are taken as in nibabel."
+# Spaces of a body, as NRRD spells them.
+SPACES = ("right-anterior-superior", "left-anterior-superior", "left-posterior-superior", "ras", "las", "lps")
 
 # Units that programs write into NRRD, which leaves their spelling open: their length in mm and their name.
 NRRD_UNITS = {
@@ -110,7 +119,8 @@ class VolumeReader(OneFileReader):
             import nibabel
 
             image: Any = nibabel.load(path)  # type: ignore[attr-defined]
-            return _squeezed(fill_outside(np.asanyarray(image.dataobj)), np.asarray(image.affine))
+            volume = _squeezed(fill_outside(np.asanyarray(image.dataobj)), np.asarray(image.affine))
+            return volume if _has_directions(image) else volume._replace(warnings=(WITHOUT_RAS,))
         reader = itk_reader(path)
         if path.name.lower().endswith(METAIMAGE):
             _check_metaimage(path)
@@ -124,12 +134,23 @@ class VolumeReader(OneFileReader):
         volume = _squeezed(values, itk_affine(read), read.GetDimension())
         if path.name.lower().endswith(PAIRS) and volume.axes > 2:
             volume = volume._replace(warnings=(WITHOUT_DIRECTIONS,))
+        if path.name.lower().endswith(NRRD) and volume.axes > 2:
+            space = _nrrd_fields(path).get("space", "").lower().removesuffix("-time").removesuffix("t")
+            volume = volume if space in SPACES else volume._replace(warnings=(WITHOUT_SPACE,))
+        if is_sheared(volume.affine):
+            volume = volume._replace(warnings=(*volume.warnings, SHEARED))
         millimetres, unit = header_unit(path)
         if millimetres != 1:
             said = f"Lengths in the header are in {unit}; here they are in mm."
             affine = np.diag([*[millimetres] * 3, 1.0]) @ volume.affine
             volume = volume._replace(affine=affine, processing=(said,))
         return volume
+
+
+def _has_directions(image: Any) -> bool:
+    """Whether an MGH file says where its axes point: nibabel sets the flag goodRASFlag of one that does not."""
+    with image.file_map["image"].get_prepare_fileobj("rb") as file:
+        return bool(any(file.read(30)[28:]))
 
 
 def itk_arrays(image: Any) -> tuple[np.ndarray, int]:
@@ -179,8 +200,8 @@ def header_unit(path: Path) -> tuple[float, str]:
     return 1.0, "millimetres"
 
 
-def _nrrd_unit(path: Path) -> tuple[float, str]:
-    """`header_unit` of NRRD: the fields `space units`, or `units` of the axes in space."""
+def _nrrd_fields(path: Path) -> dict[str, str]:
+    """Fields of the header of NRRD, by their names in small letters."""
     fields: dict[str, str] = {}
     with path.open("rb") as file:
         for line in file:
@@ -189,6 +210,12 @@ def _nrrd_unit(path: Path) -> tuple[float, str]:
             name, colon, content = line.decode(errors="replace").partition(":")
             if colon and not content.startswith("="):  # by which pairs of a user's own are told apart
                 fields[name.strip().lower()] = content.strip()
+    return fields
+
+
+def _nrrd_unit(path: Path) -> tuple[float, str]:
+    """`header_unit` of NRRD: the fields `space units`, or `units` of the axes in space."""
+    fields = _nrrd_fields(path)
     units = re.findall(r'"([^"]*)"', fields.get("space units", ""))
     if not units:  # those of the axes, some of which may be no lengths, such as one of time or of colours
         kinds = fields.get("kinds", "").lower().split()

@@ -211,7 +211,7 @@ def test_pictures(tmp_path, capsys):
     ("words", "said"),
     [
         (["out"], "Two folders are compared: PREDICTIONS LABELS; or a data set: --data FOLDER."),
-        (["none", "labels"], "There is no folder 'none'."),
+        (["none", "labels"], "There is no file or folder 'none'."),
         (["out", "empty"], "There are no masks in 'empty'."),
         (["out", "others"], "No mask in 'out', such as 'a_seg.nii.gz', is called like a label in 'others', such as"),
         (["out", "labels", "--tolerance", "-1"], "--tolerance: must be a distance in mm of at least 0, got -1."),
@@ -264,3 +264,21 @@ def test_comparison_asked_wrongly(words, said, folders, monkeypatch, capsys):
     assert cli.main(["compare", *words]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and said in error and error.count("\n") == 1
+
+
+def test_a_mask_in_jpeg_is_what_training_takes_it_for(tmp_path):
+    """Its compression smears the outline: it is 1 from half of 255 on."""
+    mask = np.zeros((40, 40), dtype=np.uint8)
+    mask[10:30, 12:28] = 255
+    Image.fromarray(mask).save(tmp_path / "a.jpg", quality=60)
+    Image.fromarray(mask).save(tmp_path / "b.png")
+    assert run(tmp_path / "a.jpg", tmp_path / "b.png", "-o", tmp_path / "out") == 0
+    (row,) = csv.DictReader((tmp_path / "out" / "scores.csv").open())
+    assert float(row["dice"]) > 0.99
+
+
+def test_a_negative_number_is_no_class(tmp_path, capsys):
+    save(box((6, 7, 8), (1, 4), (1, 4), (1, 4)).astype(np.int16) * -1, tmp_path / "a.nii.gz")
+    save(box((6, 7, 8), (1, 4), (1, 4), (1, 4)), tmp_path / "b.nii.gz")
+    assert run(tmp_path / "a.nii.gz", tmp_path / "b.nii.gz") != 0
+    assert "a.nii.gz' holds -1, which is no number of a class" in capsys.readouterr().err

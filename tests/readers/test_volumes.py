@@ -376,3 +376,28 @@ def test_data_sets_of_such_files(form, ending, values, tmp_path):
     case = {key: case[key][None] for key in ("image", "label")}
     read = CheckLabelsd("label", 2)(CheckGridd("label")(case))
     assert torch.equal(read["label"] > 0, read["image"] > 0)
+
+
+@pytest.mark.parametrize(
+    ("space", "known"),
+    [("space: LPS\n", True), ("space: right-anterior-superior\n", True), ("space: scanner-xyz\n", False), ("", False)],
+)
+def test_an_nrrd_file_of_no_body(space, known, values, tmp_path):
+    """Where its axes point is a guess, which the reader must know."""
+    directions = "space directions: (1,0,0) (0,1,0) (0,0,1)\n" if space else "spacings: 1 1 1\n"
+    header = f"NRRD0004\ntype: short\ndimension: 3\n{space}sizes: 7 6 5\n{directions}endian: little\nencoding: raw\n\n"
+    (tmp_path / "case.nrrd").write_bytes(header.encode() + values.tobytes(order="F"))
+    found = remarks(load_image(tmp_path / "case.nrrd").meta)["warnings"]
+    assert [sentence.startswith("The header gives the axes of the volume no directions") for sentence in found] == (
+        [] if known else [True]
+    )
+
+
+def test_an_mgh_file_without_directions(values, tmp_path):
+    assert remarks(load_image(save(values, tmp_path / "a.mgz")).meta)["warnings"] == []
+    content = bytearray(save(values, tmp_path / "case.mgh").read_bytes())
+    assert content[28:30] == b"\0\1"  # goodRASFlag
+    content[29] = 0
+    (tmp_path / "case.mgh").write_bytes(content)
+    (said,) = remarks(load_image(tmp_path / "case.mgh").meta)["warnings"]
+    assert said == "The header gives the axes of the volume no directions: here they are taken as in nibabel."
