@@ -136,7 +136,7 @@ def as_reported(
             raise ValueError(
                 f"{name} is {used.get(name, of_task)!r} in the report {str(file)!r}, but {value!r} is given."
             )
-    for name in ("task", "num_classes"):  # the second is the number of the class names
+    for name in ("task", "num_classes", "multi_label"):  # which follow from the class names and the regions
         used.pop(name, None)
     if report.get("version") != medsegdiff_bundle.__version__:
         logger.warning(

@@ -119,7 +119,7 @@ def test_info(capsys):
         (["train", ".", "-e", "two"], "epochs must be a number, got 'two'."),
         (["train", ".", "--seed", "$open('ran', 'w')"], "seed must be a number, got"),
         (["train", ".", "--pretrained", "$open('ran', 'w')"], "The weights \"$open('ran', 'w')\" do not exist."),
-        (["train", ".", "--set", "optimizer#lr=$open('ran', 'w')"], "optimizer#lr would run"),
+        (["train", ".", "--set", "optimizer#lr=$open('ran', 'w')"], "optimizer#lr must be a number"),
     ],
 )
 def test_training_asked_wrongly(words, said, tmp_path, monkeypatch, capfd):

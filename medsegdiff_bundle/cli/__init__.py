@@ -81,6 +81,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "medsegdiff") -> in
     if words and words[0] in COMMANDS:
         words[1:] = options.by_name(words[1:], parser_of(parser, words[0]))
     known, others = parser.parse_known_args(words)
+    level = logging.getLogger().level
     _set_log_level(known.quiet, known.verbose)
     try:
         options.take_settings(known, others)
@@ -99,6 +100,8 @@ def main(arguments: Sequence[str] | None = None, prog: str = "medsegdiff") -> in
         hint = "" if known.debug or expected else " (--debug shows where)"
         print(f"error: {errors.sentence(error)}{hint}", file=sys.stderr)
         return 1 if isinstance(error, errors.UnsegmentedError) or not expected else 2
+    finally:
+        logging.getLogger().setLevel(level)  # for a caller in the same process
 
 
 def argument_parser(prog: str = "medsegdiff") -> argparse.ArgumentParser:
