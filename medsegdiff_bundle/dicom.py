@@ -231,8 +231,10 @@ def _sources(series: Series) -> tuple[list[Any], list[int]]:
     from pydicom.valuerep import DSfloat
 
     # Of type 2 in each image (PS3.3, C.7.1.1 and C.7.2.1): it may be empty, and is missing where names were removed.
-    empty = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "AccessionNumber")
-    empty += ("StudyDate", "StudyTime", "ReferringPhysicianName")
+    empty = (
+        *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "AccessionNumber"),
+        *("StudyDate", "StudyTime", "ReferringPhysicianName"),
+    )
     files = list(dict.fromkeys(frame.file for frame in series.frames))
     headers = [pydicom.dcmread(file, stop_before_pixels=True, force=True) for file in files]
     for header in headers:

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
+from typing import Any
 
 PACKAGE = Path(__file__).parent
 
@@ -61,7 +62,7 @@ def entry(error: BaseException) -> str:
     each: BaseException | None = error
     while each is not None:
         for frame, _ in traceback.walk_tb(each.__traceback__):
-            item = frame.f_locals.get("self")
+            item: Any = frame.f_locals.get("self")
             if frame.f_globals.get("__name__", "").startswith("ignite."):
                 return ""
             if frame.f_globals.get("__name__") == "monai.bundle.config_item" and hasattr(item, "get_id"):
