@@ -196,9 +196,7 @@ class Segmenter:
 
     def _keep_members(self, engine: Engine) -> None:
         output: Any = engine.state.output
-        if (
-            self._return_members and output["pred"].is_floating_point()
-        ):  # probabilities; `member_labels` stay by themselves
+        if self._return_members and output["pred"].is_floating_point():  # `member_labels` stay by themselves
             output["members"] = output["pred"]  # which fusion is about to replace
 
     def _finish(self, engine: Engine) -> None:

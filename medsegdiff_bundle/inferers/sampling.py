@@ -86,7 +86,7 @@ class MemberSampler:
         mirrored = [axis + 2 for axis in self.ensemble.mirror_axes]  # of a tensor (N, C, S)
         views = [axes for count in range(len(mirrored) + 1) for axes in itertools.combinations(mirrored, count)]
         if self.ensemble.anchor_only:
-            anchor = self._mean_anchor(image, views)
+            anchor, _ = self._mean_anchor(image, views)
             self.advance(len(image))
             copies = 2 if self.ensemble.return_anchor else 1
             yield slice(0, copies), anchor.expand(-1, copies, *anchor.shape[2:])
@@ -94,10 +94,9 @@ class MemberSampler:
         first = 1 if self.ensemble.return_anchor else 0
         views = views[: self.ensemble.size]
         drawn = self.ensemble.start_from_anchor is not None
-        kept: list[Any] = []
-        mean = self._mean_anchor(image, views, kept) if drawn and len(views) > 1 else None
+        mean, kept = self._mean_anchor(image, views) if drawn and len(views) > 1 else (None, [])
         for view, axes in enumerate(views):
-            features = kept[view] if kept else self._encode(image, axes)
+            features = kept[view] if view < len(kept) else self._encode(image, axes)
             if self.ensemble.return_anchor and not axes:
                 yield slice(0, 1), self._anchor(features.logits, axes)
             members = range(view, self.ensemble.size, len(views))
@@ -126,23 +125,24 @@ class MemberSampler:
             self.bytes_per_member[kind] = MEMBER_PER_ENCODING * max(1, memory.peak), False
         return features
 
-    def _mean_anchor(self, image: Tensor, views: Sequence[Sequence[int]], kept: list[Any] | None = None) -> Tensor:
-        """Mean of the anchor's probabilities over mirror images, (N, 1, K, S).
+    def _mean_anchor(self, image: Tensor, views: Sequence[Sequence[int]]) -> tuple[Tensor, list[Any]]:
+        """Mean of the anchor's probabilities over mirror images, (N, 1, K, S), and features of the first of them.
 
-        `kept`, a list that is empty, gets the features of all of them, or of none where that would take much memory.
+        Those are kept of as many as take little of the memory, of all or, of a large image, of none.
         """
         total = torch.zeros(0)
-        keep = kept is not None
-        for axes in views:
+        kept: list[Any] = []
+        for view, axes in enumerate(views):
             encoded = self._encode(image, axes)
-            if kept is not None and keep:
+            if (
+                not self.ensemble.anchor_only
+                and len(kept) == view
+                and self._can_keep(encoded, len(views), image.device)
+            ):
                 kept.append(encoded)
-                keep = self._can_keep(encoded, len(views), image.device)
-                if not keep:
-                    kept.clear()
             anchor = self._anchor(encoded if self.ensemble.anchor_only else encoded.logits, axes)
             total = anchor if total.numel() == 0 else total + anchor
-        return total / len(views)
+        return total / len(views), kept
 
     def _can_keep(self, features: Any, views: int, device: torch.device) -> bool:
         """Whether the features of so many mirror images take little of the memory."""
