@@ -67,6 +67,16 @@ def region_channels(labels: Tensor, regions: Sequence[Sequence[int]], dim: int =
     return torch.cat(channels, dim=dim)
 
 
+def without_ignored(labels: Tensor, ignore_label: int | None) -> Tensor:
+    """Labels with the background in the place of what nobody annotated.
+
+    Args:
+        labels: numbers of classes, any shape.
+        ignore_label: value of what was not annotated; None if there is none.
+    """
+    return labels if ignore_label is None else labels.masked_fill(labels == ignore_label, 0)
+
+
 def one_mask(masks: Tensor, order: Sequence[int]) -> Tensor:
     """Regions in one mask of numbers: each is written over those before it, as nnU-Net's `regions_class_order` says.
 

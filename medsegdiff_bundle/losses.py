@@ -10,7 +10,7 @@ from monai.losses import DiceLoss
 from monai.networks import one_hot
 from torch import Tensor, nn
 
-from .labels import region_channels
+from .labels import region_channels, without_ignored
 from .prepare_batch import DiffusionTarget
 
 SMOOTH = 1.0  # voxels that the energy score adds to a union: without it the traces of probability that a softmax
@@ -152,8 +152,8 @@ class MedSegDiffLoss(nn.Module):
             else:  # both are nowhere where nothing is known, after the activation
                 dice = self.dice(probabilities * annotated, truth * annotated)
             if self.regions is None:
-                classes = rater if annotated is None else rater.masked_fill(~annotated, 0)
-                cross_entropy = F.cross_entropy(logits, classes.squeeze(1), reduction="none").unsqueeze(1)
+                classes = without_ignored(rater, self.ignore_label).squeeze(1)
+                cross_entropy = F.cross_entropy(logits, classes, reduction="none").unsqueeze(1)
             else:
                 cross_entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
             total = total + self.dice_weight * dice.flatten(1).mean(dim=1) + beta * mean_where(cross_entropy, annotated)
@@ -190,7 +190,7 @@ class MedSegDiffLoss(nn.Module):
         """0 or 1 of each class or region, (N, 1, S) -> (N, K, S); what is ignored is background."""
         if self.regions is not None:
             return region_channels(rater, self.regions, dim=1).to(logits.dtype)
-        classes = rater if self.ignore_label is None else rater.masked_fill(rater == self.ignore_label, 0)
+        classes = without_ignored(rater, self.ignore_label)
         return one_hot(classes, logits.shape[-rater.ndim + 1], dtype=logits.dtype)
 
     def _annotated(self, label: Tensor) -> Tensor | None:

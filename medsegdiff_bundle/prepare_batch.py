@@ -12,7 +12,7 @@ from monai.networks import one_hot
 from monai.networks.schedulers import Scheduler
 from torch import Tensor
 
-from .labels import region_channels
+from .labels import region_channels, without_ignored
 
 
 class DiffusionTarget(NamedTuple):
@@ -88,7 +88,7 @@ class SegmentationPrepareBatch(PrepareBatch):
         label = values.long()
         if (fractions := label != values).any():
             raise ValueError(f"The label holds {values[fractions][0].item()}, which is no class.")
-        low, high = (int(value) for value in torch.aminmax(self._annotated(label)))
+        low, high = (int(value) for value in torch.aminmax(without_ignored(label, self.ignore_label)))
         classes = num_labels(self.num_classes, self.regions)
         if low < 0 or high >= classes:
             raise ValueError(
@@ -114,16 +114,12 @@ class SegmentationPrepareBatch(PrepareBatch):
         noisy = self.scheduler.add_noise(original, noise, timesteps)
         return image, DiffusionTarget(label, target, timesteps), (noisy, timesteps), {}
 
-    def _annotated(self, label: Tensor) -> Tensor:
-        """The label with the background in the place of what is ignored."""
-        return label if self.ignore_label is None else label.masked_fill(label == self.ignore_label, 0)
-
     def _mask(self, label: Tensor) -> Tensor:
         """x_0 of classes (N, 1, S): (N, K, S) in [-1, 1]."""
         if self.regions is not None:
             mask = 2 * region_channels(label, self.regions, dim=1).float() - 1
         else:
-            mask = 2 * one_hot(self._annotated(label), self.num_classes) - 1
+            mask = 2 * one_hot(without_ignored(label, self.ignore_label), self.num_classes) - 1
         return mask if self.ignore_label is None else mask.masked_fill(label == self.ignore_label, 0)
 
 
