@@ -260,7 +260,7 @@ def front_right(folder: Path) -> str:
 
 
 def weights(folder: Path) -> str:
-    """Which epoch the kept weights are of."""
+    """Whether a training has kept any."""
     file = folder / "out/model.pt"
     return "no weights" if not file.exists() else ""
 
@@ -270,11 +270,6 @@ def marked(folder: Path) -> None:
     values = np.random.default_rng(0).normal(100, 3, (40, 40, 24)).astype(np.float32)
     values[4:14, 4:14] += 900  # in LPS the first voxels lie to the right and to the front
     nibabel.save(nibabel.Nifti1Image(values, np.diag([-1.0, -1, 1, 1])), folder / "x.nii.gz")
-
-
-def turned_photograph(folder: Path) -> None:
-    """With the Exif orientation 6."""
-    photograph(6)(folder)
 
 
 TRIALS: dict[str, Trial] = {

@@ -33,8 +33,7 @@ APART = {
 }
 NUMBERS = {"Rows": 1, "Columns": 1, "PixelSpacing": 2, "ImageOrientationPatient": 6, "ImagePositionPatient": 3}
 SIZES = ("Rows", "Columns", "PixelSpacing")
-TAGS = ["FrameOfReferenceUID"]
-TAGS += ["Modality", "SOPInstanceUID", "SeriesInstanceUID", "SeriesDescription", "NumberOfFrames", "Rows", "Columns"]
+TAGS = ["Modality", "SOPInstanceUID", "SeriesInstanceUID", "SeriesDescription", "NumberOfFrames", "Rows", "Columns"]
 TAGS += ["SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation"]
 TAGS += [
     "FrameOfReferenceUID",
