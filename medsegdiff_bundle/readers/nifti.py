@@ -22,6 +22,8 @@ SHEARED = (
     "The axes of the volume are not at right angles, as after a gantry tilt; programs built on ITK, such as 3D Slicer, "
     "refuse the file or show it elsewhere."
 )
+CODES = ("sform_code", "qform_code")
+KNOWN_CODES = range(6)  # of nifti1.h, and 5 of NIfTI-2
 SHEAR = 1e-3  # cosine between two axes, from which on ITK refuses a matrix
 
 
@@ -47,7 +49,7 @@ class NiftiReader(NibabelReader):
         """One image of nibabel, or several, with their headers as they are."""
         self.filenames = ensure_tuple(data)
         try:
-            images: list[Any] = [nibabel.load(name, **{**self.kwargs, **kwargs}) for name in self.filenames]  # type: ignore[attr-defined]
+            images = [load_nifti(name, **{**self.kwargs, **kwargs}) for name in self.filenames]
         except (ValueError, nibabel.spatialimages.HeaderDataError) as error:
             raise ValueError(nibabel_reason(error)) from error
         for image in images:
@@ -109,11 +111,33 @@ def place(header: Any) -> np.ndarray:
     return in_millimetres(chosen, header)
 
 
+def load_nifti(file: str | os.PathLike, **options: Any) -> Any:
+    """What nibabel loads, with the codes of sform and qform as the file has them.
+
+    nibabel makes 0 of a code that it does not know, so that the form is lost by which programs built on ITK, for which
+    each code above 0 is one, show the image.
+
+    Args:
+        file: NIfTI, of one file or two.
+        options: of `nibabel.load`.
+    """
+    image: Any = nibabel.load(file, **options)  # type: ignore[attr-defined]
+    stored = _stored_header(image)
+    for code in CODES:
+        image.header[code] = stored[code]
+    return image
+
+
 def signed_sizes(image: Any) -> np.ndarray:
     """The first numbers of the field pixdim of a file that nibabel loaded, as they are: it drops signs, and zeros."""
-    with image.file_map.get("header", image.file_map["image"]).get_prepare_fileobj("rb") as file:
-        sizes: np.ndarray = type(image.header).from_fileobj(file, check=False)["pixdim"][:4]
+    sizes: np.ndarray = _stored_header(image)["pixdim"][:4]
     return sizes
+
+
+def _stored_header(image: Any) -> Any:
+    """The header of an image that nibabel loaded, without what nibabel mends in it."""
+    with image.file_map.get("header", image.file_map["image"]).get_prepare_fileobj("rb") as file:
+        return type(image.header).from_fileobj(file, check=False)
 
 
 def forms(header: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -166,6 +190,14 @@ def _remark(metadata: dict, header: Any) -> None:
         add_processing(metadata, f"Lengths in the header are in {UNITS[unit]}; here they are in mm.")
     sform, qform = (None if form is None else in_millimetres(form, header) for form in forms(header))
     taken = place(header)
+    for code in CODES:
+        if header[code] > 0 and header[code] not in KNOWN_CODES:
+            form = code.removesuffix("_code")
+            add_warning(
+                metadata,
+                f"The header gives its {form} the code {int(header[code])}, which NIfTI does not have: here the {form} "
+                "is taken as in programs built on ITK, such as 3D Slicer; nibabel drops it.",
+            )
     if is_sheared(taken):
         add_warning(metadata, SHEARED)
     if header["sform_code"] <= 0 and header["qform_code"] <= 0 and header["dim"][0] > 2:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from medsegdiff_bundle.datalist.naming import METAIMAGE, NIFTI, NRRD
 from medsegdiff_bundle.readers import itk_place
-from medsegdiff_bundle.readers.nifti import forms, in_millimetres
+from medsegdiff_bundle.readers.nifti import forms, in_millimetres, load_nifti
 
 MISPLACED = 0.25  # voxels
 
@@ -53,7 +53,7 @@ def places(image: MetaTensor) -> list[Tensor]:
     places = [image.affine.cpu().double()]
     file = Path(str(image.meta.get("filename_or_obj", "")))
     if len(places[0]) == 4 and file.name.lower().endswith(NIFTI) and file.is_file():
-        header: Any = nibabel.load(file).header  # type: ignore[attr-defined]
+        header = load_nifti(file).header
         of_header = [form if form is None else in_millimetres(form, header) for form in forms(header)]
         places += [torch.as_tensor(place) for place in (*of_header, itk_place(file)) if place is not None]
     elif (

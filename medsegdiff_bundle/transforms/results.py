@@ -18,7 +18,7 @@ from monai.utils import ensure_tuple
 from medsegdiff_bundle.datalist import case_name, result_ending
 from medsegdiff_bundle.files import whole_files
 from medsegdiff_bundle.labels import colour
-from medsegdiff_bundle.readers.nifti import signed_sizes
+from medsegdiff_bundle.readers.nifti import CODES, load_nifti, signed_sizes
 
 from .save import ITKWriter, MGHWriter, VolumeWriter
 
@@ -124,10 +124,12 @@ def name_labels(file: Path, class_names: Sequence[str]) -> None:
     ElementTree.SubElement(information, "StudyMetaDataLinkSet")
     ElementTree.SubElement(information, "VolumeType").text = "Label"
     text = ElementTree.tostring(extension, encoding="unicode")
-    image: Any = nibabel.load(file)  # type: ignore[attr-defined]
+    image = load_nifti(file)
     content = f'<?xml version="1.0" encoding="UTF-8"?>{text}'.encode()
     image.header.extensions.insert(0, nibabel.nifti1.Nifti1Extension(0, content))
     # Without an affine both matrices of the header stay. Values are copied, as their file is about to be replaced.
     named = image.__class__(np.asanyarray(image.dataobj).copy(), None, image.header)
     named.header["pixdim"][:4] = signed_sizes(image)
+    for code in CODES:
+        named.header[code] = image.header[code]
     nibabel.save(named, file)  # type: ignore[attr-defined]

@@ -17,7 +17,7 @@ from monai.utils import convert_data_type
 
 from medsegdiff_bundle.datalist.naming import METAIMAGE, NIFTI, NRRD, PAIRS
 from medsegdiff_bundle.readers import header_unit, itk_place
-from medsegdiff_bundle.readers.nifti import NiftiReader, place, signed_sizes
+from medsegdiff_bundle.readers.nifti import NiftiReader, load_nifti, place, signed_sizes
 
 # What a NIfTI header says of the place of its voxels; nothing of the person or the values.
 GEOMETRY = ["xyzt_units", "dim_info", "sform_code", "srow_x", "srow_y", "srow_z", "qform_code"]
@@ -70,7 +70,7 @@ class VolumeWriter(NibabelWriter):
         image = getattr(nibabel, kind)(values, None)
         for name in GEOMETRY:
             image.header[name] = found[name]
-        image.header["pixdim"][:4] = signed_sizes(nibabel.load(self.source))  # type: ignore[attr-defined]
+        image.header["pixdim"][:4] = signed_sizes(load_nifti(self.source))
         nibabel.save(image, filename)  # type: ignore[attr-defined]
 
 
@@ -170,6 +170,6 @@ def _header(source: str, shape: tuple[int, ...], affine: Any) -> Any:
     """Header of the NIfTI file on whose grid values of a shape and an affine lie, if there is one."""
     if not (os.path.isfile(source) and NiftiReader().verify_suffix(source)):
         return None
-    header: Any = nibabel.load(source).header  # type: ignore[attr-defined]
+    header = load_nifti(source).header
     same = header.get_data_shape()[:3] == shape[:3] and np.allclose(place(header), affine, rtol=1e-5, atol=1e-4)
     return header if same else None

@@ -117,6 +117,24 @@ def test_a_voxel_size_below_zero(codes, ending, tmp_path):
         np.testing.assert_allclose(nibabel.load(file).affine, nibabel.load(path).affine)
 
 
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".hdr", ".nrrd"])
+@pytest.mark.parametrize("codes", [(7, 0), (7, 1), (0, 6), (1, 9), (100, 100), (-1, 1)])
+def test_a_code_that_nifti_does_not_have(codes, ending, tmp_path):
+    """nibabel makes 0 of it, by which the form is lost that ITK takes."""
+    path = write(tmp_path / "case.nii", MOVED, AFFINE)
+    change(path, sform_code=codes[0], qform_code=codes[1])
+    image = load_image(path)
+    np.testing.assert_allclose(image.affine, MOVED if codes[0] > 0 else AFFINE, rtol=1e-5, atol=1e-5)
+    unknown = [name for name, code in zip(("sform", "qform"), codes, strict=True) if code > 5]
+    warnings = remarks(image.meta)["warnings"]
+    assert [w.split(" the code")[0] for w in warnings] == [f"The header gives its {name}" for name in unknown]
+    pred = (image > 100).float()
+    bundle.SaveImaged("pred", tmp_path, "seg", ending, "uint8", class_names=["bright"])({"pred": pred})
+    shown, mask = SimpleITK.ReadImage(str(path)), SimpleITK.ReadImage(str(tmp_path / f"case_seg{ending}"))
+    cut = SimpleITK.GetArrayFromImage(SimpleITK.Mask(shown, mask)).T
+    np.testing.assert_array_equal(cut > 0, np.asarray(nibabel.load(path).dataobj) > 100)
+
+
 @pytest.mark.parametrize("codes", CODES)
 def test_a_mask_in_the_format_of_itk_lies_where_itk_shows_its_image(codes, tmp_path):
     path = write(tmp_path / "case.nii", MOVED, AFFINE, codes)
