@@ -13,6 +13,7 @@ from PIL import Image
 from medsegdiff_bundle.__main__ import main
 from medsegdiff_bundle.remarks import remarks
 from medsegdiff_bundle.transforms import CheckImaged, WarnUncertaind
+from medsegdiff_bundle.visualization import grey_window
 
 ROOT = Path(__file__).parent.parent
 VOLUME = ROOT / "medsegdiff_bundle" / "sample_data" / "hippocampus" / "imagesTr" / "hippocampus_001.nii.gz"
@@ -60,6 +61,19 @@ def test_a_picture_of_one_colour():
 def test_hounsfield_units(lowest, highest, modality, warned):
     said = checked(torch.linspace(lowest, highest, 64).reshape(1, 4, 4, 4), modality=modality)
     assert [f"from {lowest} to {highest}, as CT has" in sentence for sentence in said] == [True] * warned
+
+
+@pytest.mark.parametrize("padding", [-1024, -2000, -32768])
+def test_magnitudes_that_a_program_padded_with_a_value_as_of_air(padding):
+    """As converters fill what lies outside the field of view; CT beside such padding is still CT."""
+    tissue = torch.rand(1, 12, 12, 12, generator=torch.Generator().manual_seed(0)) * 800
+    padded = torch.nn.functional.pad(tissue, (4,) * 6, value=float(padding))
+    assert checked(padded, modality="MR") == []
+    window = grey_window(padded)
+    assert (window.name, 0 <= window.low < 20, 700 < window.high <= 800) == ("", True, True)
+    body = torch.nn.functional.pad(tissue - 150, (4,) * 6, value=float(padding))
+    assert len(checked(body, modality="MR")) == 1
+    assert grey_window(body).name == ("CT, soft tissue" if padding == -1024 else "")
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,11 @@ from monai.transforms import MapTransform
 from monai.utils import convert_to_tensor
 
 from medsegdiff_bundle.grid import image_modality
+from medsegdiff_bundle.measured import unmeasured
 from medsegdiff_bundle.remarks import add_warning
 
 LOWEST_OF_MR = -500  # magnitudes are not negative, and values that someone has normalised are small; air in CT is -1000
+RINGING = 0.05  # of the highest value: what interpolation takes from magnitudes below 0; fat and lungs in CT are lower
 LEAST_COLOUR = 0.01  # mean difference of two channels of a picture in colour, as a share of its range
 
 
@@ -46,7 +48,7 @@ class CheckImaged(MapTransform):
         """Check each key."""
         d = dict(data)
         for key in self.key_iterator(d):
-            values = convert_to_tensor(d[key], track_meta=False)
+            values = convert_to_tensor(d[key], track_meta=False).cpu()
             lowest, highest = (value.item() for value in values.aminmax()) if values.numel() else (0, 0)
             colours = values.flatten(1)
             if lowest == highest or colours.numel() and bool((colours == colours[:, :1]).all()):
@@ -60,7 +62,7 @@ class CheckImaged(MapTransform):
                 add_warning(d, f"The image {said}.", key)
             elif self.modality in ("MR", "CT") and (named := _modality(d[key])) not in (None, self.modality):
                 add_warning(d, f"The file says that it is {named}; the weights know {self.modality}.", key)
-            elif self.modality == "MR" and lowest < LOWEST_OF_MR:
+            elif self.modality == "MR" and lowest < LOWEST_OF_MR and not _is_padded_magnitude(values):
                 add_warning(
                     d,
                     f"The image has values from {lowest:g} to {highest:g}, as CT has in Hounsfield units; the weights "
@@ -74,6 +76,15 @@ class CheckImaged(MapTransform):
 
 def _modality(image: Any) -> str | None:
     return image_modality(image) if isinstance(image, MetaTensor) else None
+
+
+def _is_padded_magnitude(image: torch.Tensor) -> bool:
+    """Whether all that was measured in an image (C, S) is hardly negative, and only padding is far below 0."""
+    for channel in image.numpy():
+        measured = channel[~unmeasured(channel)]
+        if measured.min() < -RINGING * measured.max():
+            return False
+    return True
 
 
 def _has_colours(picture: torch.Tensor, span: float) -> bool:

@@ -7,9 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from medsegdiff_bundle.measured import unmeasured
+
 MOST = 100  # voxels along an axis that a window is taken from
 # Hounsfield units: width and centre as radiologists set them, by the mean of what is marked.
 CT_WINDOWS = {"lung": (-1350.0, 150.0), "soft tissue": (-160.0, 240.0), "bone": (-500.0, 1300.0)}
+FAT = 0.05  # of the highest value: what interpolation takes from magnitudes below 0 is less
 LUNG_BELOW, BONE_ABOVE = -300.0, 300.0
 
 
@@ -27,7 +30,8 @@ class GreyWindow(NamedTuple):
 
 
 def grey_window(image: Tensor, marked: Tensor | None = None, modality: str | None = None) -> GreyWindow:
-    """Window of an image: 8 bits of a picture, Hounsfield units of CT, otherwise the 1st to the 99th percentile.
+    """Window of an image: 8 bits of a picture, Hounsfield units of CT, otherwise the 1st to the 99th percentile
+    of what was measured.
 
     Args:
         image: (C, S).
@@ -39,23 +43,29 @@ def grey_window(image: Tensor, marked: Tensor | None = None, modality: str | Non
     lowest, highest = values.aminmax()
     if image.ndim == 3 and lowest >= 0 and 1 < highest <= 255:
         return GreyWindow(0.0, 255.0)
-    if image.ndim == 4 and (modality == "CT" or (modality is None and _has_air(values[0]))):
+    measured = values
+    if image.ndim == 4:
+        measured = values[:, torch.as_tensor(~unmeasured(values[0].numpy()))]
+    if image.ndim == 4 and (modality == "CT" or (modality is None and _has_air(values[0], measured[0]))):
         within = values[0] if marked is None else values[0][_plain(marked[tuple(every)])]
         mean = float(within.mean()) if marked is not None and within.numel() else 0.0
         name = "lung" if mean < LUNG_BELOW else "bone" if mean > BONE_ABOVE else "soft tissue"
         return GreyWindow(*CT_WINDOWS[name], f"CT, {name}")
-    low, high = torch.quantile(values, values.new_tensor([0.01, 0.99])).tolist()
+    low, high = torch.quantile(measured, values.new_tensor([0.01, 0.99])).tolist()
     if high <= low:  # nearly everything has one value
         low, high = float(lowest), float(highest)
     return GreyWindow(low, high)
 
 
-def _has_air(values: Tensor) -> bool:
-    """Whether 2 % of the values are air in Hounsfield units, and few lie right below, where CT has none."""
+def _has_air(values: Tensor, measured: Tensor) -> bool:
+    """Whether 2 % of the values are air in Hounsfield units, few lie right below, and tissue is negative, as fat is.
+
+    The last tells CT from magnitudes in MR that a program has padded with such a value.
+    """
     air, below = (
         ((values > low) & (values < high)).float().mean() for low, high in ((-1100.0, -900.0), (-1900.0, -1100.0))
     )
-    return bool(air > 0.02 and air > below and values.max() > -200)
+    return bool(air > 0.02 and air > below and values.max() > -200 and measured.min() < -FAT * measured.max())
 
 
 def _plain(values: Tensor) -> Tensor:
