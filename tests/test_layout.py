@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "medsegdiff_bundle"
-ALONE = ("networks", "schedulers", "inferers", "fusion", "uncertainty", "visualization", "datalist", "labels", "measured")
+ALONE = ("networks", "schedulers", "inferers", "fusion", "uncertainty", "visualization", "datalist", "measured")
 
 
 def imported(path):
