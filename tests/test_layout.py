@@ -22,7 +22,7 @@ def imported(path):
 
 @pytest.mark.parametrize("name", ALONE)
 def test_json_introduces_them(name):
-    """Networks, schedulers and inferers, and the pure functions, import nothing of ours but `labels`, `measured` and their own."""
+    """Networks, schedulers, inferers and pure functions import nothing of ours but these two and their own."""
     files = sorted((PACKAGE / name).glob("*.py")) or [PACKAGE / f"{name}.py"]
     for path in files:
         assert not set(imported(path)) - {name, "labels", "measured"}, path

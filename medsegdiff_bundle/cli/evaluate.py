@@ -163,7 +163,15 @@ def score_folder(
         except ValueError as error:
             failures[pair.name] = errors.sentence(error)
             print(f"error: {failures[pair.name]}", file=sys.stderr)
-    return summary.completed(rows, names, [pair.name for pair in pairs if pair.name not in failures]), failures
+    right = [pair for pair in pairs if pair.name not in failures]
+    if right and not rows:  # neither a name nor a number says of which class all these masks are empty
+        names = {1: "1"}
+        rows = [
+            row
+            for pair in right
+            for row in compare_files(pair.prediction, pair.label, pair.name, names, tolerance, ignored)
+        ]
+    return summary.completed(rows, names, [pair.name for pair in right]), failures
 
 
 def _evaluate_weights(options: argparse.Namespace) -> int:

@@ -18,7 +18,7 @@ from medsegdiff_bundle.datalist.naming import PICTURES
 from medsegdiff_bundle.grid import image_grid
 from medsegdiff_bundle.labels import region_channels
 from medsegdiff_bundle.transforms import CheckGridd, load_image
-from medsegdiff_bundle.transforms.labels import WHOLE, is_lossy, unsmeared
+from medsegdiff_bundle.transforms.labels import WHOLE, is_lossy, numbers_of_channels, painted, unsmeared
 
 BOTH, LABEL_ONLY, PREDICTION_ONLY, NEITHER = FOUND = ("both", "label only", "prediction only", "neither")
 
@@ -164,7 +164,7 @@ def _surfaces(first: Tensor, second: Tensor, spacing: tuple[float, ...], toleran
 
 
 def read_mask(file: Path, classes: int, ignore: int | None = None) -> MetaTensor:
-    """The mask of a file as whole numbers, (1, S).
+    """The mask of a file as whole numbers, (1, S); one channel of 0 and 1 for each class is taken, too.
 
     Args:
         file: of the mask.
@@ -177,8 +177,12 @@ def read_mask(file: Path, classes: int, ignore: int | None = None) -> MetaTensor
     image = load_image(file)
     values = image.as_tensor()
     picture = file.name.lower().endswith(PICTURES)
-    if picture and len(values) in (3, 4) and bool((values[:3] == values[:1]).all()):
-        image, values = MetaTensor(image[:1]), values[:1]
+    if picture and len(values) in (3, 4):
+        values = values[:3] if classes > 1 or is_lossy(str(file)) else painted(values[:3])
+        values = values[:1] if bool((values == values[:1]).all()) else values
+    if not picture and len(values) > 1 and bool(((values == 0) | (values == 1)).all()):
+        with_background = len(values) == classes + 1 if classes else bool((values.sum(dim=0) == 1).all())
+        values = numbers_of_channels(values, with_background, f"The mask {str(file)!r}")
     if len(values) != 1:
         raise ValueError(f"The mask {str(file)!r} has {len(values)} channels, not one of numbers.")
     wrong = (values - values.round()).abs() > WHOLE
@@ -191,4 +195,4 @@ def read_mask(file: Path, classes: int, ignore: int | None = None) -> MetaTensor
         values = unsmeared(values)  # as in training
     if picture and classes < 2 and ignore != 255 and set(values.unique().tolist()) <= {0, 255}:
         values = values / 255  # as programs save a mask of one class
-    return convert_to_dst_type(values, image)[0]
+    return convert_to_dst_type(values, MetaTensor(image[:1]))[0]

@@ -21,13 +21,19 @@ from medsegdiff_bundle.datalist.naming import METAIMAGE, NRRD, PAIRS, VOLUMES
 from medsegdiff_bundle.grid import MODALITY
 from medsegdiff_bundle.remarks import add_processing, add_warning
 
-from .nifti import SHEARED, fill_outside, is_sheared
+from .nifti import SHEARED, fill_outside, invertible, is_sheared
 
 # Of Analyze 7.5, whose field of orientation ITK passes over, as most programs that write it do.
 WITHOUT_DIRECTIONS = (
     "The header gives the axes of the volume no directions: here they are taken to point left, to the back and up, as "
     "in programs built on ITK, such as 3D Slicer; nibabel and others take other ones."
 )
+
+PLACED_BY_SPM = (
+    "The volume is placed by {name!r}, as in SPM; programs built on ITK, such as 3D Slicer, pass over it and show the "
+    "file elsewhere."
+)
+NOT_OF_SPM = "{name!r}, which lies beside it, holds no place of SPM's and is passed over."
 
 # Of an NRRD file without the field `space`, or with one that is not that of a body, and of MGH without directions.
 WITHOUT_SPACE = (
@@ -133,7 +139,9 @@ class VolumeReader(OneFileReader):
         values = fill_outside(_labels_of_layers(read, *itk_arrays(read)))
         volume = _squeezed(values, itk_affine(read), read.GetDimension())
         if path.name.lower().endswith(PAIRS) and volume.axes > 2:
-            volume = volume._replace(warnings=(WITHOUT_DIRECTIONS,))
+            matrix = path.with_name(re.sub(r"(?i)\.(img|hdr|img\.gz)$", ".mat", path.name))
+            placed = volume._replace(warnings=(WITHOUT_DIRECTIONS,))
+            volume = _placed_by_spm(placed, path, matrix) if matrix.is_file() else placed
         if path.name.lower().endswith(NRRD) and volume.axes > 2:
             space = _nrrd_fields(path).get("space", "").lower().removesuffix("-time").removesuffix("t")
             volume = volume if space in SPACES else volume._replace(warnings=(WITHOUT_SPACE,))
@@ -145,6 +153,20 @@ class VolumeReader(OneFileReader):
             affine = np.diag([*[millimetres] * 3, 1.0]) @ volume.affine
             volume = volume._replace(affine=affine, processing=(said,))
         return volume
+
+
+def _placed_by_spm(volume: Volume, path: Path, matrix: Path) -> Volume:
+    """A volume of Analyze at the place that SPM wrote into a file of MATLAB beside it."""
+    import nibabel
+
+    try:
+        affine = np.asarray(nibabel.load(path).affine)  # type: ignore[attr-defined]
+        placed = bool(matrix.stat().st_size) and invertible(affine, 3)
+    except Exception:  # whatever its readers raise of other files of MATLAB
+        placed = False
+    if not placed:
+        return volume._replace(warnings=(*volume.warnings, NOT_OF_SPM.format(name=matrix.name)))
+    return volume._replace(affine=affine, warnings=(PLACED_BY_SPM.format(name=matrix.name),))
 
 
 def _has_directions(image: Any) -> bool:

@@ -137,19 +137,28 @@ class CheckLabelsd(MapTransform):
                 )
             whole = values.round()
             if number > 1:
-                whole = self._numbers(whole, _file(d[key], key))
+                whole = numbers_of_channels(whole, number == self.num_classes, f"The label {_file(d[key], key)!r}")
             if number > 1 or not torch.equal(whole, values):
                 d[key] = convert_to_dst_type(whole, d[key], dtype=values.dtype)[0]
         return d
 
-    def _numbers(self, channels: Tensor, file: str) -> Tensor:
-        """Channels of 0 and 1, (K, S) or (K - 1, S), as numbers of classes, (1, S)."""
-        count = channels.sum(dim=0)
-        with_background = len(channels) == self.num_classes
-        if (count > 1).any() or with_background and (count < 1).any():
-            many = "several" if (count > 1).any() else "none"
-            raise ValueError(f"The label {file!r} puts a voxel into {many} of its {len(channels)} channels of classes.")
-        return channels.argmax(dim=0, keepdim=True) + (0 if with_background else count[None])
+
+def numbers_of_channels(channels: Tensor, with_background: bool, name: str) -> Tensor:
+    """Numbers of classes, (1, S), from one channel of 0 and 1 for each class.
+
+    Args:
+        channels: (K, S), or (K - 1, S) without the background.
+        with_background: whether the first one is the background.
+        name: of the label, for the error.
+
+    Raises:
+        ValueError: some voxel is in several channels, or with a background in none.
+    """
+    count = channels.sum(dim=0)
+    if (count > 1).any() or with_background and (count < 1).any():
+        many = "several" if (count > 1).any() else "none"
+        raise ValueError(f"{name} puts a voxel into {many} of its {len(channels)} channels of classes.")
+    return channels.argmax(dim=0, keepdim=True) + (0 if with_background else count[None])
 
 
 class MapLabelsd(MapTransform):
@@ -196,7 +205,7 @@ class PictureLabelsd(MapTransform):
     """Classes from the mask of a picture, as programs save it: also in colour mode, and of two classes as 0 and 255.
 
     With more than two classes the values stay what they are, for `CheckLabelsd`. A mask of two classes in JPEG, whose
-    compression smears its outline, is 1 from half of 255 on.
+    compression smears its outline, is 1 from half of 255 on. One of two classes may be painted in any colour on black.
 
     Args:
         keys: of the masks.
@@ -222,6 +231,8 @@ class PictureLabelsd(MapTransform):
         for key in self.key_iterator(d):
             values = convert_to_tensor(d[key], track_meta=False)
             colours, transparency = values.split([1, len(values) - 1] if len(values) < 3 else [3, len(values) - 3])
+            if self.num_classes == 2 and not is_lossy(_file(d[key], key)):
+                colours = painted(colours)
             if (colours != colours[:1]).any() or (transparency != values[-1].max()).any():
                 raise ValueError(
                     f"The label {_file(d[key], key)!r} is in colour or partly transparent: save it in grey."
@@ -239,6 +250,15 @@ class PictureLabelsd(MapTransform):
                 label = label != 0
             d[key] = convert_to_dst_type(label, d[key], dtype=torch.float32)[0]
         return d
+
+
+def painted(colours: Tensor) -> Tensor:
+    """A picture (3, S) of black and one other colour as 0 and 255, (1, S); any other as it is."""
+    marked = colours.amax(dim=0) > 0
+    marks = colours[:, marked]
+    if len(colours) != 3 or not marks.numel() or (marks != marks[:, :1]).any():
+        return colours
+    return (255 * marked[None]).to(colours.dtype)
 
 
 def is_lossy(file: str) -> bool:

@@ -30,8 +30,7 @@ class GreyWindow(NamedTuple):
 
 
 def grey_window(image: Tensor, marked: Tensor | None = None, modality: str | None = None) -> GreyWindow:
-    """Window of an image: 8 bits of a picture, Hounsfield units of CT, otherwise the 1st to the 99th percentile
-    of what was measured.
+    """Window of an image: 8 bits of a picture, Hounsfield units of CT, or percentiles 1 to 99 of what was measured.
 
     Args:
         image: (C, S).

@@ -12,6 +12,7 @@ from PIL import Image
 
 from medsegdiff_bundle import cli
 from medsegdiff_bundle.evaluation import compare_masks, find_names, find_pairs
+from medsegdiff_bundle.transforms import PictureLabelsd, load_image
 from medsegdiff_bundle.transforms.results import name_labels
 
 
@@ -282,3 +283,50 @@ def test_a_negative_number_is_no_class(tmp_path, capsys):
     save(box((6, 7, 8), (1, 4), (1, 4), (1, 4)), tmp_path / "b.nii.gz")
     assert run(tmp_path / "a.nii.gz", tmp_path / "b.nii.gz") != 0
     assert "a.nii.gz' holds -1, which is no number of a class" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("background", [True, False])
+@pytest.mark.parametrize("names", [(), ("--classes", "liver", "spleen")])
+def test_one_channel_for_each_class(background, names, tmp_path, capsys):
+    mask = box((8, 9, 10), (1, 4), (2, 6), (3, 7)) + box((8, 9, 10), (5, 7), (2, 6), (3, 7), value=2)
+    channels = np.stack([mask == n for n in ([0, 1, 2] if background else [1, 2])], axis=-1).astype(np.uint8)
+    save(channels, tmp_path / "mask.nii.gz")
+    save(mask, tmp_path / "label.nii.gz")
+    assert run(tmp_path / "mask.nii.gz", tmp_path / "label.nii.gz", "-o", tmp_path, *names) == 0
+    found = json.loads((tmp_path / "summary.json").read_text())["classes"]
+    assert [each["counted"]["dice"] for each in found.values()] == [1, 1]
+    assert list(found) == (list(names[1:]) or ["1", "2"])
+    channels[..., -1] = 1
+    save(channels, tmp_path / "mask.nii.gz")
+    assert run(tmp_path / "mask.nii.gz", tmp_path / "label.nii.gz", *names) == 1
+    assert "mask.nii.gz' puts a voxel into several of its" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_masks_of_which_none_marks_anything(count, tmp_path, capsys):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for case in range(count):
+            save(np.zeros((4, 5, 6), np.uint8), tmp_path / folder / f"{case}.nii.gz")
+    assert run(tmp_path / "a", tmp_path / "b", "-o", tmp_path) == 0
+    (found,) = json.loads((tmp_path / "summary.json").read_text())["classes"].values()
+    assert found["neither"] == count and found["counted"]["dice"] == 1 and found["left_out"]["dice"] is None
+    assert "1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ending", [".png", ".gif", ".bmp", ".tif"])
+def test_a_mask_painted_in_a_colour(ending, tmp_path, capsys):
+    """As drawing programs and web pages for annotation save one class; of two colours none is known to be the first."""
+    mask = box((8, 9), (1, 4), (2, 6)).astype(bool)
+    picture = np.zeros((8, 9, 3), np.uint8)
+    picture[mask] = 200, 0, 30
+    Image.fromarray(picture).save(tmp_path / f"mask{ending}")
+    Image.fromarray(mask).save(tmp_path / "label.png")
+    assert run(tmp_path / f"mask{ending}", tmp_path / "label.png", "-o", tmp_path) == 0
+    assert json.loads((tmp_path / "summary.json").read_text())["mean"]["counted"]["dice"] == 1
+    label = PictureLabelsd("label", 2)({"label": load_image(tmp_path / f"mask{ending}")})["label"]
+    np.testing.assert_array_equal(label[0].T, mask)
+    picture[5, 5] = 0, 200, 0
+    Image.fromarray(picture).save(tmp_path / f"mask{ending}")
+    assert run(tmp_path / f"mask{ending}", tmp_path / "label.png") == 1
+    assert f"mask{ending}' has 3 channels" in capsys.readouterr().err

@@ -231,6 +231,21 @@ def test_analyze_as_itk_reads_it(values, tmp_path):
         ]
 
 
+def test_analyze_that_spm_placed(values, tmp_path):
+    """By a matrix in a file of MATLAB beside it; another file of that name is passed over."""
+    nibabel.save(nibabel.Spm99AnalyzeImage(values, AFFINE), tmp_path / "a.img")
+    for ending in ("img", "hdr"):
+        read = load_image(tmp_path / f"a.{ending}")
+        np.testing.assert_array_equal(read[0], values)
+        np.testing.assert_allclose(read.affine, AFFINE, atol=1e-5)
+        (said,) = remarks(read.meta)["warnings"]
+        assert said.startswith("The volume is placed by 'a.mat', as in SPM")
+    for content in (b"", b"no file of MATLAB", (tmp_path / "a.mat").read_bytes()[:200]):
+        (tmp_path / "a.mat").write_bytes(content)
+        said = remarks(load_image(tmp_path / "a.img").meta)["warnings"]
+        assert said[1:] == ["'a.mat', which lies beside it, holds no place of SPM's and is passed over."]
+
+
 def test_channels_of_one_file(tmp_path):
     channels = np.random.default_rng(0).normal(size=(7, 6, 5, 2)).astype(np.float32)
     for ending in ("nrrd", "mha"):
