@@ -102,13 +102,17 @@ class WithoutTraceback(logging.Filter):
 
 
 def quiet_readers() -> None:
-    """Silence what readers of files say besides: MONAI's regret that it has no decoder of a GPU, nibabel's of headers.
+    """Silence what libraries say of files besides.
+
+    MONAI's regret that it has no decoder of a GPU, nibabel's remarks on headers, and highdicom's on a patient's name,
+    which nobody wants in a log.
 
     What is wrong with a header is said in the sentence of an error, or in the report.
     """
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+    warnings.filterwarnings("ignore", message="The string .* is unlikely to represent the intended person name")
 
 
 def end_when_told() -> None:

@@ -131,7 +131,8 @@ def _is_of(error: OSError, folder: Path) -> bool:
 
 def _is_full(folder: Path) -> bool:
     with suppress(OSError):
-        return shutil.disk_usage(folder).free < ROOM
+        usage = shutil.disk_usage(folder)
+        return usage.total > 0 and usage.free < ROOM  # file systems of the kernel, such as /proc, have no size at all
     return False
 
 

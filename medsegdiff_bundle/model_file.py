@@ -103,6 +103,8 @@ def no_weights(task: str, checkpoint: Any) -> str:
     if not missing:
         return ""
     checkpoint = missing[0]
+    if os.path.isdir(checkpoint):
+        return f"There are no weights in the folder {str(checkpoint)!r} itself: name a file, such as model.pt."
     folds = sorted(map(str, Path(checkpoint).parent.glob(f"fold_*/{Path(checkpoint).name}")))
     there = (
         f" There are those of folds, to be named as checkpoint, or all by --folds all: {', '.join(folds)}."

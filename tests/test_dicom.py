@@ -16,7 +16,7 @@ from monai.data import MetaTensor
 from pydicom.uid import CTImageStorage, EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 import medsegdiff_bundle
-from medsegdiff_bundle import configuration
+from medsegdiff_bundle import configuration, errors
 from medsegdiff_bundle.datalist import image_datalist
 from medsegdiff_bundle.dicom import SaveDICOMSegmentationd, dicom_segmentation
 from medsegdiff_bundle.grid import image_grid, image_modality
@@ -646,3 +646,12 @@ def test_a_series_is_drawn_as_its_volume(orientation, array, tmp_path):
     ):
         pictures.append(overlay_picture(values, values > values.quantile(0.9), affine=affine, window=window))
     torch.testing.assert_close(*pictures, atol=0.01, rtol=0)
+
+
+def test_the_name_of_a_patient_is_not_printed(recwarn):
+    """highdicom 0.28.2 quotes one of a single part in a warning."""
+    errors.quiet_readers()
+    from highdicom.base import check_person_name
+
+    check_person_name("Somebody")
+    assert not recwarn.list

@@ -192,3 +192,12 @@ def test_weights_of_which_a_bit_flipped(tmp_path):
     torch.save({"a": torch.tensor([1.0, float("nan")])}, path)
     with pytest.raises(ValueError, match="The weights '.*model.pt' are of no use: a holds NaN or infinite values."):
         read_weights(path)
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no file system of the kernel")
+def test_a_file_system_without_a_size_is_not_full():
+    with pytest.raises(WriteError, match="^'/proc/nothing/a.txt' cannot be written: No such file or directory.$"):
+        with whole_file("/proc/nothing/a.txt") as file:
+            file.write_text("x")
+    with pytest.raises(WriteError, match="cannot be written: No such file or directory.$"):
+        check_writable("/proc/nothing")

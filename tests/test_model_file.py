@@ -298,3 +298,8 @@ def test_a_resumed_training_describes_what_is_there(trained, small_dataset, tmp_
         resume=True,
     )
     assert json.loads((folder / "model.model.json").read_text())["sha256"] == checksum(folder / "model.pt")
+
+
+def test_weights_named_by_their_folder(tmp_path):
+    said = model_file.no_weights("hippocampus", str(tmp_path))
+    assert said == f"There are no weights in the folder '{tmp_path}' itself: name a file, such as model.pt."
