@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 from monai.engines import Evaluator, IterationEvents
@@ -232,10 +233,11 @@ class Segmenter:
         regions = len(case["regions"]) if "regions" in case else None
         if "members" not in case:
             labels = _as_read(case["member_labels"], case).astype(np.uint8)
-            return labels if regions is None else labels.reshape(-1, regions, *labels.shape[1:])
+            return labels if regions is None else rearrange(labels, "(e r) ... -> e r ...", r=regions)
         members = case["members"]  # (E, K, ...)
-        flat = self._invert({"image": case["image"], "members": members.flatten(0, 1)})["members"].as_tensor()
-        whole = flat.unflatten(0, members.shape[:2])
+        flat = rearrange(members, "e k ... -> (e k) ...")
+        flat = self._invert({"image": case["image"], "members": flat})["members"].as_tensor()
+        whole = rearrange(flat, "(e k) ... -> e k ...", e=len(members))
         if regions is None:
             whole[:, 0] += 1 - whole.sum(dim=1)  # what the preprocessing cut off is background
         return _as_read(whole, case)

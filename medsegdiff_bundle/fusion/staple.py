@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from .patterns import check_labels, distinct_patterns, look_up
@@ -117,7 +118,7 @@ def _expectation_maximisation(
     classes = np.arange(num_classes, dtype=narrow).reshape(-1, 1)
     one_hot = (votes.astype(narrow)[:, np.newaxis] == classes).astype(np.float64)  # (E, K, N)
     ballots = one_hot.sum(0)  # (K, N)
-    one_hot = one_hot.reshape(num_members * num_classes, -1)
+    one_hot = rearrange(one_hot, "member vote pattern -> (member vote) pattern")
 
     def expectation(theta: np.ndarray) -> np.ndarray:
         pixels = (np.maximum(np.log(theta), LOG_ZERO) + log_prior_of_vote) @ one_hot
@@ -168,17 +169,18 @@ def _majority_start(ballots: np.ndarray, counts: np.ndarray, one_hot: np.ndarray
     leads = ballots == ballots.max(0)  # (K, N)
     tied = leads.sum(0, keepdims=True) > 1  # (1, N)
     elected = np.concatenate([leads & ~tied, tied])  # (K + 1, N), the last is the label K
-    joint = ((elected * counts) @ one_hot.T).reshape(num_classes + 1, -1, num_classes)  # truth, member, vote
+    joint = (elected * counts) @ one_hot.T
+    joint = rearrange(joint, "truth (member vote) -> truth member vote", vote=num_classes)
     joint[0, :, 1:] += joint[-1, :, :-1]
     joint = joint[:-1]
-    return (joint / np.maximum(joint.sum(0), TINY)).reshape(num_classes, -1)
+    return rearrange(joint / np.maximum(joint.sum(0), TINY), "truth member vote -> truth (member vote)")
 
 
 def _performance(theta: np.ndarray, mass: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Turn theta (K, E*K) and pixels per class (K,) into confusion (E, K, K), sensitivity and specificity (E, K)."""
     num_classes = len(mass)
     identity = np.eye(num_classes)
-    confusion = theta.reshape(num_classes, -1, num_classes).transpose(1, 0, 2)  # rows: truth, columns: vote
+    confusion = rearrange(theta, "truth (member vote) -> member truth vote", vote=num_classes)
     confusion = np.where((mass > TINY).reshape(-1, 1), confusion, identity)
     sensitivity = confusion.diagonal(axis1=1, axis2=2).copy()
     # Share of truth t among the pixels whose truth is not k: a specificity is a mean over the other classes.

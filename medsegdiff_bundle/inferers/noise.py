@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 BLOCK = 32  # voxels along each axis; part of the definition of the noise, so a change of it changes every sample
@@ -96,7 +97,8 @@ def level_mask(probabilities: Tensor, levels: Tensor) -> Tensor:
     """
     levels = levels.to(probabilities).reshape(1, *levels.shape, *[1] * (probabilities.ndim - 2))
     classes = (probabilities.unsqueeze(1) / levels).argmax(dim=2)
-    return 2 * F.one_hot(classes, probabilities.shape[1]).movedim(-1, 2).to(probabilities.dtype) - 1
+    chosen = F.one_hot(classes, probabilities.shape[1])
+    return 2 * rearrange(chosen, "n m ... k -> n m k ...").to(probabilities.dtype) - 1
 
 
 def level_regions(probabilities: Tensor, levels: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from einops import rearrange, repeat
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
@@ -210,7 +211,7 @@ class MemberSampler:
             return None
         if memory is not None:
             self.bytes_per_member[self._kind(image)] = max(1, memory.peak), True
-        return _mirrored(probabilities, axes).unflatten(0, (len(image), -1))
+        return rearrange(_mirrored(probabilities, axes), "(n m) ... -> n m ...", n=len(image))
 
     def _denoise(
         self, x: Tensor, denoise: Callable[..., Tensor], features: Any, noise: Callable[[int], Tensor], done: list[int]
@@ -239,9 +240,9 @@ class MemberSampler:
         logits = features.logits
         x = self._noise(members, 0, start, axes, logits)
         if len(logits) > 1:  # one image's features serve all of its members as they are
-            features = tree_map_only(Tensor, lambda feature: feature.repeat_interleave(len(members), dim=0), features)
+            features = tree_map_only(Tensor, lambda one: repeat(one, "n ... -> (n m) ...", m=len(members)), features)
         if anchor is not None:
-            drawn = self._drawn(members, anchor).flatten(0, 1)
+            drawn = rearrange(self._drawn(members, anchor), "n m ... -> (n m) ...")
             x = self.scheduler.add_noise(drawn, x, self.scheduler.timesteps[0])
         return x, features
 
@@ -254,7 +255,7 @@ class MemberSampler:
     def _noise(self, members: range, step: int, start: Sequence[int], axes: Sequence[int], logits: Tensor) -> Tensor:
         """Noise of one step, (N * m, K, S), the same for every image; mirrored with it, so that it keeps its place."""
         each = [member_noise(self.ensemble.seed, member, step, start, logits.shape[1:]) for member in members]
-        return _mirrored(torch.stack(each), axes).to(logits.device).repeat(len(logits), *[1] * (logits.ndim - 1))
+        return repeat(_mirrored(torch.stack(each), axes).to(logits.device), "m ... -> (n m) ...", n=len(logits))
 
 
 def _mirrored(values: Tensor, axes: Sequence[int]) -> Tensor:

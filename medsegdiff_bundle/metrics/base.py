@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from einops import rearrange
 from monai.metrics import CumulativeIterationMetric
 from monai.metrics.utils import do_metric_reduction
 from monai.utils import MetricReduction, look_up_option
@@ -80,8 +81,8 @@ class EnsembleMetric(CumulativeIterationMetric):
         """Values of one case, of each region those of two classes."""
         assert self.num_regions is not None
         if members.ndim == raters.ndim:
-            members = members.unflatten(0, (-1, self.num_regions))
-        raters = raters.unflatten(0, (-1, self.num_regions))
+            members = rearrange(members, "(e r) ... -> e r ...", r=self.num_regions)
+        raters = rearrange(raters, "(e r) ... -> e r ...", r=self.num_regions)
         if members.shape[1] != self.num_regions:
             raise ValueError(f"members must have {self.num_regions} channels, got shape {tuple(members.shape)}.")
         values = []
@@ -118,7 +119,7 @@ def member_probabilities(members: Tensor, raters: Tensor, num_classes: int) -> T
         return members
     labels = member_labels(members, raters, num_classes)
     check_labels("members", labels, num_classes)
-    return torch.nn.functional.one_hot(labels.long(), num_classes).movedim(-1, 1).float()
+    return rearrange(torch.nn.functional.one_hot(labels.long(), num_classes), "e ... k -> e k ...").float()
 
 
 def rater_consensus(raters: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from typing import List, NamedTuple, Optional  # noqa: UP035 - TorchScript reads the tuple's annotations at run time
 
 import torch
+from einops import rearrange
 from monai.networks.schedulers import Scheduler
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
@@ -343,14 +344,14 @@ class TrainingNetwork(nn.Module):
             logits = features.logits  # (N, K, S)
             drawn = mask.shape[1] if mask.ndim > image.ndim else None
             if drawn is not None:
-                mask = mask.flatten(0, 1)  # (N, E, K, S) -> (N E, K, S)
+                mask = rearrange(mask, "n e ... -> (n e) ...")
                 timesteps = timesteps.repeat_interleave(drawn)
                 features = tree_map_only(Tensor, lambda feature: feature.repeat_interleave(drawn, dim=0), features)
             elif self.recycling > 0:
                 mask = self._recycle(mask, timesteps, features)
             prediction = self.network.denoise_logits(mask, timesteps, features)  # (N or N E, K, S)
             if drawn is not None:
-                prediction = prediction.unflatten(0, (-1, drawn))
+                prediction = rearrange(prediction, "(n e) ... -> n e ...", e=drawn)
         return prediction.float(), logits.float()
 
     @torch.no_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 
 from .hartley_transform import TokenGrid
@@ -41,6 +42,7 @@ class NeuralBandPassFilter(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(hidden_dim) for _ in range(num_blocks))
         self.scale_shifts = nn.ModuleList(nn.Linear(time_dim, 2 * hidden_dim) for _ in range(num_blocks))
         self.head = nn.Linear(hidden_dim, num_heads)
+        self.heads_first = Rearrange("n query key heads -> n heads query key")
         # Begin close to all-pass: sigmoid(2) = 0.88, with a gradient that is still large enough to learn from.
         nn.init.constant_(self.head.bias, 2.0)
 
@@ -59,5 +61,5 @@ class NeuralBandPassFilter(nn.Module):
         for conv, norm, to_scale_shift in zip(self.convs, self.norms, self.scale_shifts):  # noqa: B905 - TorchScript
             scale, shift = to_scale_shift(time)[:, None, None, :].chunk(2, dim=-1)
             h = F.relu(norm(conv(h)) * (1 + scale) + shift)  # (N, U, U, hidden_dim)
-        mask = torch.sigmoid(self.head(h).float()).permute(0, 3, 1, 2)  # (N, heads, U, U)
+        mask = self.heads_first(torch.sigmoid(self.head(h).float()))  # (N, heads, U, U)
         return mask.index_select(2, grid.lookup).index_select(3, grid.lookup)  # (N, heads, T, T)

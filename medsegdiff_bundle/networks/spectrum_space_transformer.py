@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
+from einops.layers.torch import Rearrange  # the functions of einops cannot be scripted
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
@@ -39,7 +40,8 @@ class SpectralCrossAttention(nn.Module):
         self, spatial_dims: int, embed_dim: int, num_heads: int, time_dim: int, num_filter_blocks: int
     ) -> None:
         super().__init__()
-        self.num_heads = num_heads
+        self.split_heads = Rearrange("n t (heads c) -> n heads t c", heads=num_heads)
+        self.join_heads = Rearrange("n heads t c -> n t (heads c)")
         self.norm_query = nn.LayerNorm(embed_dim)
         self.norm_context = nn.LayerNorm(embed_dim)
         self.to_query = nn.Linear(embed_dim, embed_dim, bias=False)
@@ -51,10 +53,6 @@ class SpectralCrossAttention(nn.Module):
         self.norm_out = nn.LayerNorm(embed_dim, elementwise_affine=False)
         self.scale_shift = nn.Linear(time_dim, 2 * embed_dim)
         self.mlp = nn.Sequential(nn.Linear(embed_dim, 2 * embed_dim), nn.GELU(), nn.Linear(2 * embed_dim, embed_dim))
-
-    def split_heads(self, tokens: Tensor) -> Tensor:
-        """(N, T, C) -> (N, heads, T, C / heads)."""
-        return tokens.unflatten(2, [self.num_heads, -1]).transpose(1, 2)
 
     def project(self, context: Tensor, grid: TokenGrid) -> tuple[Tensor, Tensor]:
         """Key and value of a context, which depend on neither timestep nor query.
@@ -88,11 +86,11 @@ class SpectralCrossAttention(nn.Module):
         """
         query = query * (value.shape[2] * value.shape[3]) ** -0.5
         if self.band_pass_filter is None:
-            return (query @ (key.transpose(-1, -2) @ value)).transpose(1, 2).flatten(2)
+            return self.join_heads(query @ (key.transpose(-1, -2) @ value))
         spectrum = query @ key.transpose(-1, -2)  # M (N, heads, T, T)
         mask = self.band_pass_filter(time, grid)
         attended = (spectrum * mask.to(spectrum.dtype)) @ value
-        return self._spectrum(attended.transpose(1, 2).flatten(2), grid)
+        return self._spectrum(self.join_heads(attended), grid)
 
     def _spectrum(self, tokens: Tensor, grid: TokenGrid) -> Tensor:
         """F, or F^-1, which is the same: (N, T, C). Without a filter they would cancel and are left out."""
@@ -147,6 +145,7 @@ class SpectrumSpaceTransformer(nn.Module):
         if token_size < 1:
             raise ValueError(f"token_size must be at least 1, got {token_size}.")
         self.token_size = token_size
+        self.to_tokens = Rearrange("n c ... -> n (...) c")
         conv = Conv[Conv.CONV, spatial_dims]
         self.embed_condition = conv(condition_channels, embed_dim, token_size, stride=token_size)
         self.embed_denoiser = conv(denoiser_channels, embed_dim, token_size, stride=token_size)
@@ -170,7 +169,7 @@ class SpectrumSpaceTransformer(nn.Module):
             tokens c0 (N, T, C), and key and value of the first block's module 1, see `SpectralCrossAttention.project`.
         """
         c_grid = self.embed_condition(self._pad(condition))
-        tokens = c_grid.flatten(2).transpose(1, 2)
+        tokens = self.to_tokens(c_grid)
         grid = token_grid(list(c_grid.shape[2:]), c_grid.device)
         key, value = self.condition_from_denoiser[0].project(tokens, grid)  # type: ignore[operator]
         return tokens, key, value
@@ -180,7 +179,7 @@ class SpectrumSpaceTransformer(nn.Module):
         e_grid = self.embed_denoiser(self._pad(embedding))  # (N, C, S_tokens)
         sizes = list(e_grid.shape[2:])
         grid = token_grid(sizes, e_grid.device)
-        e = e_grid.flatten(2).transpose(1, 2)  # (N, T, C)
+        e = self.to_tokens(e_grid)  # (N, T, C)
         c = tokens  # (N, T, C)
         first = True
         for module1, module2 in zip(self.condition_from_denoiser, self.denoiser_from_condition):  # noqa: B905
@@ -190,6 +189,7 @@ class SpectrumSpaceTransformer(nn.Module):
             c = c + module1(e, key, value, time, grid)  # (N, T, C)
             e_key, e_value = module2.project(e, grid)  # type: ignore[operator]
             c = c + module2(c, e_key, e_value, time, grid)
+        # No layer of einops: it would have to know the sizes before the image.
         update = self.unembed(c.transpose(1, 2).unflatten(2, sizes))  # (N, C_denoiser, S)
         return embedding + crop_like(update, list(embedding.shape[2:]))
 

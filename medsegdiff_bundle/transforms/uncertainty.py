@@ -6,6 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
+from einops import rearrange
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
@@ -157,7 +158,7 @@ class EnsembleStatisticsd(MapTransform):
         fused, members, uncertainty = (
             convert_to_tensor(d[key], track_meta=False) for key in (*self.keys, self.members_key, self.uncertainty_key)
         )
-        members = members.unflatten(0, (-1, len(fused)))
+        members = rearrange(members, "(e r) ... -> e r ...", r=len(fused))
         if len(fused) > 1:
             given: Any = (members, fused, uncertainty[0], self.class_names, voxel_volume, self.intervals)
             statistics = region_statistics(*given)
