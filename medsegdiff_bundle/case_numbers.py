@@ -65,7 +65,7 @@ def describe(
         original: (C, S) as its file has it.
         labels: (S) of the file.
         uncertainty: (S) of the file, 0 to 1.
-        structures: from `medsegdiff_bundle.report.ensemble_statistics`, with `structure_findings`.
+        structures: from `medsegdiff_bundle.statistics.ensemble_statistics`, with `structure_findings`.
         affine: (4, 4), voxel to RAS in mm; None of a picture, whose places and sizes are shares of its own.
     """
     found = Description({}, {})

@@ -58,7 +58,7 @@ def implausible(
     """Sentences on what is not plausible about the structures of a case.
 
     Args:
-        structures: from `medsegdiff_bundle.report.ensemble_statistics`, with `structure_findings`.
+        structures: from `medsegdiff_bundle.statistics.ensemble_statistics`, with `structure_findings`.
         unit: of their volumes.
         ranges: by class name, smallest and largest volume of the training cases, in that unit; may lack some.
     """

@@ -15,12 +15,12 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from medsegdiff_bundle.beside_weights import BesideWeights
 from medsegdiff_bundle.files import whole_file
 from medsegdiff_bundle.provenance import checksum
 
@@ -144,7 +144,7 @@ def write_calibration(
         unfinished.write_text(json.dumps(content, indent=2) + "\n")
 
 
-class VolumeIntervals:
+class VolumeIntervals(BesideWeights):
     """Calibrated intervals from the file that `scripts/calibrate.py` writes beside weights, where they hold.
 
     Args:
@@ -157,34 +157,26 @@ class VolumeIntervals:
         missing: why there are none, as a sentence; None if there are.
     """
 
+    nothing = "these weights have no calibrated intervals"
+    no_weights = "there are no weights {} to compare with"
+    not_it = "holds no intervals"
+
     def __init__(self, file: str | os.PathLike, checkpoint: str | os.PathLike, settings: Mapping[str, Any]) -> None:
         self.level = LEVEL
         self.structures: dict[str, Interval] = {}
-        self.missing = self._read(Path(file), checkpoint, settings)
+        super().__init__(file, checkpoint, settings)
 
-    def _read(self, file: Path, checkpoint: str | os.PathLike, settings: Mapping[str, Any]) -> str | None:
-        if not file.is_file():
-            return "these weights have no calibrated intervals"
-        if not Path(checkpoint).is_file():
-            return f"there are no weights {str(checkpoint)!r} to compare with"
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-            known, of_weights = dict(content["settings"]), content["sha256"]
-            structures = {
-                name: Interval(int(of["n"]), *(float(of[key]) for key in Interval._fields[1:]))
-                for name, of in content["structures"].items()
-            }
-            level = float(content["level"])
-            numbers = [number for interval in structures.values() for number in interval]
-            if not (0 < level < 1 and all(0 <= number < math.inf for number in numbers)):
-                raise ValueError("numbers that are none")
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-            return f"{file.name!r} holds no intervals"
-        if of_weights != checksum(checkpoint):
-            return f"{file.name!r} is of other weights"
-        for name, value in json.loads(json.dumps(dict(settings))).items():
-            if known.get(name) != value:
-                return f"the intervals are for {name} {known.get(name)!r}, not {value!r}"
+    def _take(self, content: Any) -> str | None:
+        structures = {
+            name: Interval(int(of["n"]), *(float(of[key]) for key in Interval._fields[1:]))
+            for name, of in content["structures"].items()
+        }
+        level = float(content["level"])
+        numbers = [number for interval in structures.values() for number in interval]
+        if not (0 < level < 1 and all(0 <= number < math.inf for number in numbers)):
+            raise ValueError("numbers that are none")
+        for name, of_file, in_use in self.other_settings(content):
+            return f"the intervals are for {name} {of_file!r}, not {in_use!r}"
         self.structures, self.level = structures, level
         return None
 

@@ -16,12 +16,12 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medsegdiff_bundle.beside_weights import BesideWeights
 from medsegdiff_bundle.case_numbers import Description
 from medsegdiff_bundle.files import whole_file
 from medsegdiff_bundle.provenance import checksum
@@ -125,8 +125,8 @@ def _short(value: float) -> float:
     return float(f"{value:.5g}")
 
 
-class Known:
-    """What weights know, from the file beside them, where it is of these weights.
+class Known(BesideWeights):
+    """What weights know of the cases that trained them, from a file beside them.
 
     Args:
         file: that `write_known` wrote; need not exist.
@@ -139,42 +139,33 @@ class Known:
         patch_size: that the weights were trained on; () if nothing is known.
     """
 
+    nothing = no_weights = "nothing is known of the training of these weights"
+    not_it = "does not hold what weights know"
+
     def __init__(self, file: str | os.PathLike, checkpoint: str | os.PathLike, settings: Mapping[str, Any]) -> None:
-        self.file, self.checkpoint, self.settings = Path(file), checkpoint, settings
         self.limit, self.cases = math.inf, 0
         self.patch_size: tuple[int, ...] = ()
         self.ranges: dict[str, tuple[float, float]] = {}
         self.without: tuple[str, ...] = ()
         self.reference: Reference | None = None
-        self.missing = self._read(self.file, checkpoint, settings)
+        super().__init__(file, checkpoint, settings)
 
-    def _read(self, file: Path, checkpoint: str | os.PathLike, settings: Mapping[str, Any]) -> str | None:
-        if not file.is_file() or not Path(checkpoint).is_file():
-            return "nothing is known of the training of these weights"
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-            numbers, lower = content["numbers"], content["correlation"]
-            if content["sha256"] != checksum(checkpoint):
-                return f"{file.name!r} is of other weights"
-            table = np.array([values[:4] for values in numbers.values()], dtype=np.float64)
-            correlation = np.array(
-                [[lower[max(i, j)][min(i, j)] for j in range(len(numbers))] for i in range(len(numbers))],
-                dtype=np.float64,
-            )
-            limit, cases = float(content["limit"]), int(content["cases"])
-            patch_size = tuple(int(size) for size in content["patch_size"])
-            known = dict(content["settings"])
-            right = table.shape == (len(numbers), 4) and 0 < limit < math.inf and len(patch_size) in (2, 3)
-            if not (right and np.isfinite(table).all() and np.isfinite(correlation).all() and table[:, 1].min() > 0):
-                raise ValueError("numbers that are none")
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError):
-            return f"{file.name!r} does not hold what weights know"
+    def _take(self, content: Any) -> None:
+        numbers, lower = content["numbers"], content["correlation"]
+        table = np.array([values[:4] for values in numbers.values()], dtype=np.float64)
+        correlation = np.array(
+            [[lower[max(i, j)][min(i, j)] for j in range(len(numbers))] for i in range(len(numbers))],
+            dtype=np.float64,
+        )
+        limit, cases = float(content["limit"]), int(content["cases"])
+        patch_size = tuple(int(size) for size in content["patch_size"])
+        right = table.shape == (len(numbers), 4) and 0 < limit < math.inf and len(patch_size) in (2, 3)
+        if not (right and np.isfinite(table).all() and np.isfinite(correlation).all() and table[:, 1].min() > 0):
+            raise ValueError("numbers that are none")
+        without = OF_SAMPLER if any(self.other_settings(content)) else ()
         self.ranges = {name: (low, high) for name, (low, high) in zip(numbers, table[:, 2:].tolist(), strict=True)}
-        self.limit, self.cases, self.patch_size = limit, cases, patch_size
-        if any(known.get(name) != value for name, value in json.loads(json.dumps(dict(settings))).items()):
-            self.without = OF_SAMPLER
+        self.limit, self.cases, self.patch_size, self.without = limit, cases, patch_size, without
         self.reference = Reference(tuple(numbers), table[:, 0], table[:, 1], correlation)
-        return None
 
     def compare(self, case: Description) -> dict[str, Any] | None:
         """How unlike the training cases a case is, as plain values for JSON; None if nothing is known.

@@ -36,7 +36,7 @@ class Segmentation(NamedTuple):
     class_names: tuple[str, ...]  # K - 1, without the background
     members: np.ndarray | None  # if asked for: (E, K, *S), float32 probabilities; of output="labels" (E, *S), uint8.
     # Of regions (E, K - 1, *S) either way
-    report: dict[str, Any]  # volumes with their spread, and more: see `medsegdiff_bundle.report.ensemble_statistics`
+    report: dict[str, Any]  # volumes with their spread, and more: see `statistics.ensemble_statistics`
     mask_file: Path | None  # where the mask was written, if output_dir was given
     regions: np.ndarray | None = None  # of regions, which may overlap: (K - 1, *S), uint8, 0 or 1; else None
 

@@ -28,7 +28,7 @@ from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surf
 from monai.utils import set_determinism
 from torch import Tensor
 
-from medsegdiff_bundle.evaluation.networks import (
+from medsegdiff_bundle.evaluation.of_networks import (
     batches,
     case_options,
     inferers,

@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 import medsegdiff_bundle
-from medsegdiff_bundle.evaluation.networks import (
+from medsegdiff_bundle.evaluation.of_networks import (
     batches,
     chosen_weights,
     fused_labels,
     inverted,
+    labels_in_file,
     load,
-    member_labels,
     segmented,
     trained,
     weights_options,
@@ -36,7 +36,7 @@ from medsegdiff_bundle.inferers import EnsembleInferer
 from medsegdiff_bundle.intervals import LEVEL, conformal_quantile, fit, leave_one_out, write_calibration
 from medsegdiff_bundle.metrics.overlap import dice as dice_of_pairs
 from medsegdiff_bundle.metrics.overlap import shared_voxels
-from medsegdiff_bundle.report import ensemble_statistics
+from medsegdiff_bundle.statistics import ensemble_statistics
 
 # Of one structure of one case. Volumes in ml, areas in pixels.
 COLUMNS = ("true", "mean", "deviation", "low", "high", "anchor", "anchor_error", "size", "pairwise", "expected", "dice")
@@ -45,7 +45,7 @@ COLUMNS = ("true", "mean", "deviation", "low", "high", "anchor", "anchor_error",
 def measured(case: dict[str, Any], class_names: list[str]) -> NDArray[np.float64]:
     """Values (structures, `COLUMNS`) of a case, whose `pred` is the anchor and the members, (1 + E, K, S)."""
     stacked, raters = case["pred"].as_tensor(), case["label"].as_tensor()
-    members = member_labels(case, stacked[1:]).to(torch.uint8)
+    members = labels_in_file(case, stacked[1:]).to(torch.uint8)
     fused = fused_labels(case, stacked[1:].mean(dim=0)).to(torch.uint8)
     anchor = inverted(case, stacked[0]).clamp(0, 1).double()
     affine = torch.as_tensor(case["label"].meta["affine"]).double()[:3, :3]

@@ -22,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from medsegdiff_bundle.datalist import case_name
-from medsegdiff_bundle.evaluation.networks import (
+from medsegdiff_bundle.evaluation.of_networks import (
     batches,
     chosen_weights,
     dice,

@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 from medsegdiff_bundle import configuration
-from medsegdiff_bundle.evaluation.networks import ROOT, shipped_weights
+from medsegdiff_bundle.evaluation.of_networks import ROOT, shipped_weights
 from medsegdiff_bundle.model_file import describe_model, model_file, write_model
 from medsegdiff_bundle.networks import MedSegDiff
 from medsegdiff_bundle.weights import read_weights

@@ -16,7 +16,7 @@ import torch
 from monai.utils import set_determinism
 from torch import Tensor
 
-from medsegdiff_bundle.evaluation.networks import (
+from medsegdiff_bundle.evaluation.of_networks import (
     CONVENTIONS,
     batches,
     chosen_weights,

@@ -36,7 +36,7 @@ from PIL import Image
 
 import medsegdiff_bundle
 from medsegdiff_bundle import configuration
-from medsegdiff_bundle.evaluation.networks import ROOT
+from medsegdiff_bundle.evaluation.of_networks import ROOT
 from medsegdiff_bundle.files import UNFINISHED
 from medsegdiff_bundle.handlers.training_checkpoint import checkpoints
 from medsegdiff_bundle.weights import read_state, read_weights

@@ -23,7 +23,7 @@ import torch
 
 import medsegdiff_bundle
 from medsegdiff_bundle import configuration
-from medsegdiff_bundle.evaluation.networks import ROOT
+from medsegdiff_bundle.evaluation.of_networks import ROOT
 
 NETWORK = {"network_def#channels": [4, 8, 8], "network_def#num_heads": 2, "network_def#token_size": 8}
 WARM = 50  # cases after which memory is to stay

@@ -23,7 +23,7 @@ from monai.networks.layers import GaussianFilter
 from monai.utils import set_determinism
 from torch import Tensor
 
-from medsegdiff_bundle.evaluation.networks import (
+from medsegdiff_bundle.evaluation.of_networks import (
     batches,
     case_options,
     dice,

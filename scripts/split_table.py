@@ -16,7 +16,7 @@ from monai.transforms import Orientation
 from monai.utils import set_determinism
 from torch import Tensor
 
-from medsegdiff_bundle.evaluation.networks import (
+from medsegdiff_bundle.evaluation.of_networks import (
     batches,
     chosen_weights,
     dice,

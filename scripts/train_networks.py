@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from medsegdiff_bundle.evaluation.networks import ROOT, overlay, training_files
+from medsegdiff_bundle.evaluation.of_networks import ROOT, overlay, training_files
 from medsegdiff_bundle.files import whole_file
 
 

@@ -21,13 +21,13 @@ import torch
 from monai.utils import set_determinism
 from torch import Tensor
 
-from medsegdiff_bundle.evaluation.networks import (
+from medsegdiff_bundle.evaluation.of_networks import (
     batches,
     chosen_weights,
     fused_labels,
     inverted,
+    labels_in_file,
     load,
-    member_labels,
     named_checkpoints,
     segmented,
     spread,
@@ -43,7 +43,7 @@ from medsegdiff_bundle.metrics import (
     reliability_curve,
     risk_coverage_curve,
 )
-from medsegdiff_bundle.report import ensemble_statistics
+from medsegdiff_bundle.statistics import ensemble_statistics
 from medsegdiff_bundle.uncertainty import UNCERTAINTIES, mutual_information_of_views, predictive_entropy, share_of_noise
 from medsegdiff_bundle.visualization import contour_pictures
 
@@ -146,7 +146,7 @@ def measure(given: Answer, label: Tensor, region: Tensor, fraction: float) -> Sc
 def volumes(case: dict[str, Any]) -> dict[str, tuple[float, dict[str, Any]]]:
     """True volume of each structure, in ml or pixels, and what the members say of it."""
     members = case["pred"].as_tensor()[1:]
-    labels = member_labels(case, members).to(torch.uint8)
+    labels = labels_in_file(case, members).to(torch.uint8)
     fused = fused_labels(case, members.mean(0))[0]
     affine = case["label"].meta["affine"]
     voxel_volume = abs(float(torch.linalg.det(affine[:3, :3].double()))) if fused.ndim == 3 else None
@@ -261,7 +261,7 @@ def draw_review(scores: dict[tuple[str, str], list[Score]], fraction: float, pat
 def draw_example(case: dict[str, Any], path: Path) -> None:
     """One slice of one case: image, contours, two maps, and the errors."""
     members = case["pred"].as_tensor()[1:]
-    labels = member_labels(case, members)
+    labels = labels_in_file(case, members)
     fused = fused_labels(case, members.mean(0))[0]
     entropy, information = inverted(case, torch.stack([UNCERTAINTIES[name](members) for name in MAPS[:2]]))
     wrong = (case["label"].as_tensor() != fused).float().mean(0)

@@ -10,6 +10,7 @@ import torch
 from monai.data import MetaTensor
 
 from medsegdiff_bundle import configuration
+from medsegdiff_bundle.case_page import html_report
 from medsegdiff_bundle.intervals import (
     Interval,
     VolumeIntervals,
@@ -18,7 +19,7 @@ from medsegdiff_bundle.intervals import (
     leave_one_out,
     write_calibration,
 )
-from medsegdiff_bundle.report import ensemble_statistics, html_report
+from medsegdiff_bundle.statistics import ensemble_statistics
 from medsegdiff_bundle.transforms import EnsembleStatisticsd
 
 ROOT = Path(__file__).parent.parent

@@ -26,3 +26,10 @@ def test_json_introduces_them(name):
     files = sorted((PACKAGE / name).glob("*.py")) or [PACKAGE / f"{name}.py"]
     for path in files:
         assert not set(imported(path)) - {name, "labels", "measured"}, path
+
+
+def test_a_name_stands_for_one_thing():
+    """No file in a folder has the name of what stands above; but commands have that of what they run."""
+    above = {path.stem for path in PACKAGE.iterdir()}
+    below = [path for path in PACKAGE.glob("*/**/*.py") if path.relative_to(PACKAGE).parts[0] != "cli"]
+    assert not [path for path in below if path.stem in above - {"__init__"}]

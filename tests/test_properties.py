@@ -16,7 +16,7 @@ from medsegdiff_bundle.inferers import EnsembleInferer
 from medsegdiff_bundle.networks import MedSegDiff
 from medsegdiff_bundle.readers.nifti import place
 from medsegdiff_bundle.schedulers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
-from medsegdiff_bundle.transforms.fusion import FUSIONS, FuseEnsembled
+from medsegdiff_bundle.transforms.fuse import FUSIONS, FuseEnsembled
 from medsegdiff_bundle.transforms.placing import apart, turned
 
 hypothesis = pytest.importorskip("hypothesis")

@@ -17,8 +17,9 @@ from monai.transforms import Compose, SaveImaged
 from PIL import Image
 
 from medsegdiff_bundle import configuration
+from medsegdiff_bundle.case_page import html_report
 from medsegdiff_bundle.handlers import ReportHandler
-from medsegdiff_bundle.report import ensemble_statistics, html_report
+from medsegdiff_bundle.statistics import ensemble_statistics
 from medsegdiff_bundle.transforms import EnsembleStatisticsd
 
 ROOT = Path(__file__).parent.parent

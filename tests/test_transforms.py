@@ -413,7 +413,7 @@ def test_uncertainty_is_the_pure_function(method):
 
 @pytest.mark.parametrize("chunk", [7, 2**16])
 def test_several_maps_part_by_part(chunk, monkeypatch):
-    monkeypatch.setattr("medsegdiff_bundle.transforms.uncertainty.CHUNK", chunk)
+    monkeypatch.setattr("medsegdiff_bundle.transforms.maps.CHUNK", chunk)
     members = MetaTensor(probabilities(4, 3, 6, 5), meta={"name": "case"})
     measure = EnsembleUncertaintyd("pred", ["total", "votes", "var"], ["entropy", "disagreement", "variance"])
     out = measure({"pred": members})

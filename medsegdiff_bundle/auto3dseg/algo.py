@@ -17,7 +17,7 @@ from monai.utils import run_cmd
 from medsegdiff_bundle.datalist import cases_of, read_data_set
 from medsegdiff_bundle.planning.configure import budget_of, write_plan
 from medsegdiff_bundle.planning.fingerprint import check_counted, fingerprint_of
-from medsegdiff_bundle.planning.overlay import write_entries
+from medsegdiff_bundle.planning.task_file import write_entries
 
 from . import CASES, MODEL, NAME, PROGRESS, SETTINGS
 from .task import read_report, read_task, table, unfit

@@ -18,7 +18,7 @@ from medsegdiff_bundle.datalist.naming import PICTURES
 from medsegdiff_bundle.grid import image_grid
 from medsegdiff_bundle.labels import region_channels
 from medsegdiff_bundle.transforms import CheckGridd, load_image
-from medsegdiff_bundle.transforms.labels import WHOLE, is_lossy, numbers_of_channels, painted, unsmeared
+from medsegdiff_bundle.transforms.label_files import WHOLE, is_lossy, numbers_of_channels, painted, unsmeared
 
 BOTH, LABEL_ONLY, PREDICTION_ONLY, NEITHER = FOUND = ("both", "label only", "prediction only", "neither")
 

@@ -16,7 +16,7 @@ from medsegdiff_bundle.datalist import case_name
 from medsegdiff_bundle.metrics import generalized_energy_distance, hungarian_matched_iou
 from medsegdiff_bundle.transforms import FuseEnsembled
 
-from .networks import batches, dice, member_labels, scores, segmented
+from .of_networks import batches, dice, labels_in_file, scores, segmented
 
 NOISE = "noise"  # the start of a member that begins with pure noise
 
@@ -141,7 +141,7 @@ class Sweep:
 
     def _agreement(self, case: dict[str, Any], label: Tensor) -> Tensor:
         """GED^2, matched IoU, and the shares of voxels that members and raters mark, (4,)."""
-        pair = member_labels(case, case["pred"].as_tensor()[1:]), label
+        pair = labels_in_file(case, case["pred"].as_tensor()[1:]), label
         measured = [
             measure(*pair, self.num_classes) for measure in (generalized_energy_distance, hungarian_matched_iou)
         ]

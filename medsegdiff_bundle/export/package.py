@@ -24,7 +24,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from medsegdiff_bundle import configuration
-from medsegdiff_bundle.evaluation.networks import ROOT, shipped_weights
+from medsegdiff_bundle.evaluation.of_networks import ROOT, shipped_weights
 from medsegdiff_bundle.files import whole_file, whole_files
 from medsegdiff_bundle.model_file import describe_model, write_model
 

@@ -13,12 +13,12 @@ from typing import Any
 from ignite.engine import Engine, Events
 from monai.engines import IterationEvents, Workflow
 
+from medsegdiff_bundle.case_page import html_report
 from medsegdiff_bundle.datalist import case_name
 from medsegdiff_bundle.grid import image_grid
 from medsegdiff_bundle.pages import REPORT, write_index, write_whole
 from medsegdiff_bundle.provenance import describe_run
 from medsegdiff_bundle.remarks import without_folders
-from medsegdiff_bundle.report import html_report
 from medsegdiff_bundle.transforms import load_image
 
 from .overlay import drawn_masks

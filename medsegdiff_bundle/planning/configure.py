@@ -17,9 +17,9 @@ from .check import check_data_set
 from .duration import Budget, Plan
 from .fingerprint import Fingerprint, take_fingerprint
 from .inspection import Fault
-from .overlay import overlay, write_overlay
 from .page import page
 from .plan import GIGABYTE, make_plan
+from .task_file import overlay, write_overlay
 
 UNASKED_MEMORY = 8 * GIGABYTE  # of a CPU, which others use, too
 

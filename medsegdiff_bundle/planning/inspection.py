@@ -17,7 +17,7 @@ from monai.utils import convert_to_tensor
 from medsegdiff_bundle.datalist import Case
 from medsegdiff_bundle.datalist.naming import PICTURES
 from medsegdiff_bundle.transforms import CheckGridd, LoadImaged
-from medsegdiff_bundle.transforms.labels import WHOLE, is_lossy, unsmeared
+from medsegdiff_bundle.transforms.label_files import WHOLE, is_lossy, unsmeared
 
 MOST_VALUES = 256  # of a label; one with more is no label
 

@@ -4,15 +4,17 @@ Letters in shapes: R raters, E members, K classes. All work on one case (before 
 their outputs carry the metadata and applied operations of the input, so that `Invertd` and `SaveImaged` work on them.
 """
 
+from .check_known import CheckKnownd
 from .choose import RandAxesFlipd, for_image
 from .clean import Cleand
 from .colour import RandBorderDiscd, RandColourMixd, RandExposured, RandSaturationd
-from .fusion import FuseEnsembled, STAPLEEnsembled
+from .count import EnsembleStatisticsd
+from .fuse import FuseEnsembled, STAPLEEnsembled
 from .intensity import CropMeasuredd, NormalizeIntensityd
 from .invert import InvertLabelsd
-from .known import CheckKnownd
-from .labels import CheckGridd, CheckLabelsd, MapLabelsd, PictureLabelsd, RandRaterd, UnpackRatersd
+from .label_files import CheckGridd, CheckLabelsd, MapLabelsd, PictureLabelsd, RandRaterd, UnpackRatersd
 from .load import LoadImaged, OriginalImaged, load_image
+from .maps import EnsembleUncertaintyd
 from .members import MemberLabelsd, SplitAnchord
 from .plausible import CheckImaged, WarnUncertaind
 from .regions import LabelRegionsd, MaskIgnoredd, OneMaskd
@@ -20,7 +22,6 @@ from .results import SaveImaged
 from .save import PlaceByITKd, VolumeWriter
 from .segments import SaveSegmentsd
 from .spacing import Spacingd
-from .uncertainty import EnsembleStatisticsd, EnsembleUncertaintyd
 
 __all__ = [
     "CheckGridd",

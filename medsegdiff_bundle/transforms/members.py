@@ -90,7 +90,7 @@ class MemberLabelsd(MapTransform):
         if self.multi_label:
             check_channels(member[None], self.num_classes)
             return likely(member)
-        return member_labels(member[None], self.num_classes)[0]
+        return labels_and_number(member[None], self.num_classes)[0]
 
 
 def one_for_each(name: str, names: KeysCollection, keys: Sequence[Hashable]) -> tuple[Hashable, ...]:
@@ -115,7 +115,7 @@ def like_members(result: Tensor, items: Any) -> Any:
     return convert_to_dst_type(result, first, dtype=torch.float32)[0]
 
 
-def member_labels(members: Tensor, num_classes: int | None) -> tuple[Tensor, int]:
+def labels_and_number(members: Tensor, num_classes: int | None) -> tuple[Tensor, int]:
     """Labels of the members, (E, K, ...) or (E, 1, ...) -> (E, ...), and K."""
     if members.shape[1] > 1:
         check_channels(members, num_classes)

@@ -25,8 +25,8 @@ from medsegdiff_bundle.metrics import (
 )
 from medsegdiff_bundle.networks import BaselineNetwork, MedSegDiff
 from medsegdiff_bundle.prepare_batch import DiffusionTarget, SegmentationPrepareBatch, num_labels
-from medsegdiff_bundle.report import ensemble_statistics, region_statistics
 from medsegdiff_bundle.schedulers import DDIMScheduler
+from medsegdiff_bundle.statistics import ensemble_statistics, region_statistics
 from medsegdiff_bundle.transforms import (
     CheckLabelsd,
     EnsembleStatisticsd,

@@ -173,7 +173,7 @@ def inverted(case: dict[str, Any], values: Tensor, nearest: bool = False) -> Ten
     return result
 
 
-def member_labels(case: dict[str, Any], members: Tensor) -> Tensor:
+def labels_in_file(case: dict[str, Any], members: Tensor) -> Tensor:
     """Classes of members (E, K, S), in the space of the image file, (E, S); as in the bundle's `member_labels`."""
     return inverted(case, members.max(dim=1).indices.float(), nearest=True)
 

@@ -13,7 +13,7 @@ from medsegdiff_bundle.fusion import expected_dice, staple
 from medsegdiff_bundle.labels import likely, most_probable
 from medsegdiff_bundle.settings import FUSIONS
 
-from .members import check_channels, check_num_classes, like_members, member_labels, stack_members
+from .members import check_channels, check_num_classes, labels_and_number, like_members, stack_members
 
 
 class FuseEnsembled(Ensembled):
@@ -75,7 +75,7 @@ class FuseEnsembled(Ensembled):
                 return like_members(mean, items)
             fused = most_probable(mean, 0)
         else:
-            labels, num_classes = member_labels(members, self.num_classes)  # (E, ...)
+            labels, num_classes = labels_and_number(members, self.num_classes)  # (E, ...)
             fused = self._fuse_labels(labels, num_classes, members.float() if members.shape[1] > 1 else None)
         return like_members(fused.unsqueeze(0), items)
 
