@@ -30,12 +30,13 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", default="hippocampus", help="of configs/tasks; hippocampus by default")
     parser.add_argument("--networks", nargs="+", default=["ours"], help="ours, or of configs/baselines and ablations")
+    parser.add_argument("--recipe", default=None, help="of configs/recipes; that of train.json by default")
     parser.add_argument("--output", required=True, type=Path, help="folder of their folders")
     parser.add_argument("training", nargs=argparse.REMAINDER, help="-- and arguments of the training")
     return parser.parse_args()
 
 
-def train(task: str, name: str, folder: Path, settings: list[str]) -> None:
+def train(task: str, recipe: str | None, name: str, folder: Path, settings: list[str]) -> None:
     """Train one network, unless it is done.
 
     Raises:
@@ -47,7 +48,7 @@ def train(task: str, name: str, folder: Path, settings: list[str]) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "monai.bundle", "run", "training"]
-    command += ["--config_file", str(training_files(task, name))]
+    command += ["--config_file", str(training_files(task, name, recipe))]
     command += ["--output_dir", str(folder), "--resume", "auto", *settings]
     with open(folder / "log.txt", "a") as log:
         subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, check=True)
@@ -65,7 +66,7 @@ def main() -> None:
     for name in options.networks:
         overlay(name)  # all names are known before the first hour of training
     for name in options.networks:
-        train(options.task, name, options.output / name, settings)
+        train(options.task, options.recipe, name, options.output / name, settings)
 
 
 if __name__ == "__main__":

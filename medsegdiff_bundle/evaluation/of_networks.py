@@ -47,6 +47,7 @@ def case_options(description: str | None) -> argparse.ArgumentParser:
     options.add_argument("--section", default="validation", help="validation or test")
     options.add_argument("--overrides", nargs="*", default=[], metavar="KEY=JSON", help="of train.json, for all")
     options.add_argument("--cases", type=int, default=None, help="the first cases only")
+    options.add_argument("--recipe", default=None, help="of configs/recipes; that of train.json by default")
     return options
 
 
@@ -73,17 +74,24 @@ def overlay(name: str) -> list[str]:
     return found
 
 
-def training_files(task: str | None, name: str) -> list[str]:
-    """The configuration files that train the network of this name for a task, from the bundle's folder on."""
+def training_files(task: str | None, name: str, recipe: str | None = None) -> list[str]:
+    """The configuration files that train the network of this name for a task, from the bundle's folder on.
+
+    Args:
+        task: of `configs/tasks`; None leaves it to the weights.
+        name: of the network.
+        recipe: of `configs/recipes`; None takes that of `train.json`.
+    """
     of_task = [] if task is None else [f"configs/tasks/{task}.json"]
-    return ["configs/train.json", *of_task, *overlay(name)]
+    of_recipe = [] if recipe is None else [f"configs/recipes/{recipe}.json"]
+    return ["configs/train.json", *of_task, *of_recipe, *overlay(name)]
 
 
 def load(options: argparse.Namespace, name: str = "ours") -> ConfigParser:
     """The training configuration that the options of a script ask for, of the network of this name."""
     pairs = (override.partition("=") for override in options.overrides)
     given = {key: json.loads(value) for key, _, value in pairs}
-    return load_task(options.task, options.dataset_dir, options.section, given, name)
+    return load_task(options.task, options.dataset_dir, options.section, given, name, recipe=options.recipe)
 
 
 def load_task(
@@ -93,6 +101,7 @@ def load_task(
     given: Mapping[str, Any],
     name: str = "ours",
     checkpoint: str | Path | None = None,
+    recipe: str | None = None,
 ) -> ConfigParser:
     """A training configuration, with its validation part.
 
@@ -103,13 +112,14 @@ def load_task(
         given: settings of `train.json`.
         name: of the network.
         checkpoint: file of weights, which may say more than the task; None leaves it to the task.
+        recipe: of `configs/recipes`; None takes that of `train.json`.
     """
     values = {"bundle_root": str(ROOT), "validate#dataset#data#section": section, **given}
     if dataset_dir is not None:
         values["dataset_dir"] = dataset_dir
     if checkpoint is not None:
         values["checkpoint"] = str(checkpoint)
-    return given_settings.load([ROOT / file for file in training_files(task, name)], values)
+    return given_settings.load([ROOT / file for file in training_files(task, name, recipe)], values)
 
 
 def batches(config: ConfigParser, cases: int | None) -> Iterator[dict[str, Any]]:
