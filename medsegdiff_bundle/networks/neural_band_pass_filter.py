@@ -31,6 +31,9 @@ class NeuralBandPassFilter(nn.Module):
         -> (N or 1, num_heads, T, T), frequencies of the query, then of the key; float32 in (0, 1)
     """
 
+    # Begin close to all-pass: sigmoid(2) = 0.88, with a gradient that is still large enough to learn from.
+    FIRST = 2.0
+
     def __init__(
         self, spatial_dims: int, num_heads: int, time_dim: int, num_blocks: int = 2, hidden_dim: int = 16
     ) -> None:
@@ -43,8 +46,7 @@ class NeuralBandPassFilter(nn.Module):
         self.scale_shifts = nn.ModuleList(nn.Linear(time_dim, 2 * hidden_dim) for _ in range(num_blocks))
         self.head = nn.Linear(hidden_dim, num_heads)
         self.heads_first = Rearrange("n query key heads -> n heads query key")
-        # Begin close to all-pass: sigmoid(2) = 0.88, with a gradient that is still large enough to learn from.
-        nn.init.constant_(self.head.bias, 2.0)
+        nn.init.constant_(self.head.bias, self.FIRST)
 
     def forward(self, time: Tensor, grid: TokenGrid) -> Tensor:
         """See the class."""
