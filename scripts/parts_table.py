@@ -1,11 +1,13 @@
 r"""What each part of MedSegDiff-V2 is worth: networks trained without it, and networks in which it is switched off.
 
-Each folder holds the networks of one seed as `train_networks.py` makes them: `ours`, and those without a part. Of a
-network trained without a part, the difference to `ours` of the same seed is listed; of a part that is switched off in
-`ours` (see `medsegdiff_bundle/evaluation/parts.py`), the difference to `ours` as it is. Both are means over the seeds ±
-their standard error. Dice is the mean with each reader, of all cases; two empty masks have Dice 1. Prints a Markdown
-table. Example:
+`--folders` hold the networks of a seed each as `train_networks.py` makes them, `ours` and those without a part. The
+difference of a network trained without a part is that to `ours` of the same seed, that of a part that is switched off
+(see `medsegdiff_bundle/evaluation/parts.py`) to `ours` as it is: means over the seeds ± their standard error. Without
+`--folders` parts of the shipped weights, or of `--checkpoint`, are switched off, and the standard errors are those over
+the cases. Dice is the mean with each reader, of all cases; two empty masks have Dice 1. Prints a Markdown table.
+For example:
 
+    python scripts/parts_table.py --dataset_dir FOLDER
     python scripts/parts_table.py --task isic --recipe conditional --dataset_dir FOLDER \
         --overrides "picture_size=[64,64]" --folders output/parts/isic/seed*
 """
@@ -20,31 +22,30 @@ import torch
 from monai.utils import set_determinism
 from torch import Tensor
 
-from medsegdiff_bundle.evaluation.networks import (
+from medsegdiff_bundle.evaluation.of_networks import (
     batches,
-    case_options,
+    chosen_weights,
     fused_labels,
     load,
     scores,
     segmented,
     spread,
     trained,
+    weights_options,
 )
-from medsegdiff_bundle.evaluation.parts import PARTS, switched_off
+from medsegdiff_bundle.evaluation.parts import PARTS, has_part, switched_off
 from medsegdiff_bundle.transforms import FuseEnsembled
-
-MASKS = ("fused", "anchor")
 
 
 def arguments() -> argparse.Namespace:
     """Options of the command line."""
-    parser = case_options(__doc__)
-    parser.add_argument("--folders", nargs="+", required=True, type=Path, metavar="FOLDER", help="one for each seed")
+    parser = weights_options(__doc__)
+    parser.add_argument("--folders", nargs="+", default=[], type=Path, metavar="FOLDER", help="one for each seed")
     return parser.parse_args()
 
 
 def measured(config: Any, network: Any, cases: int | None) -> Tensor:
-    """Mean Dice over the cases of the fused mask and of the anchor, (2,)."""
+    """Dice of the fused mask and of the anchor, of each case, (N, 2)."""
     set_determinism(seed=0)
     inferer, num_classes = config.get_parsed_content("validate#inferer"), config.get_parsed_content("num_classes")
     fuse = FuseEnsembled("pred", config.get_parsed_content("fusion"), labels=False)
@@ -55,37 +56,44 @@ def measured(config: Any, network: Any, cases: int | None) -> Tensor:
         fused = fuse({"pred": stacked[1:]})["pred"]
         masks = torch.stack([fused_labels(case, each)[0] for each in (fused, stacked[0])])
         rows.append(scores(masks, case["label"].as_tensor(), num_classes)[:, 0])
-    return torch.stack(rows).mean(dim=0)
+    return torch.stack(rows)
+
+
+def without_parts(options: argparse.Namespace, checkpoint: Path) -> dict[str, Tensor]:
+    """Values of `measured` of weights as they are, and with each part that they have switched off, by title."""
+    config = load(options)
+    network = trained(config, checkpoint)
+    rows = {"all parts": measured(config, network, options.cases)}
+    for part, name in PARTS.items():
+        if has_part(network, part):
+            with switched_off(network, part):
+                rows[f"{name} switched off"] = measured(config, network, options.cases)
+    return rows
 
 
 def of_seed(options: argparse.Namespace, folder: Path) -> dict[str, Tensor]:
-    """Values of `measured` of each row of the table, of one seed."""
-    rows: dict[str, Tensor] = {}
-    for name in ("ours", *PARTS):
-        config = load(options, name)
-        network = trained(config, folder / name / "model.pt")
-        rows[name] = measured(config, network, options.cases)
-        if name == "ours":
-            for part in PARTS:
-                with switched_off(network, part):
-                    rows[f"{part}, switched off"] = measured(config, network, options.cases)
-    return rows
+    """Means over the cases (2,) of each row of the table, of one seed, by title."""
+    rows = without_parts(options, folder / "ours" / "model.pt")
+    for part, name in PARTS.items():
+        config = load(options, part)
+        rows[f"trained without {name}"] = measured(config, trained(config, folder / part / "model.pt"), options.cases)
+    return {title: values.mean(dim=0) for title, values in rows.items()}
 
 
 def main() -> None:
     """Print the table."""
     options = arguments()
-    found = [of_seed(options, folder) for folder in options.folders]
-    print(f"{len(found)} seeds\n\n| network | fused | minus all parts | anchor |\n|---|---|---|---|")
-    names = {"ours": "all parts"}
-    names |= {part: f"trained without {name}" for part, name in PARTS.items()}
-    names |= {f"{part}, switched off": f"{name} switched off" for part, name in PARTS.items()}
-    for name, title in names.items():
-        values = torch.stack([rows[name] for rows in found])  # (seeds, 2)
-        change = spread(values[:, 0] - torch.stack([rows["ours"][0] for rows in found]), 4, "+")
-        print(
-            f"| {title} | {values[:, 0].mean():.4f} | {'' if name == 'ours' else change} | {values[:, 1].mean():.4f} |"
-        )
+    if options.folders:
+        found = [of_seed(options, folder) for folder in options.folders]
+        rows = {title: torch.stack([seed[title] for seed in found]) for title in found[0]}
+    else:
+        rows = without_parts(options, chosen_weights(options))
+    first = rows["all parts"][:, 0]
+    print(f"{len(first)} {'seeds' if options.folders else 'cases'}\n")
+    print("| network | fused | minus all parts | anchor |\n|---|---|---|---|")
+    for title, values in rows.items():
+        change = "" if title == "all parts" else spread(values[:, 0] - first, 4, "+")
+        print(f"| {title} | {values[:, 0].mean():.4f} | {change} | {values[:, 1].mean():.4f} |")
 
 
 if __name__ == "__main__":

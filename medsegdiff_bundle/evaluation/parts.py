@@ -15,6 +15,11 @@ from medsegdiff_bundle.networks import MedSegDiff, NeuralBandPassFilter
 PARTS = {"no_transformer": "SS-Former", "no_band_pass_filter": "NBP filter", "no_spatial_attention": "U-SA"}
 
 
+def has_part(network: MedSegDiff, part: str) -> bool:
+    """Whether a network has one of `PARTS`."""
+    return bool(_modules(network, part))
+
+
 @contextmanager
 def switched_off(network: MedSegDiff, part: str) -> Iterator[None]:
     """A network without what one of its parts has learned, inside of a `with`.
@@ -32,18 +37,23 @@ def switched_off(network: MedSegDiff, part: str) -> Iterator[None]:
     """
     if part not in PARTS:
         raise ValueError(f"There is no part {part!r}: {', '.join(PARTS)}.")
-    hooks: dict[str, tuple[list[nn.Module], Any]] = {
-        "no_transformer": ([network.denoiser.transformer] if network.denoiser.transformer is not None else [], _input),
-        "no_band_pass_filter": ([m for m in network.modules() if isinstance(m, NeuralBandPassFilter)], _first),
-        "no_spatial_attention": (list(network.anchor_gates), _mean),
-    }
-    modules, hook = hooks[part]
+    modules = _modules(network, part)
     if not modules:
         raise ValueError(f"The network has no {PARTS[part]}.")
+    hook = {"no_transformer": _input, "no_band_pass_filter": _first, "no_spatial_attention": _mean}[part]
     with ExitStack() as stack:
         for module in modules:
             stack.callback(module.register_forward_hook(hook).remove)
         yield
+
+
+def _modules(network: MedSegDiff, part: str) -> list[nn.Module]:
+    """The modules that make a part."""
+    if part == "no_transformer":
+        return [] if network.denoiser.transformer is None else [network.denoiser.transformer]
+    if part == "no_spatial_attention":
+        return list(network.anchor_gates)
+    return [module for module in network.modules() if isinstance(module, NeuralBandPassFilter)]
 
 
 def _input(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
