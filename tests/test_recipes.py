@@ -66,6 +66,19 @@ def test_what_it_sets_in_training_and_in_inference(task, paper_last):
 
 
 @pytest.mark.parametrize("task", TASKS)
+def test_the_recipe_in_which_the_condition_alone_guides(task):
+    for kind, prefix in (("train", "validate#"), ("inference", "")):
+        config = parser(kind, *TASKS[task], "recipes/conditional.json")
+        network = config.get_parsed_content("network_def")
+        assert network.image_stem is None and not network.anchor_residual and network.prediction_type == "sample"
+        assert len(network.anchor_gates) == 2 and network.denoiser.transformer is not None
+        inferer = config.get_parsed_content(f"{prefix}inferer")
+        assert (inferer.num_inference_steps, inferer.start_from_anchor, list(inferer.mirror_axes)) == (5, None, [])
+    assert config.get_parsed_content("fusion") == "mean"
+    assert parser("train", *TASKS[task], "recipes/conditional.json").get_parsed_content("recycling") == 0
+
+
+@pytest.mark.parametrize("task", TASKS)
 def test_flips_of_the_training_are_no_mirror_images_of_the_sampler(task):
     def flips(config):
         return [each for each in config.get_parsed_content("flips").transforms if isinstance(each, RandFlipd)]
