@@ -6,7 +6,6 @@ import copy
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from tqdm import tqdm
 
 from medsegdiff_bundle.labels import likely
 
+from .arguments import check_counts, check_places, check_steps
 from .bounds import output_that_fits, say_bounds, window_that_fits
 from .memory import return_freed_memory
 from .sampling import Ensemble, MemberSampler
@@ -26,10 +26,6 @@ from .windows import blend_windows, window_starts
 SMALLEST_WINDOW = 32  # voxels per axis, below which running out of memory is an error
 
 logger = logging.getLogger(__name__)
-
-
-def _is_whole(number: Any) -> bool:
-    return isinstance(number, Integral) and not isinstance(number, bool)
 
 
 class EnsembleInferer(Inferer):
@@ -116,29 +112,9 @@ class EnsembleInferer(Inferer):
         folds: Sequence[Mapping[str, Tensor]] = (),
     ) -> None:
         super().__init__()
-        if start_from_anchor is not None and not 0 <= start_from_anchor < scheduler.num_train_timesteps:
-            raise ValueError(
-                f"start_from_anchor must be a timestep from 0 to {scheduler.num_train_timesteps - 1}, "
-                f"got {start_from_anchor}."
-            )
-        levels = scheduler.num_train_timesteps if start_from_anchor is None else start_from_anchor + 1
-        if not (_is_whole(num_inference_steps) and 1 <= num_inference_steps <= levels):
-            raise ValueError(
-                f"num_inference_steps must be a whole number from 1 to the {levels} training timesteps"
-                f"{'' if start_from_anchor is None else ' up to start_from_anchor'}, got {num_inference_steps!r}."
-            )
-        counts = {"ensemble_size": ensemble_size, "members_per_batch": members_per_batch, "memory": memory}
-        for name, value in counts.items():
-            if value is not None and not (_is_whole(value) and value >= 1):
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
-        if not (_is_whole(seed) and -(2**63) <= seed < 2**63):
-            raise ValueError(f"seed must be a whole number of 64 bits, got {seed!r}.")
-        if not 0 <= overlap < 1:
-            raise ValueError(f"overlap must be at least 0 and below 1, got {overlap}.")
-        if roi_size is not None and min([roi_size] if isinstance(roi_size, int) else roi_size) < 1:
-            raise ValueError(f"roi_size must be positive, got {roi_size}.")
-        if len(set(mirror_axes)) < len(mirror_axes) or any(axis < 0 for axis in mirror_axes):
-            raise ValueError(f"mirror_axes must be different axes from 0, got {tuple(mirror_axes)}.")
+        check_steps(num_inference_steps, start_from_anchor, scheduler.num_train_timesteps)
+        check_counts(seed, ensemble_size=ensemble_size, members_per_batch=members_per_batch, memory=memory)
+        check_places(roi_size, overlap, mirror_axes)
         if output not in ("probabilities", "labels"):
             raise ValueError(f"output must be 'probabilities' or 'labels', got {output!r}.")
         self.scheduler = scheduler

@@ -195,43 +195,32 @@ class MemberSampler:
         measure = len(members) == 1 and not self.bytes_per_member[self._kind(image)][1]
         # Under `PeakMemory` a compiled function runs as it is, and torch never compiles it afterwards.
         denoise = self.network.denoise if measure or self.compiled is None else self.compiled
-        done: list[int] = []
+        told = 0
 
-        def noise(draw: int) -> Tensor:
-            return self._noise(members, draw, start, axes, features.logits)
+        def count(masks: int) -> None:
+            nonlocal told
+            told += masks
+            self.advance(masks)
 
         try:
             with PeakMemory() if measure else nullcontext() as memory, self._autocast(image):
                 x, features_of_each = self._begin(members, start, axes, features, anchor)
-                probabilities = self._denoise(x, denoise, features_of_each, noise, done)
+                x = denoised(
+                    x,
+                    self.scheduler,
+                    predict=lambda mask, timestep: denoise(mask, timestep, features_of_each),
+                    noise=lambda draw: self._noise(members, draw, start, axes, features.logits),
+                    on_step=count,
+                )
+                probabilities = as_probabilities(x, self.ensemble.multi_label)
         except torch.OutOfMemoryError:
-            self.advance(-sum(done))
+            self.advance(-told)
             if len(members) == 1:
                 raise
             return None
         if memory is not None:
             self.bytes_per_member[self._kind(image)] = max(1, memory.peak), True
         return rearrange(_mirrored(probabilities, axes), "(n m) ... -> n m ...", n=len(image))
-
-    def _denoise(
-        self, x: Tensor, denoise: Callable[..., Tensor], features: Any, noise: Callable[[int], Tensor], done: list[int]
-    ) -> Tensor:
-        """From noisy masks x to probabilities, (N * m, K, S): the sampler.
-
-        `noise` gives that of each draw, 0 being that of x; `done` gets the number of masks after each step.
-        """
-        for step, timestep in enumerate(self.scheduler.timesteps):
-            prediction = denoise(x, timestep, features).float()
-            drawn = noise(step + 1) if self.scheduler.stochastic else None
-            x, _ = self.scheduler.step(prediction, timestep, x, noise=drawn)
-            done.append(len(x))
-            self.advance(len(x))
-        if self.ensemble.multi_label:
-            return (x + 1).div_(2).clamp_(0, 1)
-        # One-hot in [-1, 1] back to a distribution; the floor keeps it defined where every class was clipped.
-        probabilities = (x + 1).div_(2).clamp_(1e-6, 1)
-        probabilities /= probabilities.sum(dim=1, keepdim=True)
-        return probabilities
 
     def _begin(
         self, members: range, start: Sequence[int], axes: Sequence[int], features: Any, anchor: Tensor | None
@@ -256,6 +245,42 @@ class MemberSampler:
         """Noise of one step, (N * m, K, S), the same for every image; mirrored with it, so that it keeps its place."""
         each = [member_noise(self.ensemble.seed, member, step, start, logits.shape[1:]) for member in members]
         return repeat(_mirrored(torch.stack(each), axes).to(logits.device), "m ... -> (n m) ...", n=len(logits))
+
+
+def denoised(
+    x: Tensor,
+    scheduler: Any,
+    predict: Callable[[Tensor, Tensor], Tensor],
+    noise: Callable[[int], Tensor],
+    on_step: Callable[[int], Any],
+) -> Tensor:
+    """The sampler: masks of the scheduler's last timestep from those of its first.
+
+    Args:
+        x: noisy masks, (N, K, S).
+        scheduler: with its timesteps set.
+        predict: of noisy masks and their timestep what the scheduler expects of a network.
+        noise: of a step, from 1; asked for only by a stochastic scheduler.
+        on_step: told the number of masks after each step.
+
+    Returns:
+        (N, K, S) float32.
+    """
+    for step, timestep in enumerate(scheduler.timesteps, start=1):
+        prediction = predict(x, timestep).float()
+        x, _ = scheduler.step(prediction, timestep, x, noise=noise(step) if scheduler.stochastic else None)
+        on_step(len(x))
+    return x
+
+
+def as_probabilities(x: Tensor, multi_label: bool) -> Tensor:
+    """Masks in [-1, 1] as probabilities, (N, K, S): of classes they sum to one, of regions each stands for itself."""
+    if multi_label:
+        return (x + 1).div_(2).clamp_(0, 1)
+    # The floor keeps the distribution defined where every class was clipped.
+    probabilities = (x + 1).div_(2).clamp_(1e-6, 1)
+    probabilities /= probabilities.sum(dim=1, keepdim=True)
+    return probabilities
 
 
 def _mirrored(values: Tensor, axes: Sequence[int]) -> Tensor:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import List, NamedTuple, Optional  # noqa: UP035 - TorchScript reads the tuple's annotations at run time
 
 import torch
-from einops import rearrange
-from monai.networks.schedulers import Scheduler
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
+from .arguments import check_kernels, check_parts, check_sizes
 from .condition_unet import ConditionUNet
 from .denoising_unet import DenoisingUNet
 from .layers import Edges, convolution, crop_like, pad_to_multiple, per_axis
@@ -114,54 +111,33 @@ class MedSegDiff(nn.Module):
     ) -> None:
         super().__init__()
         denoiser_channels = tuple(channels if denoiser_channels is None else denoiser_channels)
-        if spatial_dims not in (2, 3):
-            raise ValueError(f"spatial_dims must be 2 or 3, got {spatial_dims}.")
-        if in_channels < 1:
-            raise ValueError(f"in_channels must be at least 1, got {in_channels}.")
-        if out_channels < (1 if multi_label else 2):
-            counted = "regions and must be at least 1" if multi_label else "the background too and must be at least 2"
-            raise ValueError(f"out_channels counts {counted}, got {out_channels}.")
-        if len(channels) < 2 or len(denoiser_channels) != len(channels):
-            raise ValueError(
-                f"channels and denoiser_channels need the same two or more levels, "
-                f"got {tuple(channels)} and {denoiser_channels}."
-            )
-        if min(*channels, *denoiser_channels) < 1:
-            raise ValueError(f"channels must be positive, got {tuple(channels)} and {denoiser_channels}.")
-        if num_res_blocks < 1:
-            raise ValueError(f"num_res_blocks must be at least 1, got {num_res_blocks}.")
-        if prediction_type not in ("epsilon", "sample", "v_prediction"):
-            raise ValueError(f"prediction_type must be epsilon, sample or v_prediction, got {prediction_type!r}.")
+        check_sizes(spatial_dims, in_channels, out_channels, channels, denoiser_channels, num_res_blocks, multi_label)
+        levels = len(channels)
         if num_anchor_levels is None:
-            num_anchor_levels = min(2, len(channels) - 1)
-        if not 0 <= num_anchor_levels < len(channels):
-            raise ValueError(f"num_anchor_levels must be between 0 and {len(channels) - 1}, got {num_anchor_levels}.")
-        if num_transformer_blocks < 0 or num_filter_blocks < 0:
-            raise ValueError(
-                f"num_transformer_blocks and num_filter_blocks cannot be negative, "
-                f"got {num_transformer_blocks} and {num_filter_blocks}."
-            )
-        if anchor_residual and prediction_type != "sample":
-            raise ValueError(f"anchor_residual needs prediction_type 'sample', got {prediction_type!r}.")
-        if not image_concat and num_anchor_levels == 0 and num_transformer_blocks == 0:
-            raise ValueError(
-                "Nothing tells the denoiser about the image: image_concat is false, num_anchor_levels and "
-                "num_transformer_blocks are 0."
-            )
+            num_anchor_levels = min(2, levels - 1)
+        check_parts(
+            levels,
+            prediction_type,
+            num_anchor_levels,
+            num_transformer_blocks,
+            num_filter_blocks,
+            image_concat,
+            anchor_residual,
+        )
+        steps = per_axis("strides", strides, 2, levels - 1, spatial_dims)
+        kernels = per_axis("kernel_sizes", kernel_sizes, 3, levels, spatial_dims)
+        check_kernels(kernels, kernel_sizes)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.prediction_type = prediction_type
         self.anchor_residual = anchor_residual
         self.multi_label = multi_label
         self.stop_gradient = stop_gradient
-        steps = per_axis("strides", strides, 2, len(channels) - 1, spatial_dims)
-        kernels = per_axis("kernel_sizes", kernel_sizes, 3, len(channels), spatial_dims)
-        if any(edge % 2 == 0 for edges in kernels for edge in edges):
-            raise ValueError(f"kernel_sizes must be odd, got {kernel_sizes}.")
         self.size_factors = [math.prod(step[axis] for step in steps) for axis in range(spatial_dims)]
         self.size_factor = max(self.size_factors)  # a multiple of all of them, where they are powers of 2
         time_dim = 4 * denoiser_channels[0]
 
+        # The order of the parts is that in which a seed gives them their first weights.
         self.condition_model = ConditionUNet(
             spatial_dims,
             in_channels,
@@ -169,9 +145,9 @@ class MedSegDiff(nn.Module):
             channels,
             num_res_blocks,
             dropout,
-            residual_condition,
-            steps,
-            kernels,
+            residual=residual_condition,
+            strides=steps,
+            kernel_sizes=kernels,
         )
         self.anchor_gates = nn.ModuleList(
             UncertainSpatialAttention(spatial_dims, channels[level], denoiser_channels[level], gaussian_size)
@@ -181,14 +157,14 @@ class MedSegDiff(nn.Module):
         if num_transformer_blocks > 0:
             transformer = SpectrumSpaceTransformer(
                 spatial_dims,
-                channels[-1],
-                denoiser_channels[-1],
-                denoiser_channels[-1] if embed_dim is None else embed_dim,
-                num_heads,
-                time_dim,
-                num_transformer_blocks,
-                num_filter_blocks,
-                token_size,
+                condition_channels=channels[-1],
+                denoiser_channels=denoiser_channels[-1],
+                embed_dim=denoiser_channels[-1] if embed_dim is None else embed_dim,
+                num_heads=num_heads,
+                time_dim=time_dim,
+                num_blocks=num_transformer_blocks,
+                num_filter_blocks=num_filter_blocks,
+                token_size=token_size,
             )
         # A convolution of [mask, image, anchor] is the sum of several: all but the mask's is computed once per image.
         self.image_stem = None
@@ -204,8 +180,8 @@ class MedSegDiff(nn.Module):
             transformer,
             num_res_blocks,
             dropout,
-            steps,
-            kernels,
+            strides=steps,
+            kernel_sizes=kernels,
         )
 
     @torch.jit.export
@@ -294,72 +270,3 @@ class MedSegDiff(nn.Module):
 
     def _pad(self, x: Tensor) -> Tensor:
         return pad_to_multiple(x, self.size_factors, [2 * factor for factor in self.size_factors])
-
-
-class TrainingNetwork(nn.Module):
-    """One forward pass that yields both outputs that the loss needs.
-
-    DDP synchronises gradients only through `forward`, so a training step has to reach prediction and anchor in one
-    call. It shares the bare network, which is what checkpoints and inferers hold.
-
-    Args:
-        network: a `MedSegDiff`.
-        amp: run in bfloat16 autocast, on any device; bfloat16 needs no loss scaling.
-        recycling: probability that a sample's noisy mask is made from the network's own prediction at pure noise,
-            instead of the true mask (Fu et al. 2023, arXiv 2308.16355). In sampling the network only ever meets its own
-            masks; one that was trained on true ones believes them too readily. Only for `prediction_type="sample"`,
-            whose target is the true mask either way. Drawn masks have no true one, and are left as they are.
-        scheduler: one of `medsegdiff_bundle.schedulers`; needed for recycling.
-
-    Raises:
-        ValueError: recycling is out of range, or lacks what it needs.
-
-    Shapes:
-        image (N, C, S), mask (N, K, S), timesteps (N,)
-        -> prediction before any softmax or sigmoid (N, K, S), anchor logits (N, K, S); float32
-        Several masks of an image, (N, E, K, S), share its features; then the prediction is (N, E, K, S).
-    """
-
-    def __init__(
-        self, network: MedSegDiff, amp: bool = False, recycling: float = 0.0, scheduler: Scheduler | None = None
-    ) -> None:
-        super().__init__()
-        if not 0 <= recycling <= 1:
-            raise ValueError(f"recycling is a probability, from 0 to 1, got {recycling}.")
-        if recycling > 0 and scheduler is None:
-            raise ValueError(f"recycling {recycling} needs a scheduler, to noise the network's own masks.")
-        if recycling > 0 and network.prediction_type != "sample":
-            raise ValueError(f"recycling needs prediction_type 'sample', got {network.prediction_type!r}.")
-        self.network = network
-        self.amp = amp
-        self.recycling = recycling
-        self.scheduler = scheduler
-
-    def forward(self, image: Tensor, mask: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-        """See the class."""
-        # Without `amp`, autocast of the caller stays in force: `enabled=False` would switch it off.
-        amp = torch.autocast(image.device.type, dtype=torch.bfloat16) if self.amp else nullcontext()
-        with amp:
-            features = self.network.encode(image)
-            logits = features.logits  # (N, K, S)
-            drawn = mask.shape[1] if mask.ndim > image.ndim else None
-            if drawn is not None:
-                mask = rearrange(mask, "n e ... -> (n e) ...")
-                timesteps = timesteps.repeat_interleave(drawn)
-                features = tree_map_only(Tensor, lambda feature: feature.repeat_interleave(drawn, dim=0), features)
-            elif self.recycling > 0:
-                mask = self._recycle(mask, timesteps, features)
-            prediction = self.network.denoise_logits(mask, timesteps, features)  # (N or N E, K, S)
-            if drawn is not None:
-                prediction = rearrange(prediction, "(n e) ... -> n e ...", e=drawn)
-        return prediction.float(), logits.float()
-
-    @torch.no_grad()
-    def _recycle(self, mask: Tensor, timesteps: Tensor, features: ConditionFeatures) -> Tensor:
-        """The noisy masks, some replaced by ones of the same timestep made from the network's own prediction."""
-        assert self.scheduler is not None
-        last = torch.full_like(timesteps, self.scheduler.num_train_timesteps - 1)
-        own = self.network.denoise(torch.randn_like(mask), last, features)
-        recycled = self.scheduler.add_noise(own, torch.randn_like(mask), timesteps)
-        chosen = torch.rand(len(mask), device=mask.device) < self.recycling
-        return torch.where(chosen.reshape(-1, *[1] * (mask.ndim - 1)), recycled, mask)

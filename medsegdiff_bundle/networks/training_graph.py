@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from .medsegdiff import TrainingNetwork
+from .training_network import TrainingNetwork
 
 
 def graph_training(

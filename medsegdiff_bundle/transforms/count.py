@@ -23,7 +23,7 @@ from medsegdiff_bundle.statistics import ensemble_statistics, region_statistics
 class EnsembleStatisticsd(MapTransform):
     """Put what is found in a case, in numbers and sentences, into `data["result"]`.
 
-    - numbers of the members: see `medsegdiff_bundle.report.ensemble_statistics`.
+    - numbers of the members: see `medsegdiff_bundle.statistics.ensemble_statistics`.
     - for each structure what `medsegdiff_bundle.findings.structure_findings` finds in the fused mask.
     - `warnings` and `processing`: see `medsegdiff_bundle.remarks`; what is not plausible is among the warnings.
 
