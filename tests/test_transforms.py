@@ -34,7 +34,6 @@ from medsegdiff_bundle.transforms import (
     PictureLabelsd,
     RandRaterd,
     SplitAnchord,
-    STAPLEEnsembled,
     UnpackRatersd,
     load_image,
 )
@@ -153,7 +152,7 @@ def test_fused_members_invert_and_save(case):
         [
             SplitAnchord("pred", "anchor"),
             EnsembleUncertaintyd("pred", "uncertainty"),
-            STAPLEEnsembled("pred"),
+            FuseEnsembled("pred", "staple"),
             Invertd(
                 ["pred", "uncertainty", "anchor"],
                 transform=case["transform"],
@@ -181,7 +180,7 @@ def test_fused_members_invert_and_save(case):
 def test_metadata_is_kept_like_monai_keeps_it(case):
     data = case["data"]
     reference = MeanEnsembled("pred", output_key="mean")(data)["mean"]
-    out = STAPLEEnsembled("pred", output_key="fused")(EnsembleUncertaintyd("pred", "map")(data))
+    out = FuseEnsembled("pred", "staple", output_key="fused")(EnsembleUncertaintyd("pred", "map")(data))
     out = SplitAnchord("pred", "anchor")(out)
     for key in ("fused", "map", "pred", "anchor"):
         assert isinstance(out[key], MetaTensor)
@@ -209,7 +208,7 @@ def test_anchor_and_members_do_not_share_metadata():
 @pytest.mark.parametrize("shape", [(5, 2, 7, 6), (4, 3, 6, 5), (3, 4, 4, 5, 6)])
 def test_fusion_is_staple_of_the_argmax(shape):
     members = probabilities(*shape)
-    fused = STAPLEEnsembled("pred")({"pred": members})["pred"]
+    fused = FuseEnsembled("pred", "staple")({"pred": members})["pred"]
     posterior = staple(members.argmax(1), shape[1]).posterior
     expected = (posterior > 0.5) if shape[1] == 2 else posterior.argmax(0)
     assert type(fused) is torch.Tensor and fused.shape == (1, *shape[2:])
@@ -221,7 +220,7 @@ def test_labels_equal_their_probabilities(dtype):
     num_classes = 2 if dtype == torch.bool else 3
     members = probabilities(4, num_classes, 6, 6)
     labels = members.argmax(1, keepdim=True).to(dtype)
-    fuse = STAPLEEnsembled("pred", num_classes=num_classes)
+    fuse = FuseEnsembled("pred", "staple", num_classes=num_classes)
     assert torch.equal(fuse({"pred": labels})["pred"], fuse({"pred": members})["pred"])
     measure = EnsembleUncertaintyd("pred", "map", method="variance", num_classes=num_classes)
     one_hot = torch.nn.functional.one_hot(members.argmax(1), num_classes).movedim(-1, 1).float()
@@ -428,7 +427,7 @@ def test_several_maps_part_by_part(chunk, monkeypatch):
 
 def test_labels_of_members_outlive_the_fusion():
     members = MetaTensor(probabilities(4, 3, 6, 5), meta={"name": "case"})
-    out = STAPLEEnsembled("pred")(MemberLabelsd("pred", "labels")({"pred": members}))
+    out = FuseEnsembled("pred", "staple")(MemberLabelsd("pred", "labels")({"pred": members}))
     assert out["labels"].dtype == torch.uint8 and out["labels"].meta["name"] == "case"
     assert torch.equal(out["labels"].as_tensor(), members.as_tensor().argmax(1).to(torch.uint8))
     of_labels = MemberLabelsd("pred", "labels", num_classes=3)({"pred": members.argmax(1, keepdim=True)})
@@ -442,7 +441,7 @@ def test_statistics_are_those_of_the_space_of_the_file(case):
             SplitAnchord("pred", "anchor"),
             MemberLabelsd("pred", "member_labels"),
             EnsembleUncertaintyd("pred", "uncertainty"),
-            STAPLEEnsembled("pred"),
+            FuseEnsembled("pred", "staple"),
             Invertd(
                 ["pred", "member_labels", "uncertainty"],
                 transform=case["transform"],
@@ -466,7 +465,7 @@ def test_statistics_are_those_of_the_space_of_the_file(case):
 def test_statistics_of_a_picture_are_pixels():
     members = probabilities(3, 2, 6, 5)
     data = EnsembleUncertaintyd("pred", "uncertainty")(MemberLabelsd("pred", "member_labels")({"pred": members}))
-    result = EnsembleStatisticsd("pred", ["lesion"])(STAPLEEnsembled("pred")(data))["result"]
+    result = EnsembleStatisticsd("pred", ["lesion"])(FuseEnsembled("pred", "staple")(data))["result"]
     assert result["unit"] == "pixels"
     assert result["structures"]["lesion"]["member_volumes"] == members.argmax(1).flatten(1).sum(1).tolist()
 
@@ -475,17 +474,17 @@ def test_several_keys_are_one_member_each():
     members = probabilities(3, 2, 6, 6)
     data = {f"pred{e}": MetaTensor(members[e]) for e in range(3)}
     together = {"pred": members}
-    out = STAPLEEnsembled(list(data), output_key="fused")(EnsembleUncertaintyd(list(data), "map")(data))
+    out = FuseEnsembled(list(data), "staple", output_key="fused")(EnsembleUncertaintyd(list(data), "map")(data))
     assert isinstance(out["fused"], MetaTensor) and isinstance(out["map"], MetaTensor)
-    assert torch.equal(out["fused"].as_tensor(), STAPLEEnsembled("pred")(together)["pred"])
+    assert torch.equal(out["fused"].as_tensor(), FuseEnsembled("pred", "staple")(together)["pred"])
     assert torch.equal(out["map"].as_tensor(), EnsembleUncertaintyd("pred", "map")(together)["map"])
 
 
 def test_numpy_stays_numpy():
     members = probabilities(3, 2, 6, 6)
-    out = STAPLEEnsembled("pred", "fused")({"pred": members.numpy()})
+    out = FuseEnsembled("pred", "staple", "fused")({"pred": members.numpy()})
     assert isinstance(out["fused"], np.ndarray)
-    np.testing.assert_array_equal(out["fused"], STAPLEEnsembled("pred")({"pred": members})["pred"].numpy())
+    np.testing.assert_array_equal(out["fused"], FuseEnsembled("pred", "staple")({"pred": members})["pred"].numpy())
     out = SplitAnchord("pred", "anchor")({"pred": members.numpy()})
     assert isinstance(out["anchor"], np.ndarray) and out["pred"].shape == (2, 2, 6, 6)
 
@@ -507,7 +506,7 @@ def test_json_construction():
                         "output_key": "uncertainty",
                         "method": "mutual_information",
                     },
-                    {"_target_": "medsegdiff_bundle.transforms.STAPLEEnsembled", "keys": "pred"},
+                    {"_target_": "medsegdiff_bundle.transforms.FuseEnsembled", "keys": "pred", "method": "staple"},
                 ],
             }
         }
@@ -520,11 +519,17 @@ def test_json_construction():
     }
 
 
+def test_a_class_that_is_no_more_names_the_one_that_is():
+    parser = ConfigParser({"post": {"_target_": "medsegdiff_bundle.transforms.STAPLEEnsembled", "keys": "pred"}})
+    with pytest.raises(ValueError, match="FuseEnsembled with the method 'staple'"):
+        parser.get_parsed_content("post")
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: STAPLEEnsembled("pred", num_classes=1), "num_classes must be at least 2, got 1"),
-        (lambda: STAPLEEnsembled(["a", "b"]), "output_key"),
+        (lambda: FuseEnsembled("pred", "staple", num_classes=1), "num_classes must be at least 2, got 1"),
+        (lambda: FuseEnsembled(["a", "b"], "staple"), "output_key"),
         (lambda: EnsembleUncertaintyd("pred", "map", method="median"), "entropy.*got 'median'"),
         (lambda: EnsembleUncertaintyd("pred", "map", num_classes=0), "got 0"),
         (lambda: EnsembleUncertaintyd("pred", "map", ["entropy", "variance"]), "output_key must name 2"),
@@ -542,11 +547,11 @@ def test_bad_arguments_are_named(make, message):
 @pytest.mark.parametrize(
     ("transform", "members", "message"),
     [
-        (STAPLEEnsembled("pred"), torch.zeros(3, 1, 4, 4), "need num_classes"),
-        (STAPLEEnsembled("pred", num_classes=2), torch.full((3, 1, 4, 4), 0.3), "fractions"),
-        (STAPLEEnsembled("pred", num_classes=2), torch.full((3, 1, 4, 4), 2), r"0\.\.1, got 2\.\.2"),
-        (STAPLEEnsembled("pred", num_classes=2), probabilities(3, 4, 4, 4), "num_classes is 2.*4 channels"),
-        (STAPLEEnsembled("pred"), torch.zeros(4), r"\(4,\)"),
+        (FuseEnsembled("pred", "staple"), torch.zeros(3, 1, 4, 4), "need num_classes"),
+        (FuseEnsembled("pred", "staple", num_classes=2), torch.full((3, 1, 4, 4), 0.3), "fractions"),
+        (FuseEnsembled("pred", "staple", num_classes=2), torch.full((3, 1, 4, 4), 2), r"0\.\.1, got 2\.\.2"),
+        (FuseEnsembled("pred", "staple", num_classes=2), probabilities(3, 4, 4, 4), "num_classes is 2.*4 channels"),
+        (FuseEnsembled("pred", "staple"), torch.zeros(4), r"\(4,\)"),
         (EnsembleUncertaintyd("pred", "map"), torch.zeros(3, 1, 4, 4), "need num_classes"),
         (MemberLabelsd("pred", "labels"), torch.zeros(3, 1, 4, 4), "need num_classes"),
         (EnsembleUncertaintyd("pred", "map", num_classes=2), torch.full((3, 1, 4), 5), r"got 5\.\.5"),

@@ -4,12 +4,14 @@ Letters in shapes: R raters, E members, K classes. All work on one case (before 
 their outputs carry the metadata and applied operations of the input, so that `Invertd` and `SaveImaged` work on them.
 """
 
+from typing import Any
+
 from .check_known import CheckKnownd
 from .choose import RandAxesFlipd, for_image
 from .clean import Cleand
 from .colour import RandBorderDiscd, RandColourMixd, RandExposured, RandSaturationd
 from .count import EnsembleStatisticsd
-from .fuse import FuseEnsembled, STAPLEEnsembled
+from .fuse import FuseEnsembled
 from .intensity import CropMeasuredd, NormalizeIntensityd
 from .invert import InvertLabelsd
 from .label_files import CheckGridd, CheckLabelsd, MapLabelsd, PictureLabelsd, RandRaterd, UnpackRatersd
@@ -50,7 +52,6 @@ __all__ = [
     "RandExposured",
     "RandRaterd",
     "RandSaturationd",
-    "STAPLEEnsembled",
     "SaveImaged",
     "SaveSegmentsd",
     "Spacingd",
@@ -61,3 +62,9 @@ __all__ = [
     "for_image",
     "load_image",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "STAPLEEnsembled":  # which older configurations name
+        raise ValueError("There is no STAPLEEnsembled any more: FuseEnsembled with the method 'staple' is the same.")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

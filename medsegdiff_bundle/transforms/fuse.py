@@ -97,13 +97,6 @@ class FuseEnsembled(Ensembled):
         return torch.stack(fused)
 
 
-class STAPLEEnsembled(FuseEnsembled):
-    """`FuseEnsembled` by STAPLE; the other arguments are the same."""
-
-    def __init__(self, keys: KeysCollection, output_key: str | None = None, num_classes: int | None = None) -> None:
-        super().__init__(keys, "staple", output_key, num_classes)
-
-
 def staple_labels(labels: Tensor, num_classes: int) -> Tensor:
     """Class of highest posterior, (E, ...) -> (...)."""
     posterior = staple(labels, num_classes).posterior
