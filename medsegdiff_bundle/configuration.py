@@ -101,6 +101,11 @@ def tasks(folder: Path) -> list[str]:
     return sorted(path.stem for path in (folder / "tasks").glob("*.json"))
 
 
+def tasks_with_weights(folder: Path) -> list[str]:
+    """Names of the tasks whose weights come with the bundle."""
+    return [name for name in tasks(folder) if _read(folder / "tasks" / f"{name}.json").get("shipped_weights")]
+
+
 def _over(value: Any, below: Any, name: str) -> Any:
     """A value with what its "..." stands for."""
     if REST not in value if isinstance(value, (dict, list)) else True:
@@ -124,15 +129,20 @@ def _missing(config: Mapping[str, Any]) -> set[str]:
 
 
 def _of_task(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The file of a configuration's task; if its classes are others than the task's, that of an unknown one."""
+    """What the file of a configuration's task says, and for the rest that of an unknown one.
+
+    If its classes are others than the task's, it is an unknown one.
+    """
     file, other = (folder / "tasks" / f"{name}.json" for name in (config.get("task"), OTHER))
+    unknown = _read(other) if other.is_file() else {}
     if file.is_file():
         content = _read(file)
         classes = content.get("class_names")
         said = config.get("class_names", classes)
-        return content if (list(said) if isinstance(said, tuple) else said) == classes else _read(other)
+        same = (list(said) if isinstance(said, tuple) else said) == classes
+        return {**unknown, **content} if same else unknown
     # The packages of the model zoo are complete, and a task that has a name but no file keeps its name.
-    return {**_read(other), "task": None} if other.is_file() else {}
+    return {**unknown, "task": None} if unknown else {}
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -45,7 +45,19 @@ DATA = {
     "modality": Meaning("kind of image that the shipped weights know, for a warning"),
     "spacing": Meaning("voxel sizes that volumes are resampled to, and results back; none for no change", "mm"),
     "patch_size": Meaning("size of what a step of the training sees", "voxels"),
-    "picture_size": Meaning("size that pictures are resized to, height and width", "pixels"),
+    "picture_size": Meaning("size that pictures are resized to, width and height; none for no change", "pixels"),
+    "slice_size": Meaning(
+        "size that the slices of a volume are resized to, axes R and A; none for no change", "pixels"
+    ),
+    "window": Meaning(
+        "values that others are clipped to, as of Hounsfield units; none for zero mean and unit deviation of each image"
+    ),
+    "window_values": Meaning("what the ends of `window` become"),
+    "class_values": Meaning("values of labels that stand for the classes, background first; none for 0, 1, 2, ..."),
+    "class_ratios": Meaning(
+        "how often a patch is centred on each class, background first; none for patches from anywhere"
+    ),
+    "case_pattern": Meaning("regular expression for the names of the cases that are taken; none for all"),
 }
 MODEL = {
     "num_train_timesteps": Meaning("timesteps T of the noise schedule", "timesteps"),

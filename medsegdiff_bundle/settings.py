@@ -177,6 +177,28 @@ def spacing(value: Any) -> list[float]:
     return found * 3 if len(found) == 1 else found
 
 
+def interval(value: Any) -> list[float]:
+    """Two numbers, the lower one first."""
+    wrong = "must be two numbers, the lower one first"
+    try:
+        found = several(number(), "")(value)
+    except ValueError as error:
+        raise ValueError(wrong) from error
+    if len(found) != 2 or found[0] >= found[1]:
+        raise ValueError(wrong)
+    return found
+
+
+def pattern(value: Any) -> str:
+    """A regular expression."""
+    found = text(value)
+    try:
+        re.compile(found)
+    except re.error as error:
+        raise ValueError(f"must be a regular expression ({error})") from error
+    return found
+
+
 def classes(value: Any) -> list[str]:
     """Names of classes without the background: at least one, each once, as reports and files go by them."""
     found = several(text, "names")(value)
@@ -268,11 +290,17 @@ KINDS: dict[str, Callable[[Any], Any]] = {
     "regions": optional(regions),
     "regions_class_order": optional(several(number(1, 255, "from 1 to 255"), "numbers from 1 to 255")),
     "ignore_label": optional(whole(1)),
+    "class_values": optional(several(whole(0), "whole numbers from 0, that of the background first", 2)),
+    "class_ratios": optional(several(NOT_NEGATIVE, "numbers of at least 0, one for each class", 2)),
+    "case_pattern": optional(pattern),
+    "window": optional(interval),
+    "window_values": interval,
     "device": device,
     **dict.fromkeys(("recycling", "eta"), SHARE),
     "class_names": classes,
     "uncertainty_maps": several(choice(*UNCERTAINTY_MAPS), f"some of {', '.join(UNCERTAINTY_MAPS)}"),
-    **dict.fromkeys(("patch_size", "picture_size"), several(whole(1), "positive whole numbers", 1)),
+    "patch_size": several(whole(1), "positive whole numbers", 1),
+    **dict.fromkeys(("picture_size", "slice_size"), optional(several(whole(1), "two positive whole numbers", 2))),
     "mirror_axes": several(whole(0), "axes, from 0"),
     "roi_size": optional(sizes),
     "spacing": optional(spacing),

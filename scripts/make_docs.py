@@ -28,15 +28,15 @@ An entry within another, such as the channels of the network, is named with a `#
 not exist and values of another kind are refused, with the nearest name. How words are read is said in
 [running](running.md).
 
-Where a task has another default, it stands behind the first one. "inference" is `configs/inference.json`, "training"
-`configs/train.json`.
+Where a task with weights has another default, it stands behind the first one. Tasks without weights are files of
+`configs/tasks`, too. "inference" is `configs/inference.json`, "training" `configs/train.json`.
 """
 
 
 def settings_page() -> str:
     """The table of settings, with meaning, unit and default."""
     read = {"inference": content(["inference.json"]), "training": content(["train.json"])}
-    others = {file.stem: [f"tasks/{file.name}"] for file in task_files()}
+    others = {file.stem: [f"tasks/{file.name}"] for file in task_files(with_weights=True)}
     lines = [SETTINGS]
     for title, group in GROUPS.items():
         lines += [f"## {title}\n", "| setting | meaning | unit | in | default |\n|---|---|---|---|---|"]

@@ -85,7 +85,7 @@ def test_validation_prepares_an_image_as_inference_does(task):
     assert steps["train"] == steps["inference"]
 
 
-@pytest.mark.parametrize("task", [task for task in TASKS if task != configuration.OTHER])
+@pytest.mark.parametrize("task", configuration.tasks_with_weights(CONFIGS))
 def test_inference_with_a_task_is_complete_for_tools_that_read_files_alone(task):
     content = settings.read_files([CONFIGS / "inference.json", CONFIGS / "tasks" / f"{task}.json"])
     needed = {name: content[name] for name in configuration.behind(read("inference.json"), content)}

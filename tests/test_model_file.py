@@ -231,7 +231,7 @@ def with_entry(model, **entries):
     return {**model, "configuration": {**model["configuration"], **entries}}
 
 
-@pytest.mark.parametrize("task", [task for task in configuration.tasks(CONFIGS) if task != configuration.OTHER])
+@pytest.mark.parametrize("task", configuration.tasks_with_weights(CONFIGS))
 def test_shipped_weights_say_what_the_files_of_their_task_say(task):
     config = configuration.load(
         [CONFIGS / "inference.json", CONFIGS / "tasks" / f"{task}.json"], {"bundle_root": str(ROOT), "device": "cpu"}

@@ -61,11 +61,13 @@ def _content(files: tuple[str, ...]) -> dict[str, Any]:
 
 
 def shown_default(name: str, files: Sequence[str]) -> str:
-    """Default of a setting, with those of tasks that have another; an expression in words."""
+    """Default of a setting, with those of tasks with weights that have another; an expression in words."""
     if MEANINGS[name].default:
         return MEANINGS[name].default
     of_all = _default(content(files), name)
-    of_tasks = {path.stem: _default(content([*files, f"tasks/{path.name}"]), name) for path in task_files()}
+    of_tasks = {
+        path.stem: _default(content([*files, f"tasks/{path.name}"]), name) for path in task_files(with_weights=True)
+    }
     others = [f"{each} {found}" for each, found in of_tasks.items() if found != of_all]
     return "; ".join([of_all, *others])
 
@@ -79,9 +81,11 @@ def _default(config: dict[str, Any], name: str) -> str:
     return str(found)
 
 
-def task_files() -> list[Path]:
-    """The configuration files of tasks."""
-    return sorted((settings.bundle_root() / "configs" / "tasks").glob("*.json"))
+def task_files(with_weights: bool = False) -> list[Path]:
+    """The configuration files of tasks, of all or of those whose weights come with the bundle."""
+    configs = settings.bundle_root() / "configs"
+    names = configuration.tasks_with_weights(configs) if with_weights else configuration.tasks(configs)
+    return [configs / "tasks" / f"{name}.json" for name in names]
 
 
 def value(word: str) -> Any:

@@ -19,7 +19,7 @@ EXAMPLES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add them."""
-    parser.add_argument("task", help=f"of {', '.join(path.stem for path in task_files())}")
+    parser.add_argument("task", help=f"of {', '.join(path.stem for path in task_files(with_weights=True))}")
     parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="of the zip, made if need be")
     parser.add_argument("-c", "--checkpoint", metavar="FILE", help="weights (default: those of the task)")
     parser.add_argument("--url", help="where you will offer files that are too large for the zoo's repository")

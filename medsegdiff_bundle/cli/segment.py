@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medsegdiff_bundle.cli import folds
-from medsegdiff_bundle.cli.options import add_setting, add_settings
+from medsegdiff_bundle.cli.options import add_setting, add_settings, task_files
 from medsegdiff_bundle.cli.train import configured_settings
 
 if TYPE_CHECKING:
@@ -42,7 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", help="image file, folder of a DICOM series, or folder of images")
     parser.add_argument("-o", "--output", dest="output_dir", metavar="FOLDER", required=True, help="made if need be")
     parser.add_argument(
-        "-t", "--task", help="what to segment: hippocampus, isic, lidc, or a file of 'configure' (default: hippocampus)"
+        "-t",
+        "--task",
+        help=f"what to segment: {', '.join(path.stem for path in task_files(with_weights=True))} (the default is "
+        f"hippocampus), a file of 'configure', or with weights of yours one of "
+        f"{', '.join(path.stem for path in task_files() if path not in task_files(with_weights=True))}",
     )
     parser.add_argument("-c", "--checkpoint", metavar="FILE", help="weights (default: those of the task)")
     parser.add_argument(

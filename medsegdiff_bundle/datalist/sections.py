@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .forms import Case, DataSet, cases_of, files_of, is_bids, read_data_set, read_pictures
+from .forms import Case, DataSet, cases_of, files_of, has_form, is_bids, read_data_set, read_pictures
 from .forms.description import SECTIONS
 from .headers import check_format, file_axes_and_channels, is_part, kind_of
 from .naming import RESULTS, case_name, check_names, without_results
@@ -24,6 +26,7 @@ def segmentation_datalist(
     stride: int = 1,
     fold: int | None = None,
     num_folds: int = 5,
+    case_pattern: str | None = None,
 ) -> list[dict[str, Any]]:
     """Image and label files of one section of a data set in any form, see `medsegdiff_bundle.datalist.forms`.
 
@@ -36,6 +39,7 @@ def segmentation_datalist(
         stride: keep the first case and every stride-th after it.
         fold: of a cross-validation, from 0, whose cases validate; None for the set's one split, see `cases_of`.
         num_folds: number of folds, unless the set has its own.
+        case_pattern: see `matching`.
 
     Returns:
         [{"image": path, "label": path}], in the order of the file names; of an image of several files their list.
@@ -46,7 +50,8 @@ def segmentation_datalist(
     """
     if stride < 1:
         raise ValueError(f"stride must be at least 1, got {stride}.")
-    return _datalist(read_data_set(dataset_dir), section, in_channels, spatial_dims, fold, num_folds)[::stride]
+    data_set = matching(read_data_set(dataset_dir), case_pattern)
+    return _datalist(data_set, section, in_channels, spatial_dims, fold, num_folds)[::stride]
 
 
 def decathlon_datalist(
@@ -65,6 +70,26 @@ def picture_datalist(
     """`segmentation_datalist` of a folder of images and masks, whatever else lies in it."""
     root = _checked_folder(dataset_dir, section)
     return _datalist(read_pictures(root), section, in_channels, spatial_dims)
+
+
+def matching(data_set: DataSet, case_pattern: str | None) -> DataSet:
+    """A data set with some of its cases, as of one modality where it holds several.
+
+    Args:
+        data_set: described.
+        case_pattern: regular expression that the whole name of a case must match; None for all cases.
+
+    Raises:
+        ValueError: no case matches.
+    """
+    if case_pattern is None:
+        return data_set
+    kept = tuple(case for case in data_set.cases if re.fullmatch(case_pattern, case.name))
+    if not kept:
+        raise ValueError(f"No case of {str(data_set.root)!r} has a name that matches {case_pattern!r}.")
+    names = {case.name for case in kept}
+    folds = tuple(tuple(name for name in fold if name in names) for fold in data_set.folds)
+    return dataclasses.replace(data_set, cases=kept, folds=folds)
 
 
 def _datalist(
@@ -111,7 +136,10 @@ def _first_missing(case: Case) -> Path:
 
 
 def image_datalist(
-    source: str | os.PathLike, in_channels: int | None = None, spatial_dims: int | None = None
+    source: str | os.PathLike,
+    in_channels: int | None = None,
+    spatial_dims: int | None = None,
+    case_pattern: str | None = None,
 ) -> list[dict[str, Any]]:
     """Images to segment; whether they have labels makes no difference.
 
@@ -121,6 +149,7 @@ def image_datalist(
             are taken (all of a folder `images` that has neither `masks` nor `splits.json` beside it).
         in_channels: see `segmentation_datalist`.
         spatial_dims: likewise.
+        case_pattern: see `matching`; of a folder in a form, as other files have names of their own.
 
     Returns:
         [{"image": path}], in the order of the file names. Of several images, one that is unreadable or has other
@@ -135,8 +164,8 @@ def image_datalist(
     files: list[Image]
     if path.is_file():
         files = [path]
-    elif (path / "dataset.json").is_file():
-        files = [_image(case) for case in cases_of(read_data_set(path), "validation")]
+    elif (path / "dataset.json").is_file() or is_bids(path):
+        files = _validation(path, case_pattern)
     elif (path / "images").is_dir():
         listed = sorted(files_of(path / "images").values())
         files = list(listed)
@@ -144,13 +173,13 @@ def image_datalist(
             of_files = tuple(Case(case_name(file), (file,)) for file in listed)
             pictures = DataSet(path, "pictures", of_files, listing="its folder images")
             files = [_image(case) for case in cases_of(pictures, "validation")]
-    elif is_bids(path):
-        files = [_image(case) for case in cases_of(read_data_set(path), "validation")]
     elif path.is_dir():
         # A segmentation of 3D Slicer is no image.
         visible = (file for file in path.iterdir() if not file.name.startswith(".") and ".seg." not in file.name)
         images = sorted(file for file in visible if (kind_of(file) or is_zip(file)) and not is_part(file))
         files = joined_channels(without_results(images, _series_written(path, images)), in_channels)
+        if not files and has_form(path):
+            files = _validation(path, case_pattern)
     else:
         raise ValueError(f"There is no image file or folder {str(path)!r}.")
     if not files:
@@ -180,6 +209,11 @@ def channels_entry(files: Sequence[str | os.PathLike], in_channels: int | None, 
         return {"image": str(files[0])}
     _check_images(tuple(Path(file) for file in files), in_channels, spatial_dims)
     return {"image": [str(file) for file in files]}
+
+
+def _validation(path: Path, case_pattern: str | None) -> list[Image]:
+    """Images of the validation cases of a data set."""
+    return [_image(case) for case in cases_of(matching(read_data_set(path), case_pattern), "validation")]
 
 
 def _image(case: Case) -> Image:

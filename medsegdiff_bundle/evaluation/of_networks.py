@@ -138,10 +138,16 @@ def segmented(config: ConfigParser, batch: dict[str, Any], network: Any, inferer
 
 
 def shipped_weights(task: str) -> Path:
-    """The weights that inference takes by default for a task."""
+    """The weights that inference takes by default for a task.
+
+    Raises:
+        ValueError: the task has none.
+    """
     files = [ROOT / "configs" / "inference.json", ROOT / "configs" / "tasks" / f"{task}.json"]
     config = configuration.load(files, {"bundle_root": str(ROOT)})
-    return Path(config.get_parsed_content("checkpoint"))
+    if (file := config.get_parsed_content("checkpoint")) is None:
+        raise ValueError(f"There are no weights of the task {task!r}: name a file of them as checkpoint.")
+    return Path(file)
 
 
 def named_checkpoints(pairs: list[str]) -> list[tuple[str, Path]]:

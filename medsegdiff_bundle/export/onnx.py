@@ -242,7 +242,10 @@ def trained_network(config: ConfigParser) -> MedSegDiff:
     Raises:
         ValueError: the weights are missing or do not fit.
     """
-    checkpoint = Path(config.get_parsed_content("checkpoint"))
+    named = config.get_parsed_content("checkpoint")
+    if named is None:
+        raise ValueError(f"There are no weights of the task {config['task']!r}: name a file of them as checkpoint.")
+    checkpoint = Path(named)
     if not checkpoint.is_file():
         raise ValueError(f"There are no weights {str(checkpoint)!r}.")
     network: MedSegDiff = config.get_parsed_content("network_def").eval()

@@ -123,9 +123,10 @@ def draw_history(rows: Sequence[Mapping[str, float]], path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    losses, scores = figure.subplots(1, 2)
     names = dict.fromkeys(name for row in rows for name in row if name != "epoch")
+    height = max(4.0, 1 + 0.2 * len(names))  # inches, of which a line of the legend takes a fifth
+    figure = Figure(figsize=(11, height), layout="constrained")
+    losses, scores = figure.subplots(1, 2)
     for name in names:
         points = [(row["epoch"], row[name]) for row in rows if name in row and not math.isnan(row[name])]
         axes = scores if name.startswith(VALIDATION) else losses

@@ -129,6 +129,10 @@ def test_patients_in_both_sections_are_a_remark(tmp_path):
                 (tmp_path / folder).mkdir(exist_ok=True)
                 values = RANDOM.integers(0, 2, (8, 9)) * (255 if folder == "masks" else 100)
                 Image.fromarray(values.astype(np.uint8)).save(tmp_path / folder / f"p{patient:02d}_s{number}.png")
+    assert faults(tmp_path) == {}, "the rule keeps patients together"
+    names = [file.stem for file in sorted((tmp_path / "images").iterdir())]
+    split = {"train": [name for i, name in enumerate(names) if i % 5], "val": names[::5]}
+    (tmp_path / "splits.json").write_text(json.dumps(split))
     fault = faults(tmp_path)["", "split"]
     assert "4 patients or groups are in training and in validation, such as 'p00'" in fault.sentence
     assert not fault.fatal

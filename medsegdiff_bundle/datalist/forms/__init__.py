@@ -11,6 +11,7 @@ from .decathlon import read_decathlon
 from .description import Case, DataSet, read_json
 from .nnunet import is_nnunet, read_nnunet
 from .pictures import files_of, is_pictures, read_pictures
+from .refuge import is_refuge, read_refuge
 from .sections import cases_of, folds_of
 from .table import is_table, read_table
 
@@ -20,6 +21,7 @@ __all__ = [
     "cases_of",
     "files_of",
     "folds_of",
+    "has_form",
     "is_bids",
     "read_data_set",
     "read_decathlon",
@@ -33,9 +35,10 @@ TABLES = ("cases.csv", "cases.tsv", "cases.json")  # of a folder that has no oth
 def read_data_set(source: str | os.PathLike) -> DataSet:
     """Describe a data set in any form.
 
-    A `dataset.json` decides (of nnU-Net 2, or of the Decathlon), then a `dataset_description.json` (BIDS), then folders
-    of images and masks, then a table: the source itself, or `cases.csv` or `cases.json` in the folder; last, folders of
-    one case each. Only headers and lists are looked at: whether files are there and right is for
+    A `dataset.json` decides (of nnU-Net 2, or of the Decathlon), then a `dataset_description.json` (BIDS), then a
+    folder `Disc_Cup_Masks` somewhere below (REFUGE), then folders of images and masks, then a table: the source itself,
+    or `cases.csv` or `cases.json` in the folder; last, folders of one case each. Only headers and lists are looked at:
+    whether files are there and right is for
     `medsegdiff_bundle.planning.check`.
 
     Args:
@@ -53,6 +56,8 @@ def read_data_set(source: str | os.PathLike) -> DataSet:
         return read_nnunet(root) if is_nnunet(read_json(root / "dataset.json")) else read_decathlon(root)
     if is_bids(root):
         return read_bids(root)
+    if is_refuge(root):
+        return read_refuge(root)
     tables = [root / name for name in TABLES if (root / name).is_file()]
     if is_pictures(root):
         return read_pictures(root)
@@ -64,3 +69,9 @@ def read_data_set(source: str | os.PathLike) -> DataSet:
         f"dataset_dir {str(root)!r} holds no dataset.json (Decathlon, nnU-Net), no dataset_description.json (BIDS), no "
         f"folder images and none of {', '.join(TABLES)}."
     )
+
+
+def has_form(root: Path) -> bool:
+    """Whether a folder without a `dataset.json` lies in a form that `read_data_set` knows by its folders or a table."""
+    known = is_refuge(root) or is_pictures(root) or is_case_folders(root)
+    return known or any((root / name).is_file() for name in TABLES)

@@ -46,7 +46,7 @@ class DataSet:
 
     Attributes:
         root: its folder, or the file of a table.
-        form: "Decathlon", "nnU-Net", "pictures", "BIDS" or "table".
+        form: "Decathlon", "nnU-Net", "pictures", "BIDS", "REFUGE", "case folders" or "table".
         cases: in the order of their names.
         class_names: of classes 1 to K - 1; empty if the set does not name them.
         class_values: what the files hold for each class, (K,) in ascending order of classes; empty stands for 0, 1, ...

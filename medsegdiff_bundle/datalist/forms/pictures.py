@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..headers import is_part, kind_of
 from ..naming import case_name
-from .description import Case, DataSet
+from .description import Case, DataSet, read_json
 
 IMAGES = ("images", "image", "imgs", "img")
 MASKS = ("masks", "mask", "labels", "label", "annotations", "annotation", "segmentations", "gt", "groundtruth")
@@ -37,13 +37,14 @@ def read_pictures(root: Path) -> DataSet:
     the name of its image, or another word before its number (`img0001`, `label0001`). Both may lie in folders of the
     sections (`train`, `val`, `test`), above or below, or in folders whose names say both (`test-image`, `test-mask`;
     `ISIC2018_Task1-2_Training_Input`, `ISIC2018_Task1_Training_GroundTruth`). A folder without such folders holds each
-    mask beside its image. A section of images without masks, as of a challenge, has no cases.
+    mask beside its image. A section of images without masks, as of a challenge, has no cases. Files such as
+    `tn3k-trainval-fold0.json` have the folds, as {"train": [0, 2], "val": [1]}, by names or by numbers.
 
     Args:
         root: the folder.
 
     Raises:
-        ValueError: a folder is missing, an image has no mask, or a case has several files.
+        ValueError: a folder is missing, an image has no mask, a case has several files, or a fold names no case.
     """
     if parts := _parts(root) or _siblings(root):
         cases = [case for section, images, masks in parts for case in _paired(images, masks, section)]
@@ -54,7 +55,27 @@ def read_pictures(root: Path) -> DataSet:
     else:
         cases = _paired(root / "images", root / "masks", None)  # which says what is missing
     kind = "picture" if _all_pictures(cases) else None
-    return DataSet(root, "pictures", tuple(cases), modality=kind, listing="its folder images")
+    folds = _folds(root, cases)
+    return DataSet(root, "pictures", tuple(cases), modality=kind, listing="its folder images", folds=folds)
+
+
+def _folds(root: Path, cases: list[Case]) -> tuple[tuple[str, ...], ...]:
+    """Names of the validation cases of each fold, of files that each have one."""
+    files = {int(found[1]): file for file in root.glob("*.json") if (found := re.search(r"fold_?(\d+)$", file.stem))}
+    if sorted(files) != list(range(len(files))):
+        return ()
+    names = {case.name for case in cases if case.section != "test"}
+    of_numbers = {int(name): name for name in names if name.isdecimal()}
+    folds = []
+    for number in sorted(files):
+        chosen = read_json(files[number]).get("val")
+        if not isinstance(chosen, list):
+            raise ValueError(f"{str(files[number])!r} has no list 'val' of the cases that validate.")
+        named = [of_numbers.get(each, str(each)) if isinstance(each, int) else str(each) for each in chosen]
+        if unknown := [name for name in named if name not in names]:
+            raise ValueError(f"{str(files[number])!r} names the case {unknown[0]!r}, which is none.")
+        folds.append(tuple(named))
+    return tuple(folds)
 
 
 def files_of(folder: Path) -> dict[str, Path]:
@@ -118,7 +139,7 @@ def _siblings(root: Path) -> list[tuple[str, Path, Path]]:
         kind = "masks" if words & WORDS_OF_MASKS else "images" if words & WORDS_OF_IMAGES else None
         section = next((name for name, each in PARTS.items() if words & set(each)), None)
         if kind is not None and section is not None:
-            of_section.setdefault(section, {})[kind] = folder
+            of_section.setdefault(section, {}).setdefault(kind, folder)
     pairs = ((section, of_section.get(section, {})) for section in PARTS)
     return [(section, pair["images"], pair["masks"]) for section, pair in pairs if len(pair) == 2]
 

@@ -17,8 +17,9 @@ def cases_of(data_set: DataSet, section: str, fold: int | None = None, num_folds
     """The cases of one section.
 
     `splits.json` in the folder of the set comes first (`train`, `val`, `test`); then the sections that the set itself
-    names; without either, every fifth case validates, the others train, and there is no test. Where the set names no
-    validation but other sections, every fifth training case validates.
+    names; then the first of its own folds; without any, every fifth case validates, the others train, and there is no
+    test. Where the set names no validation but other sections, every fifth training case validates. Cases of one group,
+    see `groups_by_name`, count as one there.
 
     Args:
         data_set: whose cases.
@@ -80,9 +81,8 @@ def folds_of(data_set: DataSet, num_folds: int = 5) -> list[list[Case]]:
 
 def _others(data_set: DataSet, left_out: Sequence[Case]) -> list[Case]:
     """All cases but those of the test and some others, in their order."""
-    test = {case.name for case in _section(data_set, "test")} if _has_test(data_set) else set()
-    gone = set(left_out)
-    return sorted((case for case in data_set.cases if case.name not in test and case not in gone), key=_order)
+    gone = {*left_out, *(_section(data_set, "test") if _has_test(data_set) else [])}
+    return sorted((case for case in data_set.cases if case not in gone), key=_order)
 
 
 def case_groups(cases: Sequence[Case]) -> list[str]:
@@ -126,8 +126,17 @@ def _section(data_set: DataSet, section: str) -> list[Case]:
     chosen = [case for case in data_set.cases if case.section == section]
     if "validation" in sections or section == "test":
         return chosen
-    undecided = [case for case in data_set.cases if case.section in (None, "training")]
-    return [case for i, case in enumerate(sorted(undecided, key=_order)) if (i % 5 == 0) == (section == "validation")]
+    if data_set.folds:
+        first = folds_of(data_set)[0]
+        return first if section == "validation" else _others(data_set, first)
+    undecided = sorted((case for case in data_set.cases if case.section in (None, "training")), key=_order)
+    groups = case_groups(undecided)
+    every_fifth = set(list(dict.fromkeys(groups))[::5])
+    return [
+        case
+        for case, group in zip(undecided, groups, strict=True)
+        if (group in every_fifth) == (section == "validation")
+    ]
 
 
 def _named(data_set: DataSet, subset: str) -> list[Case]:
