@@ -290,7 +290,7 @@ KINDS: dict[str, Callable[[Any], Any]] = {
     "regions": optional(regions),
     "regions_class_order": optional(several(number(1, 255, "from 1 to 255"), "numbers from 1 to 255")),
     "ignore_label": optional(whole(1)),
-    "class_values": optional(several(whole(0), "whole numbers from 0, that of the background first", 2)),
+    "class_values": optional(several(whole(), "whole numbers, that of the background first", 2)),
     "class_ratios": optional(several(NOT_NEGATIVE, "numbers of at least 0, one for each class", 2)),
     "case_pattern": optional(pattern),
     "window": optional(interval),

@@ -81,7 +81,7 @@ def page(
             if name not in changes
         ),
         *(f"| `{name}` | `{_cell(json.dumps(value))}` | As given. |" for name, value in changes.items()),
-        f"| `preparation` | | {_preparation(data_set, fingerprint)} |",
+        f"| `window` | | {_intensities(data_set, fingerprint)} |",
         "",
         "What is not listed is as in `train.json` and `inference.json`.",
     ]
@@ -90,7 +90,7 @@ def page(
     return "\n".join(lines) + "\n"
 
 
-def _preparation(data_set: DataSet, fingerprint: Fingerprint) -> str:
+def _intensities(data_set: DataSet, fingerprint: Fingerprint) -> str:
     if data_set.modality == "CT" and fingerprint.spatial_dims == 3:
         stats = fingerprint.foreground[0]
         return (

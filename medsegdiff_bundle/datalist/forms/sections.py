@@ -17,7 +17,7 @@ def cases_of(data_set: DataSet, section: str, fold: int | None = None, num_folds
     """The cases of one section.
 
     `splits.json` in the folder of the set comes first (`train`, `val`, `test`); then the sections that the set itself
-    names; then the first of its own folds; without any, every fifth case validates, the others train, and there is no
+    names; then the first of its own folds, if that leaves cases to train; otherwise every fifth case validates, the others train, and there is no
     test. Where the set names no validation but other sections, every fifth training case validates. Cases of one group,
     see `groups_by_name`, count as one there.
 
@@ -126,9 +126,9 @@ def _section(data_set: DataSet, section: str) -> list[Case]:
     chosen = [case for case in data_set.cases if case.section == section]
     if "validation" in sections or section == "test":
         return chosen
-    if data_set.folds:
-        first = folds_of(data_set)[0]
-        return first if section == "validation" else _others(data_set, first)
+    first = folds_of(data_set)[0] if data_set.folds else []
+    if rest := _others(data_set, first) if first else []:
+        return first if section == "validation" else rest
     undecided = sorted((case for case in data_set.cases if case.section in (None, "training")), key=_order)
     groups = case_groups(undecided)
     every_fifth = set(list(dict.fromkeys(groups))[::5])
