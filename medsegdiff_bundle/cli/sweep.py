@@ -63,12 +63,12 @@ def run(options: argparse.Namespace) -> int:
     typed = {name: settings.typed(name, value, programs=False) for name, value in options.settings.items()}
     from monai.utils import set_determinism
 
-    from medsegdiff_bundle.evaluation import networks, sweep
+    from medsegdiff_bundle.evaluation import of_networks, sweep
 
     set_determinism(seed=0)
-    config = networks.load_task(task, options.data, options.section, typed, checkpoint=options.checkpoint)
-    weights = Path(options.checkpoint or networks.shipped_weights(task or "hippocampus"))
-    swept = sweep.Sweep(config, networks.trained(config, weights), options.fusions, options.cases)
+    config = of_networks.load_task(task, options.data, options.section, typed, checkpoint=options.checkpoint)
+    weights = Path(options.checkpoint or of_networks.shipped_weights(task or "hippocampus"))
+    swept = sweep.Sweep(config, of_networks.trained(config, weights), options.fusions, options.cases)
     print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
     starts = [None if start < 0 else start for start in options.starts]
     for row in swept.rows(starts, options.steps, options.members):

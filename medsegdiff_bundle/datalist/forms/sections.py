@@ -17,9 +17,9 @@ def cases_of(data_set: DataSet, section: str, fold: int | None = None, num_folds
     """The cases of one section.
 
     `splits.json` in the folder of the set comes first (`train`, `val`, `test`); then the sections that the set itself
-    names; then the first of its own folds, if that leaves cases to train; otherwise every fifth case validates, the others train, and there is no
-    test. Where the set names no validation but other sections, every fifth training case validates. Cases of one group,
-    see `groups_by_name`, count as one there.
+    names; then the first of its own folds, if that leaves cases to train; otherwise every fifth case validates, the
+    others train, and there is no test. Where the set names no validation but other sections, every fifth training case
+    validates. Cases of one group, see `groups_by_name`, count as one there.
 
     Args:
         data_set: whose cases.
