@@ -128,3 +128,14 @@ def test_training_asked_wrongly(words, said, tmp_path, monkeypatch, capfd):
     error = capfd.readouterr().err
     assert error.startswith("error: ") and said in error and error.count("\n") == 1
     assert not Path("ran").exists() and not Path("output").exists()
+
+
+def test_segment_imports_what_it_uses():
+    """What MONAI imports if it is there takes longer than MONAI itself, and comes back where somebody asks for it."""
+    code = (
+        "import sys; from medsegdiff_bundle.quick_start import UNUSED, import_segmenter; import_segmenter()\n"
+        "print(sorted(set(UNUSED) & set(sys.modules)))\n"
+        "import sklearn; print(sklearn.__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split("\n")[-3:-1] == ["[]", "sklearn"]

@@ -1,0 +1,81 @@
+r"""Whether the suite passes with the oldest releases that `pyproject.toml` allows, or with those that are named.
+
+Makes a virtual environment in a folder, in which each package among the `dependencies` there has just the release that
+is its lower bound, and what the extras add the newest that fits, installs the project there, runs the suite with one process, and prints a line of a Markdown table with the
+releases and what passed. The environment stays, so that a second run takes no downloads. The wheels of PyTorch for Linux
+are those for CUDA, of five gigabytes with what they need. Example:
+
+    python scripts/oldest_versions.py --python python3.10 --folder /tmp/oldest
+    python scripts/oldest_versions.py --python python3.13 --folder /tmp/newest --releases torch==2.13.0 monai==1.6.1
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from medsegdiff_bundle.settings import bundle_root
+
+ROOT = bundle_root()
+LISTED = ("torch", "monai", "numpy", "nibabel", "SimpleITK", "pytorch-ignite", "pydicom")
+BOUND = re.compile(r'"([A-Za-z][\w.-]*)>=([\w.]+)"')
+
+
+def arguments() -> argparse.Namespace:
+    """Options of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--python", default=sys.executable, help="interpreter of the environment (default: this one)")
+    parser.add_argument("--folder", required=True, type=Path, help="of the environment, and of the suite's log")
+    parser.add_argument("--releases", nargs="+", metavar="NAME==RELEASE", help="in the place of the lower bounds")
+    parser.add_argument("--tests", nargs="+", default=[], metavar="PATH", help="of tests (default: all)")
+    return parser.parse_args()
+
+
+def lower_bounds(project: str) -> list[str]:
+    """What the package itself needs at its lower bounds, of the text of `pyproject.toml`, as pip's constraints."""
+    needed = project.partition("\ndependencies = [")[2].partition("\n]")[0]
+    return [f"{name}=={release}" for name, release in BOUND.findall(needed)]
+
+
+def environment(python: str, folder: Path, releases: list[str]) -> Path:
+    """The interpreter of a virtual environment with the project and its tests."""
+    made = folder / "environment" / "bin" / "python"
+    constraints = folder / "constraints.txt"
+    constraints.parent.mkdir(parents=True, exist_ok=True)
+    constraints.write_text("\n".join(releases) + "\n")
+    if not made.is_file():
+        subprocess.run([python, "-m", "venv", str(folder / "environment")], check=True)
+    install = [str(made), "-m", "pip", "install", "--quiet", "--constraint", str(constraints), "--editable", f"{ROOT}[test]"]
+    subprocess.run(install, check=True)
+    return made
+
+
+def releases_of(python: Path) -> list[str]:
+    """Releases of Python and of what is `LISTED` that an environment has."""
+    names = ", ".join(map(repr, LISTED))
+    code = f"import platform, importlib.metadata as m; print(platform.python_version(), *[m.version(n) for n in [{names}]])"
+    return subprocess.run([str(python), "-c", code], check=True, capture_output=True, text=True).stdout.split()
+
+
+def main() -> int:
+    """Run the suite and print the line."""
+    options = arguments()
+    releases = options.releases or lower_bounds((ROOT / "pyproject.toml").read_text())
+    python = environment(options.python, options.folder.absolute(), releases)
+    suite = [str(python), "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", *options.tests]
+    paths = os.pathsep.join([str(python.parent), os.environ.get("PATH", "")])
+    with (options.folder / "suite.log").open("w") as log:
+        done = subprocess.run(suite, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "PATH": paths})
+    lines = (options.folder / "suite.log").read_text().splitlines()
+    passed = next((line.strip("= ") for line in reversed(lines) if " passed" in line), "no test passed")
+    print(f"| Python | {' | '.join(LISTED)} | suite |\n{'|---' * (len(LISTED) + 2)}|")
+    print(f"| {' | '.join([*releases_of(python), passed])} |")
+    return done.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
