@@ -1,9 +1,10 @@
 r"""Whether the suite passes with the oldest releases that `pyproject.toml` allows, or with those that are named.
 
 Makes a virtual environment in a folder, in which each package among the `dependencies` there has just the release that
-is its lower bound, and what the extras add the newest that fits, installs the project there, runs the suite with one process, and prints a line of a Markdown table with the
-releases and what passed. The environment stays, so that a second run takes no downloads. The wheels of PyTorch for Linux
-are those for CUDA, of five gigabytes with what they need. Example:
+is its lower bound, and what the extras add the newest that fits; installs the project there, runs the suite with one
+process, and prints a line of a Markdown table with the releases and what passed. The environment stays, so that a
+second run takes no downloads. The wheels of PyTorch for Linux are those for CUDA, of five gigabytes with what they
+need. Example:
 
     python scripts/oldest_versions.py --python python3.10 --folder /tmp/oldest
     python scripts/oldest_versions.py --python python3.13 --folder /tmp/newest --releases torch==2.13.0 monai==1.6.1
@@ -49,15 +50,16 @@ def environment(python: str, folder: Path, releases: list[str]) -> Path:
     constraints.write_text("\n".join(releases) + "\n")
     if not made.is_file():
         subprocess.run([python, "-m", "venv", str(folder / "environment")], check=True)
-    install = [str(made), "-m", "pip", "install", "--quiet", "--constraint", str(constraints), "--editable", f"{ROOT}[test]"]
-    subprocess.run(install, check=True)
+    install = [str(made), "-m", "pip", "install", "--quiet", "--constraint", str(constraints)]
+    subprocess.run([*install, "--editable", f"{ROOT}[test]"], check=True)
     return made
 
 
 def releases_of(python: Path) -> list[str]:
     """Releases of Python and of what is `LISTED` that an environment has."""
     names = ", ".join(map(repr, LISTED))
-    code = f"import platform, importlib.metadata as m; print(platform.python_version(), *[m.version(n) for n in [{names}]])"
+    code = "import platform, importlib.metadata as m\n"
+    code += f"print(platform.python_version(), *[m.version(name) for name in [{names}]])"
     return subprocess.run([str(python), "-c", code], check=True, capture_output=True, text=True).stdout.split()
 
 

@@ -13,6 +13,7 @@ import SimpleITK
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
+from PIL import Image
 from pydicom.uid import CTImageStorage, EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 import medsegdiff_bundle
@@ -344,6 +345,74 @@ def test_white_as_the_lowest_value(modality, bits, signed, array, tmp_path):
     read = load_image(tmp_path / "series")
     placed(read[0], array, matrix_of("oblique"))
     assert any("MONOCHROME1" in said for said in remarks(read.meta)["processing"]) == (modality == "MR")
+
+
+def test_values_with_fractions(array, tmp_path):
+    """FloatPixelData, as parametric maps have, which GDCM does not read."""
+    write_series(tmp_path / "series", array, matrix_of("oblique"))
+    for file in (tmp_path / "series").iterdir():
+        item = pydicom.dcmread(file)
+        item.FloatPixelData = (np.frombuffer(item.PixelData, "<i2").astype("<f4") / 4).tobytes()
+        item.BitsAllocated = 32
+        for name in ("PixelData", "BitsStored", "HighBit", "PixelRepresentation"):
+            delattr(item, name)
+        item.save_as(file)
+    placed(load_image(tmp_path / "series")[0], array / 4, matrix_of("oblique"))
+
+
+def test_a_slice_without_a_transfer_syntax(array, tmp_path):
+    write_series(tmp_path / "series", array, matrix_of("oblique"))
+    for file in (tmp_path / "series").iterdir():
+        item = pydicom.dcmread(file)
+        del item.file_meta.TransferSyntaxUID
+        item.save_as(file, enforce_file_format=False, implicit_vr=False, little_endian=True)
+    with pytest.raises(ValueError, match=r"cannot be read: 'IM\d+' cannot be decoded: .*Transfer Syntax UID"):
+        load_image(tmp_path / "series")
+
+
+@pytest.mark.parametrize("white", [False, True])
+def test_a_table_of_values(white, array, tmp_path):
+    """ModalityLUTSequence, which GDCM passes over."""
+    write_series(tmp_path / "series", array, matrix_of("oblique"))
+    table = pydicom.Dataset()
+    table.LUTDescriptor, table.ModalityLUTType = [4096, 0, 16], "US"
+    table.LUTData = (4095 - np.arange(4096)).astype("<u2").tobytes()
+    for file in (tmp_path / "series").iterdir():
+        item = pydicom.dcmread(file)
+        item.ModalityLUTSequence, item.PixelRepresentation = [table], 0
+        item.PhotometricInterpretation = "MONOCHROME1" if white else "MONOCHROME2"
+        item.save_as(file)
+    read = load_image(tmp_path / "series")
+    placed(read[0], 61440 + array if white else 4095 - array, matrix_of("oblique"))
+
+
+@pytest.mark.parametrize("name", ["logo.png", "key.jpg"])
+def test_pictures_beside_series_are_no_images_to_segment(name, array, tmp_path, caplog):
+    """Of a CD for patients, or key images of an archive."""
+    write_series(tmp_path / "cd" / "series", array, matrix_of("oblique"))
+    for folder in (tmp_path / "cd", tmp_path / "cd" / "series"):
+        Image.new("L", (9, 9)).save(folder / name)
+        caplog.clear()
+        assert image_datalist(folder, 1, 3) == [{"image": str(tmp_path / "cd" / "series")}]
+        assert f"Left out of {str(folder)!r}: {name!r}." in caplog.text
+    assert [Path(case["image"]).name for case in image_datalist(tmp_path / "cd", 1, 2)] == [name]
+    (tmp_path / "cd" / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    assert image_datalist(tmp_path / "cd" / "DICOMDIR", 1, 3) == [{"image": str(tmp_path / "cd" / "series")}]
+
+
+def test_a_missing_frame_of_one_file(array, tmp_path):
+    file = tmp_path / "scan.dcm"
+    enhanced(file, array, matrix_of("oblique"), [1] * array.shape[2])
+    item = pydicom.dcmread(file)
+    item.PerFrameFunctionalGroupsSequence[6] = item.PerFrameFunctionalGroupsSequence[5]
+    with pytest.raises(ValueError, match="has two slices at one place, the frames 6 and 7 of 'scan.dcm': keep one"):
+        item.save_as(file)
+        image_datalist(file, 1, 3)
+    del item.PerFrameFunctionalGroupsSequence[6]
+    item.NumberOfFrames = array.shape[2] - 1
+    item.save_as(file)
+    with pytest.raises(ValueError, match=r"3 mm between the frames 6 and \d+ of 'scan.dcm', 1.5 mm elsewhere"):
+        image_datalist(file, 1, 3)
 
 
 def test_each_slice_has_its_own_scale(array, tmp_path):

@@ -203,6 +203,8 @@ def _checked(word: str, options: argparse.Namespace) -> str:
             raise ValueError("of one letter, none of which is left")
         settings.check_names({name: None}, config)
     except ValueError:
+        if "#" in name:  # of which one step is wrong
+            raise
         similar = settings.nearest(name, [*flags, *config])
         hint = f": did you mean {flags.get(similar, similar)!r}?" if similar else "."
         kind = "setting" if config else "option"

@@ -135,6 +135,8 @@ def nibabel_reason(error: Exception) -> str:
         return "it is no NIfTI file, or a compressed one, whose name must end in .nii.gz"
     if "is not a gzip file" in str(error):
         return "it is not compressed, so its name must end in .nii"
+    if "Not a gzipped file" in str(error):
+        return "it is not compressed, as its name says: files of MGH end in .mgh then, others do without .gz"
     return str(error).rstrip(".") or type(error).__name__
 
 

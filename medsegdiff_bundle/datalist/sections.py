@@ -13,7 +13,7 @@ from .forms import Case, DataSet, cases_of, files_of, has_form, is_bids, read_da
 from .forms.description import SECTIONS
 from .headers import check_format, file_axes_and_channels, is_part, kind_of
 from .naming import RESULTS, case_name, check_names, without_results
-from .series import check_series, dicom_files, series_datalist
+from .series import check_series, dicom_files, say_left_out, series_below, series_datalist
 from .several import Image, OtherKindError, joined_channels, say_channels, say_what_is_left_out, usable_cases
 from .slices import is_series, is_zip
 
@@ -145,8 +145,8 @@ def image_datalist(
 
     Args:
         source: an image file (a volume, a picture, the zip of a DICOM series), a folder of such files, a folder for
-            `series_datalist`, or a folder in a form that `segmentation_datalist` reads, of which the validation cases
-            are taken (all of a folder `images` that has neither `masks` nor `splits.json` beside it).
+            `series_datalist` or the DICOMDIR in it, or a folder in a form that `segmentation_datalist` reads, of which
+            the validation cases are taken (all of a folder `images` without `masks` or `splits.json` beside it).
         in_channels: see `segmentation_datalist`.
         spatial_dims: likewise.
         case_pattern: see `matching`; of a folder in a form, as other files have names of their own.
@@ -161,6 +161,8 @@ def image_datalist(
             or axes, or the results of two would be written to files of one name.
     """
     path = Path(source)
+    if path.name.upper() == "DICOMDIR" and path.is_file():  # an index of what lies beside and below it
+        path = path.absolute().parent
     files: list[Image]
     if path.is_file():
         files = [path]
@@ -178,6 +180,10 @@ def image_datalist(
         visible = (file for file in path.iterdir() if not file.name.startswith(".") and ".seg." not in file.name)
         images = sorted(file for file in visible if (kind_of(file) or is_zip(file)) and not is_part(file))
         files = joined_channels(without_results(images, _series_written(path, images)), in_channels)
+        if spatial_dims == 3 and files and all(kind_of(_first(file)) == "picture" for file in files):
+            if series_below(path):  # beside which they are logos and key images
+                say_left_out(path, map(_first, files))
+                files = []
         if not files and has_form(path):
             files = _validation(path, case_pattern)
     else:
@@ -218,6 +224,10 @@ def _validation(path: Path, case_pattern: str | None) -> list[Image]:
 
 def _image(case: Case) -> Image:
     return case.images[0] if len(case.images) == 1 else case.images
+
+
+def _first(image: Image) -> Path:
+    return image if isinstance(image, Path) else image[0]
 
 
 def _files(image: str | list[str]) -> list[Path]:

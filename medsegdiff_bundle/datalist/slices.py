@@ -39,6 +39,7 @@ TAGS += [
     "FrameOfReferenceUID",
     "RescaleSlope",
     "RescaleIntercept",
+    "ModalityLUTSequence",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 ]
@@ -74,6 +75,11 @@ class Frame(NamedTuple):
     def inverted(self) -> bool:
         """Whether its lowest stored value is white (PS3.3, C.7.6.3.1.2)."""
         return bool(self.get("PhotometricInterpretation") == "MONOCHROME1")
+
+    @property
+    def has_table(self) -> bool:
+        """Whether a table gives its values in the place of slope and intercept (PS3.3, C.11.1)."""
+        return bool(self.header.get("ModalityLUTSequence"))
 
 
 class Series(NamedTuple):
@@ -296,11 +302,7 @@ def _step(frames: list[Frame], steps: np.ndarray, what: str) -> float:
                     f"{what} holds several {name} ({tag} {_said(first.get(tag))} and {_said(second.get(tag))}): "
                     "put each into a folder of its own."
                 )
-        raise ValueError(
-            f"{what} has two slices at one place, {first.file.name!r} and {second.file.name!r}"
-            f"{f' (frames {first.number + 1} and {second.number + 1})' if first.file == second.file else ''}: "
-            "keep one of them."
-        )
+        raise ValueError(f"{what} has two slices at one place, {_two(first, second)}: keep one of them.")
     wrong = np.abs(steps - usual) > 0.05 * usual
     if wrong.any():
         at = int(np.argmax(np.abs(steps - usual)))
@@ -308,10 +310,17 @@ def _step(frames: list[Frame], steps: np.ndarray, what: str) -> float:
         lost = round(number) - 1
         reason = f"{lost} missing there" if lost > 0 and abs(number - round(number)) < 0.1 else "which is no grid"
         raise ValueError(
-            f"{what} has slices that are not at equal distances: {steps[at]:.3g} mm between {frames[at].file.name!r} "
-            f"and {frames[at + 1].file.name!r}, {usual:.3g} mm elsewhere, {reason}."
+            f"{what} has slices that are not at equal distances: {steps[at]:.3g} mm between "
+            f"{_two(frames[at], frames[at + 1])}, {usual:.3g} mm elsewhere, {reason}."
         )
     return float(steps.mean())
+
+
+def _two(first: Frame, second: Frame) -> str:
+    """Names of two slices: of their files, or of the frames of one."""
+    if first.file == second.file:
+        return f"the frames {first.number + 1} and {second.number + 1} of {first.file.name!r}"
+    return f"{first.file.name!r} and {second.file.name!r}"
 
 
 def _same(first: Any, second: Any) -> bool:

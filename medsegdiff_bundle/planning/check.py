@@ -27,8 +27,9 @@ def check_data_set(data_set: DataSet, advance: Callable[[], None] | None = None)
         what was found in each case, in the order of `data_set.cases`; and the faults.
     """
     facts = []
+    counted = data_set.class_values in ((), tuple(range(len(data_set.class_values))))
     for case in data_set.cases:
-        facts.append(inspect_case(case))
+        facts.append(inspect_case(case, data_set.class_names if counted else ()))
         if advance is not None:
             advance()
     faults = [fault for case in facts for fault in case.faults]

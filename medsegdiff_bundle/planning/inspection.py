@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from monai.utils import convert_to_tensor
 from medsegdiff_bundle.datalist import Case
 from medsegdiff_bundle.datalist.naming import PICTURES
 from medsegdiff_bundle.transforms import CheckGridd, LoadImaged
-from medsegdiff_bundle.transforms.label_files import WHOLE, is_lossy, unsmeared
+from medsegdiff_bundle.transforms.label_files import WHOLE, is_lossy, named_segments, painted, unsmeared
 
 MOST_VALUES = 256  # of a label; one with more is no label
 
@@ -65,11 +65,12 @@ class CaseFacts:
     faults: list[Fault] = field(default_factory=list)
 
 
-def inspect_case(case: Case) -> CaseFacts:
+def inspect_case(case: Case, class_names: Sequence[str] = ()) -> CaseFacts:
     """Read a case, whatever is wrong with it.
 
     Args:
         case: of a data set.
+        class_names: of the set, for labels that name what they hold.
     """
     facts = CaseFacts(case.name)
 
@@ -94,6 +95,10 @@ def inspect_case(case: Case) -> CaseFacts:
             label = CheckGridd("label", "image")({"image": image, "label": label})["label"]
         except ValueError as error:
             fault("geometry", str(error))
+    try:
+        label = named_segments(label, class_names)
+    except ValueError as error:
+        fault("labels", str(error))
     _count(label, facts, fault)
     return facts
 
@@ -134,7 +139,10 @@ def _count(label: MetaTensor, facts: CaseFacts, fault: Callable[..., None]) -> N
     """Note how many voxels hold each value of a label (C, S)."""
     values = convert_to_tensor(label, track_meta=False)
     if len(values) > 1:
-        reduced = _one_channel(values, is_picture=str(label.meta.get("filename_or_obj", "")).lower().endswith(PICTURES))
+        file = str(label.meta.get("filename_or_obj", ""))
+        if file.lower().endswith(PICTURES) and not is_lossy(file):
+            values = painted(values[:3])
+        reduced = _one_channel(values, is_picture=file.lower().endswith(PICTURES))
         if reduced is None:
             fault("labels", f"The label has {len(values)} channels that are neither grey nor one of 0 and 1 per class.")
             return

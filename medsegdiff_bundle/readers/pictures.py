@@ -15,6 +15,7 @@ from medsegdiff_bundle.datalist.naming import PICTURES
 from medsegdiff_bundle.remarks import add_processing
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's names by number of channels
+PHOTOMETRIC = 262  # tag of TIFF: PhotometricInterpretation, which is 0 where the lowest value is white
 TURNED = "turned"  # key of what is known of a picture, for the orientation that it had
 
 
@@ -77,12 +78,16 @@ class PictureReader(PILReader):
         kind = picture.format  # which a turned picture no longer knows
         if kind == "TIFF":  # Pillow 13.0 maps an uncompressed one into memory by the size that it has after its turn
             picture.filename = ""  # type: ignore[attr-defined]
+        white_is_lowest = kind == "TIFF" and picture.tag_v2.get(PHOTOMETRIC) == 0  # type: ignore[attr-defined]
         orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
         picture = ImageOps.exif_transpose(picture)
         if orientation in range(2, 9):
             picture.info[TURNED] = orientation
         if self.channels is not None:
             deep = picture.mode in ("I", "F") or picture.mode.startswith("I;")
+            if deep and white_is_lowest:  # which Pillow 12.3 turns around in pictures of 8 bits alone
+                values = np.asarray(picture)
+                return Image.fromarray(values.max() - values)
             return picture if deep else picture.convert(MODES[self.channels])
         if kind == "GIF" and picture.mode == "P":
             coloured = picture.convert("RGB")

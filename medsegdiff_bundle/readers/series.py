@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from monai.utils import ensure_tuple
 
-from medsegdiff_bundle.datalist.headers import itk_reason
 from medsegdiff_bundle.datalist.series import series_files
 from medsegdiff_bundle.datalist.slices import WITH_UNITS, Frame, Series, is_series, opened, read_series
 
@@ -20,7 +19,8 @@ class SeriesReader(OneFileReader):
     """A folder of slices, a zip of such a folder, or a file of many frames, in the order of the places of the slices.
 
     Pixels are decoded by GDCM, which SimpleITK brings, whatever their compression; those whose lowest value is white by
-    pydicom, as GDCM turns them around before it rescales them, so that a CT is none in Hounsfield units. MONAI's
+    pydicom, as GDCM turns them around before it rescales them, so that a CT is none in Hounsfield units; those with a
+    table of values, too, which GDCM passes over. MONAI's
     `PydicomReader` stacks the slices by InstanceNumber, which is no place and may be missing; its `ITKReader` drops the
     tilt of a gantry.
 
@@ -46,13 +46,14 @@ def _pixels(series: Series) -> list[np.ndarray]:
     files: dict[Path, np.ndarray] = {}  # (frames, rows, columns), or with channels behind
     for frame in series.frames:
         if frame.file not in files:
-            known = not frame.groups and not frame.inverted
+            known = not frame.groups and not frame.inverted and not frame.has_table
             files[frame.file] = _decoded(frame) if known else _rescaled_frames(series, frame)
     return [files[frame.file][frame.number].swapaxes(0, 1) for frame in series.frames]
 
 
 def _decoded(frame: Frame) -> np.ndarray:
-    """Rescaled values of all frames of a file, by GDCM."""
+    """Rescaled values of all frames of a file, by GDCM, or by pydicom what GDCM does not decode."""
+    import pydicom
     import SimpleITK
 
     file = frame.file
@@ -60,8 +61,14 @@ def _decoded(frame: Frame) -> np.ndarray:
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     try:
         image = SimpleITK.ReadImage(str(file), imageIO="GDCMImageIO")
-    except RuntimeError as error:
-        raise ValueError(f"{file.name!r}: {itk_reason(error)}") from error
+    except RuntimeError:
+        slope, intercept = (float(frame.get(f"Rescale{what}") or (what == "Slope")) for what in ("Slope", "Intercept"))
+        try:
+            stored = pydicom.dcmread(file, force=True).pixel_array
+        except Exception as error:  # whatever it lacks
+            raise ValueError(f"{file.name!r} cannot be decoded: {str(error).partition('. ')[0]}") from error
+        values = stored.astype(np.float32) * slope + intercept
+        return values if int(frame.get("NumberOfFrames") or 1) > 1 else values[None]
     values = SimpleITK.GetArrayFromImage(image).astype(np.float32)
     return values[None] if image.GetDimension() == 2 else values
 
@@ -96,9 +103,12 @@ def _rescaled_frames(series: Series, frame: Frame) -> np.ndarray:
         for each in numbered
     }
     try:
-        stored = pydicom.dcmread(frame.file).pixel_array
+        whole = pydicom.dcmread(frame.file)
+        stored = whole.pixel_array
+        if frame.has_table:
+            return _by_table(whole, stored, frame)
     except Exception as error:  # whatever is missing for its compression
-        if len(set(map(tuple, scales.values()))) > 1 or frame.inverted:
+        if len(set(map(tuple, scales.values()))) > 1 or frame.inverted or frame.has_table:
             raise ValueError(f"{frame.file.name!r} needs another decoder: {error}") from error
         return _decoded(frame)
     values = np.asarray(stored[None] if len(numbered) == 1 and stored.ndim == 2 else stored, dtype=np.float32)
@@ -107,6 +117,16 @@ def _rescaled_frames(series: Series, frame: Frame) -> np.ndarray:
     for number, (slope, intercept) in scales.items():
         values[number] = (ends - values[number] if turned else values[number]) * slope + intercept
     return values
+
+
+def _by_table(whole: Any, stored: np.ndarray, frame: Frame) -> np.ndarray:
+    """Values of a file of one slice by its table, which GDCM passes over, (1, rows, columns)."""
+    from pydicom.pixels import apply_modality_lut
+
+    values = np.asarray(apply_modality_lut(stored, whole), dtype=np.float32)
+    if frame.inverted and frame.get("Modality") not in WITH_UNITS:
+        values = 2 ** int(whole.ModalityLUTSequence[0].LUTDescriptor[2]) - 1 - values
+    return values[None]
 
 
 def _upright(values: np.ndarray, series: Series) -> np.ndarray:

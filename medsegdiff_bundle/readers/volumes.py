@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 import zlib
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -53,6 +54,8 @@ NRRD_UNITS = {
     **dict.fromkeys(("nm", "nanometer", "nanometre"), (1e-6, "nanometres")),
 }
 
+SEGMENTS = "segments"  # key of the metadata
+
 Names = Sequence[str | os.PathLike] | str | os.PathLike
 
 
@@ -65,6 +68,7 @@ class Volume(NamedTuple):
     warnings: tuple[str, ...] = ()  # for the reader of the report
     processing: tuple[str, ...] = ()  # likewise: what was done to the image
     modality: str | None = None  # such as "CT", if the file says so
+    segments: tuple[tuple[int, str], ...] = ()  # of a segmentation of 3D Slicer: its numbers and what they are called
 
 
 class OneFileReader(ImageReader):
@@ -96,6 +100,8 @@ class OneFileReader(ImageReader):
                 MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan") if alone else -1,
             }
             _copy_compatible_dict(header, metadata)
+            if volume.segments:
+                metadata[SEGMENTS] = dict(volume.segments)
             if volume.modality is not None:
                 metadata[MODALITY] = volume.modality
             for sentence in volume.warnings:
@@ -128,16 +134,15 @@ class VolumeReader(OneFileReader):
             volume = _squeezed(fill_outside(np.asanyarray(image.dataobj)), np.asarray(image.affine))
             return volume if _has_directions(image) else volume._replace(warnings=(WITHOUT_RAS,))
         reader = itk_reader(path)
-        if path.name.lower().endswith(METAIMAGE):
-            _check_metaimage(path)
+        unpacked = _check_metaimage(path) if path.name.lower().endswith(METAIMAGE) else None
         try:
-            read = reader.Execute()
+            read = reader.Execute() if unpacked is None else _executed(reader, unpacked)
         except RuntimeError as error:
             raise ValueError(itk_reason(error)) from error
         if "complex" in read.GetPixelIDTypeAsString():
             raise ValueError("it holds complex numbers: save their magnitude")
         values = fill_outside(_labels_of_layers(read, *itk_arrays(read)))
-        volume = _squeezed(values, itk_affine(read), read.GetDimension())
+        volume = _squeezed(values, itk_affine(read), read.GetDimension())._replace(segments=_segments(read))
         if path.name.lower().endswith(PAIRS) and volume.axes > 2:
             matrix = path.with_name(re.sub(r"(?i)\.(img|hdr|img\.gz)$", ".mat", path.name))
             placed = volume._replace(warnings=(WITHOUT_DIRECTIONS,))
@@ -280,6 +285,17 @@ def _squeezed(values: np.ndarray, affine: np.ndarray, dimension: int | None = No
     return Volume(values, axes, affine)
 
 
+def _segments(image: Any) -> tuple[tuple[int, str], ...]:
+    """Numbers, see `_labels_of_layers`, and names of the segments of 3D Slicer's segmentation."""
+    found: list[tuple[int, str]] = []
+    layers = image.GetNumberOfComponentsPerPixel() > 1
+    while image.HasMetaDataKey(f"Segment{len(found)}_Name"):
+        name, value = (f"Segment{len(found)}_{what}" for what in ("Name", "LabelValue"))
+        number = int(image.GetMetaData(value)) if image.HasMetaDataKey(value) and not layers else len(found) + 1
+        found.append((number, image.GetMetaData(name).strip()))
+    return tuple(found)
+
+
 def _labels_of_layers(image: Any, values: np.ndarray, components: int) -> np.ndarray:
     """Labels of a segmentation of 3D Slicer, whose segments that overlap stand in layers of their own.
 
@@ -299,8 +315,13 @@ def _labels_of_layers(image: Any, values: np.ndarray, components: int) -> np.nda
     return labels
 
 
-def _check_metaimage(file: Path) -> None:
-    """Refuse compressed values that are damaged, which ITK hands on as if they were right."""
+def _check_metaimage(file: Path) -> bytes | None:
+    """Refuse compressed values that are damaged, which ITK hands on as if they were right.
+
+    Returns:
+        The whole file with its values as they are, where the header does not tell the length of the compressed ones:
+        SimpleITK 2.5.7 then hands on what happens to be in memory. None where ITK reads the file itself.
+    """
     content = file.read_bytes()
     header = _metaimage_header(content)
     name = header[1].strip().decode(errors="replace")
@@ -308,21 +329,33 @@ def _check_metaimage(file: Path) -> None:
     if not listed and not (file.parent / name).is_file():
         raise ValueError(f"its values {name!r} are missing")
     if not re.search(rb"(?im)^CompressedData\s*=\s*True", header[0]):
-        return
+        return None
     packed = content[header.end() :] if name == "LOCAL" else None
     if packed is None and (file.parent / name).is_file():
         packed = (file.parent / name).read_bytes()
     if packed is None:
-        return  # a list of files, or none, of which the reader says so
+        return None  # a list of files, or none, of which the reader says so
     size = re.search(rb"(?m)^CompressedDataSize\s*=\s*(\d+)", header[0])
     try:
         unpack = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
-        unpack.decompress(packed[: int(size[1])] if size else packed)
+        values = unpack.decompress(packed[: int(size[1])] if size else packed)
         whole = unpack.eof
     except zlib.error:
         whole = False
     if not whole:
         raise ValueError("its compressed values are damaged")
+    if size or name != "LOCAL":
+        return None
+    return re.sub(rb"(?im)^CompressedData\s*=\s*True", b"CompressedData = False", header[0]) + values
+
+
+def _executed(reader: Any, content: bytes) -> Any:
+    """What a reader of SimpleITK makes of a file of this content."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "volume.mha"
+        file.write_bytes(content)
+        reader.SetFileName(str(file))
+        return reader.Execute()
 
 
 def _metaimage_header(content: bytes) -> re.Match[bytes]:

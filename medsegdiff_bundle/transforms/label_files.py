@@ -12,8 +12,10 @@ from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 from torch import Tensor
 
+from medsegdiff_bundle.readers.volumes import SEGMENTS
+
 from .members import check_num_classes
-from .placing import apart, turned
+from .placing import apart, turned, uncropped
 
 WHOLE = 1e-3 + 1e-5  # how far a number of a class may be from a whole one: 1e-3, and room for rounding to float32
 
@@ -87,17 +89,19 @@ class CheckLabelsd(MapTransform):
 
     Early in the deterministic part of a pipeline: a `CacheDataset` then finds bad labels before training starts.
     Numbers within 1e-3 of a whole one, as some programs make of them by a scale factor, are that one. One channel for
-    each class, with or without the background, becomes one of numbers.
+    each class, with or without the background, becomes one of numbers. The segments of 3D Slicer's .seg.nrrd are the
+    classes of their names, whatever the order in which they were drawn.
 
     Args:
         keys: of the labels.
         num_classes: K, background included.
         allow_missing_keys: whether a missing key is passed over.
         ignore_label: value of what was not annotated, which a label of numbers may hold besides.
+        class_names: of classes 1 to K - 1; None takes the numbers of segments as they are.
 
     Raises:
-        ValueError: a value is no whole number from 0 to K - 1, or, where each class has a channel, some voxel is in
-            several, or in none.
+        ValueError: some segments have names of classes and others do not; a value is no whole number from 0 to K - 1;
+            or, where each class has a channel, some voxel is in several, or in none.
 
     Shapes:
         (1, S) numbers, or (K, S) or (K - 1, S) of 0 and 1 -> (1, S)
@@ -109,16 +113,19 @@ class CheckLabelsd(MapTransform):
         num_classes: int,
         allow_missing_keys: bool = False,
         ignore_label: int | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         check_num_classes(num_classes)
         self.num_classes = num_classes
         self.ignore_label = ignore_label
+        self.class_names = class_names
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Check each key."""
         d = dict(data)
         for key in self.key_iterator(d):
+            d[key] = named_segments(d[key], self.class_names or ())
             values = convert_to_tensor(d[key], track_meta=False)
             number = len(values)
             if number not in (1, self.num_classes - 1, self.num_classes):
@@ -141,6 +148,35 @@ class CheckLabelsd(MapTransform):
             if number > 1 or not torch.equal(whole, values):
                 d[key] = convert_to_dst_type(whole, d[key], dtype=values.dtype)[0]
         return d
+
+
+def named_segments(label: Any, class_names: Sequence[str]) -> Any:
+    """A label (1, S) whose numbers are those of the classes that its file names, as 3D Slicer's .seg.nrrd does.
+
+    Args:
+        label: as read. Without such names it is returned as it is, as where no name is one of a class.
+        class_names: of the numbers from 1 on, in capitals or not.
+
+    Raises:
+        ValueError: only some of the segments that mark a voxel have the name of a class.
+    """
+    segments = getattr(label, "meta", {}).pop(SEGMENTS, {})  # which the metadata of a batch would not share
+    numbers = {name.lower(): number for number, name in enumerate(class_names, start=1)}
+    marked = {int(value) for value in label.unique().tolist()} if segments and len(label) == 1 else set()
+    there = {number: name for number, name in segments.items() if number in marked}
+    known = {number: numbers[name.lower()] for number, name in there.items() if name.lower() in numbers}
+    if not known or known == {number: number for number in there}:
+        return label
+    if len(known) < len(there):
+        other = next(name for number, name in there.items() if number not in known)
+        raise ValueError(
+            f"The label {_file(label, 'label')!r} names a segment {other!r}, which is none of the classes "
+            f"{', '.join(class_names)}."
+        )
+    result = label.clone()
+    for number, wanted in known.items():
+        result[label == number] = wanted
+    return result
 
 
 def numbers_of_channels(channels: Tensor, with_background: bool, name: str) -> Tensor:
@@ -188,6 +224,7 @@ class MapLabelsd(MapTransform):
         """Map each key."""
         d = dict(data)
         for key in self.key_iterator(d):
+            getattr(d[key], "meta", {}).pop(SEGMENTS, None)  # whose numbers those of the data set are not
             values = convert_to_tensor(d[key], track_meta=False)
             found = torch.full_like(values, -1)
             for number, value in enumerate(self.class_values):
@@ -276,8 +313,9 @@ class CheckGridd(MapTransform):
 
     Of two files with metadata also the places of the voxels count: none may be off by a quarter of a voxel or more,
     which leaves room for the rounding of headers. A label whose axes are stored in another order or direction is turned
-    to those of its image first. Where a NIfTI header places its voxels in several ways, by sform, qform or the rule of
-    ITK, either may be the one that agrees.
+    to those of its image first, and a segmentation of 3D Slicer that was cropped to its segments gets their image's
+    size. Where a NIfTI header places its voxels in several ways, by sform, qform or the rule of ITK, either may be the
+    one that agrees.
 
     Args:
         keys: of the labels, channels first, as read.
@@ -300,6 +338,8 @@ class CheckGridd(MapTransform):
             label = d[key]
             names = f"The label {_file(label, key)!r}", f"its image {_file(image, self.image_key)!r}"
             placed = isinstance(image, MetaTensor) and isinstance(label, MetaTensor)
+            if placed and SEGMENTS in label.meta:
+                label = uncropped(label, image)
             of_image = turned(label, image) if placed else None
             if of_image is not None:
                 d[key] = of_image

@@ -47,6 +47,26 @@ def turned(label: MetaTensor, image: MetaTensor) -> MetaTensor | None:
     return None
 
 
+def uncropped(label: MetaTensor, image: MetaTensor) -> MetaTensor:
+    """A label (1, S') of a part of the grid of its image, with zeros (1, S) around it; any other as it is."""
+    axes = label.ndim - 1
+    if axes != image.ndim - 1 or label.shape[1:] == image.shape[1:]:
+        return label
+    for place in places(image):
+        steps = torch.linalg.solve(place, label.affine.cpu().double())
+        first = steps[:axes, -1].round().long()
+        last = first + torch.tensor(label.shape[1:])
+        inside = bool((first >= 0).all()) and bool((last <= torch.tensor(image.shape[1:])).all())
+        whole = (steps[:axes, -1] - first).abs().max() < MISPLACED
+        if inside and whole and torch.allclose(steps[:axes, :axes], torch.eye(axes).double(), atol=1e-3):
+            values = label.as_tensor().new_zeros(len(label), *image.shape[1:])
+            values[(slice(None), *map(slice, first.tolist(), last.tolist()))] = label.as_tensor()
+            result = convert_to_dst_type(values, label)[0]
+            result.affine = image.affine
+            return result
+    return label
+
+
 def places(image: MetaTensor) -> list[Tensor]:
     """Where the voxels of an image lie: as read, by each of the forms in the header of a NIfTI file, and by ITK."""
     places = [image.affine.cpu().double()]

@@ -172,3 +172,16 @@ def test_masks_in_jpeg_are_of_two_classes(tmp_path):
     assert facts[0].counts == {0: 2000 - 180, 255: 180}
     loaded = LoadImaged("label")({"label": str(data_set.cases[0].label)})["label"][None]
     assert int(PictureLabelsd("label", 2)({"label": loaded})["label"].sum()) == 180
+
+
+def test_masks_in_a_colour_are_what_training_takes_them_for(tmp_path):
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    for seed, name in enumerate("abcdef"):
+        picture = np.random.default_rng(seed).integers(0, 255, (8, 9, 3)).astype(np.uint8)
+        Image.fromarray(picture).save(tmp_path / "images" / f"{name}.png")
+        mask = np.zeros((8, 9, 3), np.uint8)
+        mask[2:5, 3:7] = 128, 0, 0
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{name}.png")
+    facts, found = check_data_set(read_data_set(tmp_path))
+    assert not [fault for fault in found if fault.fatal] and facts[0].counts == {0: 60, 255: 12}

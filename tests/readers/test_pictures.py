@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
@@ -120,3 +121,12 @@ def test_a_picture_of_a_line(shape, tmp_path):
     said = f"a.png' cannot be read: it has {shape[1]} x {shape[0]} pixels: there is nothing to find in it."
     with pytest.raises(ValueError, match=said):
         load_image(tmp_path / "a.png", 3)
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.uint8, np.float32])
+def test_a_tiff_whose_lowest_value_is_white(kind, tmp_path):
+    """As digitisers of films save it; Pillow turns pictures of 8 bits around, and no others."""
+    ramp = np.tile(np.arange(0, 250, 10), (4, 1)).astype(kind)
+    tifffile.imwrite(tmp_path / "a.tif", ramp, photometric="miniswhite")
+    read = load_image(tmp_path / "a.tif", 1)[0].numpy().T
+    assert (np.diff(read, axis=1) < 0).all() and read[0, 0] == 255

@@ -2,6 +2,7 @@
 
 import gzip
 import re
+import zlib
 
 import nibabel
 import numpy as np
@@ -416,3 +417,65 @@ def test_an_mgh_file_without_directions(values, tmp_path):
     (tmp_path / "case.mgh").write_bytes(content)
     (said,) = remarks(load_image(tmp_path / "case.mgh").meta)["warnings"]
     assert said == "The header gives the axes of the volume no directions: here they are taken as in nibabel."
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_compressed_metaimage_that_does_not_tell_its_compressed_size(told, values, tmp_path):
+    """The field is optional; SimpleITK 2.5.7 hands on what is in memory."""
+    packed = zlib.compress(values.transpose(2, 1, 0).tobytes())
+    sizes = " ".join(map(str, values.shape))
+    header = (
+        "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\nCompressedData = True\n"
+        + f"CompressedDataSize = {len(packed)}\n" * told
+        + "TransformMatrix = -1 0 0 0 -1 0 0 0 1\nOffset = -4 -5 6\nElementSpacing = 1 2 3\n"
+        f"DimSize = {sizes}\nElementType = MET_SHORT\nElementDataFile = LOCAL\n"
+    )
+    (tmp_path / "a.mha").write_bytes(header.encode() + packed)
+    read = load_image(tmp_path / "a.mha")
+    np.testing.assert_array_equal(read[0], values)
+    np.testing.assert_allclose(read.affine, [[1, 0, 0, 4], [0, 2, 0, 5], [0, 0, 3, 6], [0, 0, 0, 1]])
+
+
+def segments(path, values, names, affine=AFFINE, cut=((0, None),) * 3):
+    """A segmentation as 3D Slicer saves it, of one layer, perhaps cropped."""
+    box = tuple(slice(*each) for each in cut)
+    part = affine.copy()
+    part[:3, 3] = (affine @ [*(each.start for each in box), 1])[:3]
+    image = itk_image(np.ascontiguousarray(values[box]), part)
+    for index, (number, name) in enumerate(names):
+        image.SetMetaData(f"Segment{index}_ID", f"Segment_{index + 1}")
+        image.SetMetaData(f"Segment{index}_Name", name)
+        image.SetMetaData(f"Segment{index}_LabelValue", str(number))
+        image.SetMetaData(f"Segment{index}_Layer", "0")
+    SimpleITK.WriteImage(image, str(path))
+
+
+@pytest.mark.parametrize("cropped", [False, True])
+@pytest.mark.parametrize("numbers", [(1, 2), (2, 1), (3, 7)])
+def test_segments_are_the_classes_of_their_names(numbers, cropped, tmp_path):
+    """3D Slicer numbers them as they are drawn, and crops the file to them."""
+    mask = np.zeros((7, 6, 5), np.uint8)
+    mask[2:4, 1:5, 1:3], mask[4:6, 1:5, 1:3] = 1, 2
+    drawn = np.select([mask == 1, mask == 2], numbers, 0).astype(np.uint8)
+    cut = ((2, 6), (1, 5), (1, 3)) if cropped else ((0, None),) * 3
+    path = tmp_path / "a.seg.nrrd"
+    segments(path, drawn, sorted(zip(numbers, ("Liver", "spleen"), strict=True)), cut=cut)
+    SimpleITK.WriteImage(itk_image(np.ones((7, 6, 5), np.float32)), str(tmp_path / "a.nrrd"))
+    case = {"image": load_image(tmp_path / "a.nrrd"), "label": load_image(path)}
+    case = CheckGridd("label")(case)
+    assert case["label"].shape == case["image"].shape
+    label = CheckLabelsd("label", 3, class_names=["liver", "spleen"])(case)["label"]
+    np.testing.assert_array_equal(label[0], mask)
+
+
+def test_segments_of_other_names(tmp_path):
+    mask = np.zeros((7, 6, 5), np.uint8)
+    mask[2:4], mask[4:6] = 1, 2
+    path = tmp_path / "a.seg.nrrd"
+    check = CheckLabelsd("label", 3, class_names=["liver", "spleen"])
+    for names in ((1, "Segment_1"), (2, "Segment_2")), ((2, "spleen"), (1, "liver"), (5, "empty")):
+        segments(path, mask, names)
+        np.testing.assert_array_equal(check({"label": load_image(path)})["label"][0], mask)
+    segments(path, mask, ((1, "spleen"), (2, "kidney")))
+    with pytest.raises(ValueError, match="a.seg.nrrd' names a segment 'kidney', which is none of the classes"):
+        check({"label": load_image(path)})
