@@ -377,7 +377,7 @@ def test_other_files_of_pictures(settings, tmp_path):
         ("/nowhere", {}, "There is no image file or folder '/nowhere'."),
         ("text.txt", {}, "'text.txt' cannot be read: "),
         ("broken.png", {"task": "isic"}, "'broken.png' cannot be read: "),
-        ("crop.nii.gz", {"task": "liver"}, "There is no task 'liver': choose from hippocampus, isic, lidc, other."),
+        ("crop.nii.gz", {"task": "liver"}, "There is no task 'liver': choose from amos22, amos22_mr, brats2021, "),
         ("crop.nii.gz", {"checkpoint": "none.pt"}, "weights of the task 'hippocampus': the file 'none.pt' does"),
         ("crop.nii.gz", {"checkpoint": "text.txt"}, "The weights 'text.txt' cannot be read: "),
         ("crop.nii.gz", {"checkpoint": "answer.txt"}, "The weights 'answer.txt' cannot be read: "),
