@@ -7,7 +7,8 @@ from .held import HeldImage, held_image
 from .nifti import NiftiReader
 from .pictures import PictureReader
 from .series import SeriesReader
-from .volumes import VolumeReader, header_unit, itk_place
+from .text_headers import header_unit
+from .volumes import VolumeReader, itk_place
 
 __all__ = [
     "HeldImage",

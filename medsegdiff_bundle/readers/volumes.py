@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-import zlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from medsegdiff_bundle.grid import MODALITY
 from medsegdiff_bundle.remarks import add_processing, add_warning
 
 from .nifti import SHEARED, fill_outside, invertible, is_sheared
+from .text_headers import header_unit, nrrd_fields, unpacked_metaimage
 
 # Of Analyze 7.5, whose field of orientation ITK passes over, as most programs that write it do.
 WITHOUT_DIRECTIONS = (
@@ -44,15 +44,6 @@ WITHOUT_SPACE = (
 WITHOUT_RAS = "The header gives the axes of the volume no directions: here they are taken as in nibabel."
 # Spaces of a body, as NRRD spells them.
 SPACES = ("right-anterior-superior", "left-anterior-superior", "left-posterior-superior", "ras", "las", "lps")
-
-# Units that programs write into NRRD, which leaves their spelling open: their length in mm and their name.
-NRRD_UNITS = {
-    **dict.fromkeys(("", "???", "none", "mm", "millimeter", "millimetre"), (1.0, "millimetres")),
-    **dict.fromkeys(("cm", "centimeter", "centimetre"), (10.0, "centimetres")),
-    **dict.fromkeys(("m", "meter", "metre"), (1000.0, "metres")),
-    **dict.fromkeys(("um", "\u00b5m", "\u03bcm", "micron", "micrometer", "micrometre"), (1e-3, "micrometres")),
-    **dict.fromkeys(("nm", "nanometer", "nanometre"), (1e-6, "nanometres")),
-}
 
 SEGMENTS = "segments"  # key of the metadata
 
@@ -134,7 +125,7 @@ class VolumeReader(OneFileReader):
             volume = _squeezed(fill_outside(np.asanyarray(image.dataobj)), np.asarray(image.affine))
             return volume if _has_directions(image) else volume._replace(warnings=(WITHOUT_RAS,))
         reader = itk_reader(path)
-        unpacked = _check_metaimage(path) if path.name.lower().endswith(METAIMAGE) else None
+        unpacked = unpacked_metaimage(path) if path.name.lower().endswith(METAIMAGE) else None
         try:
             read = reader.Execute() if unpacked is None else _executed(reader, unpacked)
         except RuntimeError as error:
@@ -148,7 +139,7 @@ class VolumeReader(OneFileReader):
             placed = volume._replace(warnings=(WITHOUT_DIRECTIONS,))
             volume = _placed_by_spm(placed, path, matrix) if matrix.is_file() else placed
         if path.name.lower().endswith(NRRD) and volume.axes > 2:
-            space = _nrrd_fields(path).get("space", "").lower().removesuffix("-time").removesuffix("t")
+            space = nrrd_fields(path).get("space", "").lower().removesuffix("-time").removesuffix("t")
             volume = volume if space in SPACES else volume._replace(warnings=(WITHOUT_SPACE,))
         if is_sheared(volume.affine):
             volume = volume._replace(warnings=(*volume.warnings, SHEARED))
@@ -215,63 +206,6 @@ def itk_place(file: Path) -> np.ndarray | None:
     return itk_affine(reader)
 
 
-def header_unit(path: Path) -> tuple[float, str]:
-    """Length in mm and name of the unit of an NRRD file or a MetaImage, which ITK passes over; mm of another file.
-
-    Raises:
-        ValueError: the header has several units, or an unknown one; the text does not name the file.
-    """
-    name = path.name.lower()
-    if name.endswith((*NRRD, *METAIMAGE)) and path.is_file():
-        return _nrrd_unit(path) if name.endswith(NRRD) else _metaimage_unit(path)
-    return 1.0, "millimetres"
-
-
-def _nrrd_fields(path: Path) -> dict[str, str]:
-    """Fields of the header of NRRD, by their names in small letters."""
-    fields: dict[str, str] = {}
-    with path.open("rb") as file:
-        for line in file:
-            if not line.strip():  # behind which the values are
-                break
-            name, colon, content = line.decode(errors="replace").partition(":")
-            if colon and not content.startswith("="):  # by which pairs of a user's own are told apart
-                fields[name.strip().lower()] = content.strip()
-    return fields
-
-
-def _nrrd_unit(path: Path) -> tuple[float, str]:
-    """`header_unit` of NRRD: the fields `space units`, or `units` of the axes in space."""
-    fields = _nrrd_fields(path)
-    units = re.findall(r'"([^"]*)"', fields.get("space units", ""))
-    if not units:  # those of the axes, some of which may be no lengths, such as one of time or of colours
-        kinds = fields.get("kinds", "").lower().split()
-        each = re.findall(r'"([^"]*)"', fields.get("units", ""))
-        lengths = ("domain", "space", "???", "none")
-        units = [unit for n, unit in enumerate(each) if n >= len(kinds) or kinds[n] in lengths]
-    names = [re.sub(r"(?<=\w{4})s$", "", unit.strip().lower()) for unit in units]  # without the s of a plural
-    found = {NRRD_UNITS.get(name, name) for name in names} if any(names) else set()
-    if len(found) > 1 or ("" in names and found):
-        listed = ", ".join(map(repr, units))
-        raise ValueError(f"its header gives lengths in the units {listed}: one unit for all axes is read")
-    unit = found.pop() if found else NRRD_UNITS[""]
-    if isinstance(unit, str):
-        raise ValueError(f"its header gives lengths in the unit {units[0]!r}: mm, cm, m, um and nm are read")
-    return unit
-
-
-def _metaimage_unit(path: Path) -> tuple[float, str]:
-    """`header_unit` of a MetaImage: the field DistanceUnits."""
-    header = _metaimage_header(path.read_bytes())
-    found = re.search(rb"(?im)^DistanceUnits[ \t]*=[ \t]*(\S*)", header[0])
-    said = found[1].decode(errors="replace") if found else ""
-    name = re.sub(r"(?<=\w{4})s$", "", said.lower())  # without the s of a plural
-    unit = NRRD_UNITS.get("" if name == "?" else name)
-    if unit is None:
-        raise ValueError(f"its header gives lengths in the unit {said!r}: mm, cm, m, um and nm are read")
-    return unit
-
-
 def _squeezed(values: np.ndarray, affine: np.ndarray, dimension: int | None = None) -> Volume:
     """A volume of an array with the axes of its file."""
     dimension = values.ndim if dimension is None else dimension
@@ -315,40 +249,6 @@ def _labels_of_layers(image: Any, values: np.ndarray, components: int) -> np.nda
     return labels
 
 
-def _check_metaimage(file: Path) -> bytes | None:
-    """Refuse compressed values that are damaged, which ITK hands on as if they were right.
-
-    Returns:
-        The whole file with its values as they are, where the header does not tell the length of the compressed ones:
-        SimpleITK 2.5.7 then hands on what happens to be in memory. None where ITK reads the file itself.
-    """
-    content = file.read_bytes()
-    header = _metaimage_header(content)
-    name = header[1].strip().decode(errors="replace")
-    listed = name.upper() in ("LOCAL", "LIST") or "%" in name
-    if not listed and not (file.parent / name).is_file():
-        raise ValueError(f"its values {name!r} are missing")
-    if not re.search(rb"(?im)^CompressedData\s*=\s*True", header[0]):
-        return None
-    packed = content[header.end() :] if name == "LOCAL" else None
-    if packed is None and (file.parent / name).is_file():
-        packed = (file.parent / name).read_bytes()
-    if packed is None:
-        return None  # a list of files, or none, of which the reader says so
-    size = re.search(rb"(?m)^CompressedDataSize\s*=\s*(\d+)", header[0])
-    try:
-        unpack = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
-        values = unpack.decompress(packed[: int(size[1])] if size else packed)
-        whole = unpack.eof
-    except zlib.error:
-        whole = False
-    if not whole:
-        raise ValueError("its compressed values are damaged")
-    if size or name != "LOCAL":
-        return None
-    return re.sub(rb"(?im)^CompressedData\s*=\s*True", b"CompressedData = False", header[0]) + values
-
-
 def _executed(reader: Any, content: bytes) -> Any:
     """What a reader of SimpleITK makes of a file of this content."""
     with tempfile.TemporaryDirectory() as folder:
@@ -356,11 +256,3 @@ def _executed(reader: Any, content: bytes) -> Any:
         file.write_bytes(content)
         reader.SetFileName(str(file))
         return reader.Execute()
-
-
-def _metaimage_header(content: bytes) -> re.Match[bytes]:
-    """The header of a MetaImage, whose last field names the file of the values."""
-    header = re.match(rb"(?:[^\n=]*=[^\n]*\n)*?ElementDataFile\s*=\s*([^\n]*)\n?", content)
-    if header is None:
-        raise ValueError("it has no header of MetaImage")
-    return header

@@ -14,10 +14,11 @@ from .count import EnsembleStatisticsd
 from .fuse import FuseEnsembled
 from .intensity import CropMeasuredd, NormalizeIntensityd
 from .invert import InvertLabelsd
-from .label_files import CheckGridd, CheckLabelsd, MapLabelsd, PictureLabelsd, RandRaterd, UnpackRatersd
+from .label_files import CheckLabelsd, MapLabelsd, PictureLabelsd, RandRaterd, UnpackRatersd
 from .load import LoadImaged, OriginalImaged, load_image
 from .maps import EnsembleUncertaintyd
 from .members import MemberLabelsd, SplitAnchord
+from .placing import CheckGridd
 from .plausible import CheckImaged, WarnUncertaind
 from .regions import LabelRegionsd, MaskIgnoredd, OneMaskd
 from .results import SaveImaged

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from monai.config import KeysCollection
-from monai.data import MetaTensor
 from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 from torch import Tensor
@@ -15,7 +14,7 @@ from torch import Tensor
 from medsegdiff_bundle.readers.volumes import SEGMENTS
 
 from .members import check_num_classes
-from .placing import apart, turned, uncropped
+from .placing import file_name
 
 WHOLE = 1e-3 + 1e-5  # how far a number of a class may be from a whole one: 1e-3, and room for rounding to float32
 
@@ -50,7 +49,7 @@ class UnpackRatersd(MapTransform):
             lowest, highest = (value.item() for value in values.aminmax())
             if len(values) != 1 or lowest < 0 or highest >= 2**self.num_raters or not torch.equal(packed, values):
                 raise ValueError(
-                    f"The label {_file(d[key], key)!r} must hold whole numbers below {2**self.num_raters} in one "
+                    f"The label {file_name(d[key], key)!r} must hold whole numbers below {2**self.num_raters} in one "
                     f"channel, the bits of {self.num_raters} raters, got shape {tuple(values.shape)} and values "
                     f"{lowest:g} to {highest:g}."
                 )
@@ -130,7 +129,7 @@ class CheckLabelsd(MapTransform):
             number = len(values)
             if number not in (1, self.num_classes - 1, self.num_classes):
                 raise ValueError(
-                    f"The label {_file(d[key], key)!r} has {number} channels: of {self.num_classes} classes it may "
+                    f"The label {file_name(d[key], key)!r} has {number} channels: of {self.num_classes} classes it may "
                     "have one of numbers, or one for each class, with or without the background."
                 )
             classes = self.num_classes if number == 1 else 2
@@ -139,12 +138,13 @@ class CheckLabelsd(MapTransform):
                 bad &= (values - self.ignore_label).abs() > WHOLE
             if bad.any():
                 raise ValueError(
-                    f"The label {_file(d[key], key)!r} holds {values[bad][0].item():g}, which is none of the {classes} "
-                    f"{'classes' if number == 1 else 'values of a channel for one class'} (0 to {classes - 1})."
+                    f"The label {file_name(d[key], key)!r} holds {values[bad][0].item():g}, which is none of "
+                    f"the {classes} {'classes' if number == 1 else 'values of a channel for one class'} "
+                    f"(0 to {classes - 1})."
                 )
             whole = values.round()
             if number > 1:
-                whole = numbers_of_channels(whole, number == self.num_classes, f"The label {_file(d[key], key)!r}")
+                whole = numbers_of_channels(whole, number == self.num_classes, f"The label {file_name(d[key], key)!r}")
             if number > 1 or not torch.equal(whole, values):
                 d[key] = convert_to_dst_type(whole, d[key], dtype=values.dtype)[0]
         return d
@@ -170,7 +170,7 @@ def named_segments(label: Any, class_names: Sequence[str]) -> Any:
     if len(known) < len(there):
         other = next(name for number, name in there.items() if number not in known)
         raise ValueError(
-            f"The label {_file(label, 'label')!r} names a segment {other!r}, which is none of the classes "
+            f"The label {file_name(label, 'label')!r} names a segment {other!r}, which is none of the classes "
             f"{', '.join(class_names)}."
         )
     result = label.clone()
@@ -231,7 +231,7 @@ class MapLabelsd(MapTransform):
                 found[(values - value).abs() <= WHOLE] = number
             if (found < 0).any():
                 raise ValueError(
-                    f"The label {_file(d[key], key)!r} holds {values[found < 0][0].item():g}, which is none of the "
+                    f"The label {file_name(d[key], key)!r} holds {values[found < 0][0].item():g}, which is none of the "
                     f"values of the classes, {', '.join(map(str, self.class_values))}."
                 )
             d[key] = convert_to_dst_type(found, d[key], dtype=values.dtype)[0]
@@ -268,21 +268,21 @@ class PictureLabelsd(MapTransform):
         for key in self.key_iterator(d):
             values = convert_to_tensor(d[key], track_meta=False)
             colours, transparency = values.split([1, len(values) - 1] if len(values) < 3 else [3, len(values) - 3])
-            if self.num_classes == 2 and not is_lossy(_file(d[key], key)):
+            if self.num_classes == 2 and not is_lossy(file_name(d[key], key)):
                 colours = painted(colours)
             if (colours != colours[:1]).any() or (transparency != values[-1].max()).any():
                 raise ValueError(
-                    f"The label {_file(d[key], key)!r} is in colour or partly transparent: save it in grey."
+                    f"The label {file_name(d[key], key)!r} is in colour or partly transparent: save it in grey."
                 )
             label = colours[:1]
-            if self.num_classes == 2 and is_lossy(_file(d[key], key)):
+            if self.num_classes == 2 and is_lossy(file_name(d[key], key)):
                 label = unsmeared(label)
             if self.num_classes == 2:
                 marks = label[label != 0].unique()
                 if len(marks) > 1:
                     raise ValueError(
-                        f"The label {_file(d[key], key)!r} holds {marks[0].item():g} and {marks[1].item():g}: of two "
-                        "classes it may hold 0 and one other value."
+                        f"The label {file_name(d[key], key)!r} holds {marks[0].item():g} and {marks[1].item():g}: of "
+                        "two classes it may hold 0 and one other value."
                     )
                 label = label != 0
             d[key] = convert_to_dst_type(label, d[key], dtype=torch.float32)[0]
@@ -306,53 +306,3 @@ def is_lossy(file: str) -> bool:
 def unsmeared(mask: Tensor) -> Tensor:
     """0 and 255 of a mask of two classes that went through JPEG."""
     return torch.where(mask >= 128, 255, 0).to(mask.dtype)
-
-
-class CheckGridd(MapTransform):
-    """Refuse a label whose voxels are not those of its image, with the names of both files.
-
-    Of two files with metadata also the places of the voxels count: none may be off by a quarter of a voxel or more,
-    which leaves room for the rounding of headers. A label whose axes are stored in another order or direction is turned
-    to those of its image first, and a segmentation of 3D Slicer that was cropped to its segments gets their image's
-    size. Where a NIfTI header places its voxels in several ways, by sform, qform or the rule of ITK, either may be the
-    one that agrees.
-
-    Args:
-        keys: of the labels, channels first, as read.
-        image_key: of their image, likewise.
-        allow_missing_keys: whether a missing key is passed over.
-
-    Raises:
-        ValueError: the shapes or the affines differ.
-    """
-
-    def __init__(self, keys: KeysCollection, image_key: str = "image", allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.image_key = image_key
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Check each key."""
-        d = dict(data)
-        image = d[self.image_key]
-        for key in self.key_iterator(d):
-            label = d[key]
-            names = f"The label {_file(label, key)!r}", f"its image {_file(image, self.image_key)!r}"
-            placed = isinstance(image, MetaTensor) and isinstance(label, MetaTensor)
-            if placed and SEGMENTS in label.meta:
-                label = uncropped(label, image)
-            of_image = turned(label, image) if placed else None
-            if of_image is not None:
-                d[key] = of_image
-                continue
-            if image.shape[1:] != label.shape[1:]:
-                shapes = tuple(label.shape[1:]), tuple(image.shape[1:])
-                raise ValueError(f"{names[0]} has the shape {shapes[0]}, {names[1]} {shapes[1]}.")
-            if placed:
-                distance = apart(image.affine, label.affine, image.shape[1:])
-                raise ValueError(f"{names[0]} lies elsewhere than {names[1]}: up to {distance:.3g} voxels apart.")
-        return d
-
-
-def _file(value: Any, key: Hashable) -> str:
-    """Name of the file that a value was read from; the key of a value without metadata."""
-    return str(getattr(value, "meta", {}).get("filename_or_obj", key))

@@ -2,22 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 import torch
+from monai.config import KeysCollection
 from monai.data import MetaTensor
+from monai.transforms import MapTransform
 from monai.utils import convert_to_dst_type
 from torch import Tensor
 
 from medsegdiff_bundle.datalist.naming import METAIMAGE, NIFTI, NRRD
 from medsegdiff_bundle.readers import itk_place
 from medsegdiff_bundle.readers.nifti import forms, in_millimetres, load_nifti
+from medsegdiff_bundle.readers.volumes import SEGMENTS
 
 MISPLACED = 0.25  # voxels
+
+
+class CheckGridd(MapTransform):
+    """Refuse a label whose voxels are not those of its image, with the names of both files.
+
+    Of two files with metadata also the places of the voxels count: none may be off by a quarter of a voxel or more,
+    which leaves room for the rounding of headers. A label whose axes are stored in another order or direction is turned
+    to those of its image first, and a segmentation of 3D Slicer that was cropped to its segments gets their image's
+    size. Where a NIfTI header places its voxels in several ways, by sform, qform or the rule of ITK, either may be the
+    one that agrees.
+
+    Args:
+        keys: of the labels, channels first, as read.
+        image_key: of their image, likewise.
+        allow_missing_keys: whether a missing key is passed over.
+
+    Raises:
+        ValueError: the shapes or the affines differ.
+    """
+
+    def __init__(self, keys: KeysCollection, image_key: str = "image", allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.image_key = image_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Check each key."""
+        d = dict(data)
+        image = d[self.image_key]
+        for key in self.key_iterator(d):
+            label = d[key]
+            names = f"The label {file_name(label, key)!r}", f"its image {file_name(image, self.image_key)!r}"
+            placed = isinstance(image, MetaTensor) and isinstance(label, MetaTensor)
+            if placed and SEGMENTS in label.meta:
+                label = uncropped(label, image)
+            of_image = turned(label, image) if placed else None
+            if of_image is not None:
+                d[key] = of_image
+                continue
+            if image.shape[1:] != label.shape[1:]:
+                shapes = tuple(label.shape[1:]), tuple(image.shape[1:])
+                raise ValueError(f"{names[0]} has the shape {shapes[0]}, {names[1]} {shapes[1]}.")
+            if placed:
+                distance = apart(image.affine, label.affine, image.shape[1:])
+                raise ValueError(f"{names[0]} lies elsewhere than {names[1]}: up to {distance:.3g} voxels apart.")
+        return d
 
 
 def turned(label: MetaTensor, image: MetaTensor) -> MetaTensor | None:
@@ -91,3 +140,8 @@ def apart(first: Tensor, second: Tensor, shape: Sequence[int]) -> float:
     corners = torch.cat([corners[:, :-1], corners.new_zeros(len(corners), axes - len(shape)), corners[:, -1:]], 1)
     distance = ((second - first).double() @ corners.T)[:axes].norm(dim=0).max()
     return float(distance / first[:axes, : len(shape)].double().norm(dim=0).min())
+
+
+def file_name(value: Any, key: Hashable) -> str:
+    """Name of the file that a value was read from; the key of a value without metadata."""
+    return str(getattr(value, "meta", {}).get("filename_or_obj", key))
