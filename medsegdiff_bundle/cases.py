@@ -74,36 +74,45 @@ def run_cases(
         for case in cases:
             case["fingerprint"] = _fingerprint(run, case["image"])
         if not overwrite:
-            skipped = [index for index in left if is_done(cases[index], Path(output_dir))]
-            there = set(skipped)
-            left = [index for index in left if index not in there]
-            if skipped:
-                logger.warning(
-                    "%d of %d images have results of these settings in %r already: --overwrite makes them anew.",
-                    len(skipped),
-                    number,
-                    str(output_dir),
-                )
-    failures: dict[str, str] = {}
-    journal = _Notes(output_dir if number > 1 else None, cases)
-    journal.note(SKIPPED, skipped)
+            skipped = _done_before(cases, left, Path(output_dir))
+    outcomes = _Outcomes(output_dir, cases, number, on_failure)
+    outcomes.note(SKIPPED, skipped)
+    there = set(skipped)
+    left = [index for index in left if index not in there]
+    for index in left:
+        if "refused" in cases[index]:
+            outcomes.fail(index, cases[index]["refused"])
+    error = _run_one_by_one(evaluator, [index for index in left if "refused" not in cases[index]], outcomes)
+    if of_workflow:  # else another program's processes, which may have other numbers of images
+        _wait_for_the_others()
+    if outcomes.failures and on_failure is None:
+        raise errors.UnsegmentedError(outcomes.failures, number) from error
 
-    def fail(index: int, sentence: str) -> None:
-        file = str(ensure_tuple(cases[index]["image"])[0])
-        failures[file] = sentence
-        journal.note(FAILED, [index], sentence)
-        if on_failure is not None:
-            on_failure(file, sentence)
-        elif number > 1:
-            logger.error("%s", sentence)
 
-    for index in [index for index in left if "refused" in cases[index]]:
-        fail(index, cases[index]["refused"])
-        left.remove(index)
-    watch = _Watch(evaluator, lambda batch: journal.note(DONE, left[batch * size : (batch + 1) * size]))
+def _done_before(cases: Sequence[Mapping[str, Any]], indices: Sequence[int], output_dir: Path) -> list[int]:
+    """Which of some cases need not be done again, which is logged."""
+    done = [index for index in indices if is_done(cases[index], output_dir)]
+    if done:
+        logger.warning(
+            "%d of %d images have results of these settings in %r already: --overwrite makes them anew.",
+            len(done),
+            len(indices),
+            str(output_dir),
+        )
+    return done
+
+
+def _run_one_by_one(evaluator: Evaluator, left: list[int], outcomes: _Outcomes) -> BaseException | None:
+    """Run some cases, each batch that fails again by its cases, and each case that fails left out of the rest.
+
+    Returns:
+        The error that ended the last run, or None.
+    """
+    loader: Any = evaluator.data_loader
     size = loader.batch_size
+    watch = _Watch(evaluator, lambda batch: outcomes.note(DONE, left[batch * size : (batch + 1) * size]))
     while left:
-        if len(left) < number:
+        if len(left) < outcomes.number:
             evaluator.data_loader = DataLoader(
                 loader.dataset,
                 loader.num_workers,
@@ -121,11 +130,8 @@ def run_cases(
             size = 1  # to tell whose error it is
             continue
         index = left.pop(0)
-        fail(index, case_sentence(watch.error, str(ensure_tuple(cases[index]["image"])[0])))
-    if of_workflow:  # else another program's processes, which may have other numbers of images
-        _wait_for_the_others()
-    if failures and on_failure is None:
-        raise errors.UnsegmentedError(failures, number) from watch.error
+        outcomes.fail(index, case_sentence(watch.error, outcomes.file(index)))
+    return watch.error
 
 
 def _wait_for_the_others() -> None:
@@ -179,23 +185,44 @@ class _Watch:
         self.error = error  # and the engine ends as after its last case
 
 
-class _Notes:
-    """The journal of a folder of images, or none."""
+class _Outcomes:
+    """What became of the cases of a run: in the journal of a folder of several images, and of those that failed."""
 
-    def __init__(self, output_dir: str | os.PathLike | None, cases: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(
+        self,
+        output_dir: str | os.PathLike | None,
+        cases: Sequence[Mapping[str, Any]],
+        number: int,
+        on_failure: Callable[[str, str], None] | None,
+    ) -> None:
         several = int(os.environ.get("WORLD_SIZE", "1")) > 1
         process = int(os.environ["RANK"]) if several else None
-        self.cases = cases
-        self.journal = None if output_dir is None else Journal(output_dir, process)
+        self.cases, self.number, self.on_failure = cases, number, on_failure
+        self.journal = Journal(output_dir, process) if output_dir is not None and number > 1 else None
+        self.failures: dict[str, str] = {}  # sentences by file
+
+    def file(self, index: int) -> str:
+        """The image's, or its first."""
+        return str(ensure_tuple(self.cases[index]["image"])[0])
 
     def note(self, state: str, indices: Iterable[int], reason: str | None = None) -> None:
-        """Add what became of some cases."""
+        """Add what became of some cases to the journal."""
         if self.journal is None:
             return
         for index in indices:
-            file = Path(str(ensure_tuple(self.cases[index]["image"])[0]))
+            file = Path(self.file(index))
             said = None if reason is None else without_folders(reason, file)
             self.journal.note(case_name(file), file.name, state, said)
+
+    def fail(self, index: int, sentence: str) -> None:
+        """Keep why a case has no result, and tell it."""
+        file = self.file(index)
+        self.failures[file] = sentence
+        self.note(FAILED, [index], sentence)
+        if self.on_failure is not None:
+            self.on_failure(file, sentence)
+        elif self.number > 1:
+            logger.error("%s", sentence)
 
 
 class CallersError(Exception):

@@ -145,6 +145,38 @@ def read_series(path: Path, files: Sequence[Path]) -> Series:
     """
     what = f"The DICOM series in {str(path)!r}"
     frames, warnings = _distinct(_one_series(_frames(path, files), path))
+    _check_alike(frames, what)
+    rows, columns, normal = _directions(frames, what)
+    positions = np.array([frame.get("ImagePositionPatient") for frame in frames], dtype=float)
+    order = np.argsort(positions @ normal, kind="stable")
+    frames, positions = [frames[index] for index in order], positions[order]
+    heights = positions @ normal
+    if len(frames) < 2:
+        if path.is_file() and path == frames[0].file:
+            raise ValueError(f"{str(path)!r} is a DICOM file of one slice: give the folder that holds its series.")
+        raise ValueError(f"{what} has one slice only, which is no volume.")
+    thickness = _step(frames, np.diff(heights), what)
+    row_spacing, column_spacing = (float(value) for value in frames[0].get("PixelSpacing"))
+    moved = _moved((positions - positions[0]) @ np.array([rows / column_spacing, columns / row_spacing]).T, what)
+    lowest = moved.min(axis=0)
+    size = np.array([frames[0].get("Columns"), frames[0].get("Rows")]) + np.ceil(np.ptp(moved, axis=0) - 1e-6)
+    lps = np.eye(4)
+    lps[:3, :3] = np.stack([rows * column_spacing, columns * row_spacing, normal * thickness], axis=1)
+    lps[:3, 3] = positions[0] + lps[:3, :2] @ lowest
+    return Series(
+        frames=tuple(frames),
+        shape=(int(size[0]), int(size[1]), len(frames)),
+        affine=np.diag([-1.0, -1, 1, 1]) @ lps,
+        shifts=moved - lowest,
+        orientation=np.concatenate([rows, columns]),
+        thickness=thickness,
+        warnings=tuple(warnings),
+        processing=tuple(_processing(frames, moved * [column_spacing, row_spacing], heights[-1] - heights[0])),
+    )
+
+
+def _check_alike(frames: Sequence[Frame], what: str) -> None:
+    """Refuse slices that do not say where they lie, or not in one space and with the same pixels."""
     for frame in frames:
         for tag, count in NUMBERS.items():
             _check_numbers(frame, tag, count, what)
@@ -159,49 +191,26 @@ def read_series(path: Path, files: Sequence[Path]) -> Series:
     spaces = Counter(str(uid) for frame in frames if (uid := frame.get("FrameOfReferenceUID")) is not None)
     if len(spaces) > 1:
         raise ValueError(f"{what} has slices of {len(spaces)} spaces (FrameOfReferenceUID), whose places say nothing.")
-    rows, columns, normal = _directions(frames, what)
-    positions = np.array([frame.get("ImagePositionPatient") for frame in frames], dtype=float)
-    order = np.argsort(positions @ normal, kind="stable")
-    frames, positions = [frames[index] for index in order], positions[order]
-    heights = positions @ normal
-    if len(frames) < 2:
-        if path.is_file() and path == frames[0].file:
-            raise ValueError(f"{str(path)!r} is a DICOM file of one slice: give the folder that holds its series.")
-        raise ValueError(f"{what} has one slice only, which is no volume.")
-    thickness = _step(frames, np.diff(heights), what)
-    row_spacing, column_spacing = (float(value) for value in frames[0].get("PixelSpacing"))
-    # Of one pixel's width, along rows and columns: how far each slice is shifted in its plane.
-    moved = (positions - positions[0]) @ np.array([rows / column_spacing, columns / row_spacing]).T
-    line = np.linspace(0, 1, len(frames))[:, None] * moved[-1]
+
+
+def _moved(moved: np.ndarray, what: str) -> np.ndarray:
+    """Shifts of the slices in their planes, in pixels along rows and columns; none where all are less than 1/4."""
+    line = np.linspace(0, 1, len(moved))[:, None] * moved[-1]
     if np.abs(moved - line).max() > 0.5:
         raise ValueError(f"{what} has slices that are shifted against one another in their planes, not along a line.")
-    processing = []
-    if np.abs(moved).max() < 0.25:
-        moved = np.zeros_like(moved)
-    else:
-        shift = moved[-1] * [column_spacing, row_spacing] / (heights[-1] - heights[0])
-        angle = np.degrees(np.arctan(np.linalg.norm(shift)))
-        processing.append(
+    return np.zeros_like(moved) if np.abs(moved).max() < 0.25 else moved
+
+
+def _processing(frames: Sequence[Frame], shifts: np.ndarray, height: float) -> Iterator[str]:
+    """What is done to the slices, in sentences, by their shifts in mm, and the height of the last above the first."""
+    if shifts.any():
+        angle = np.degrees(np.arctan(np.linalg.norm(shifts[-1] / height)))
+        yield (
             f"The gantry was tilted by {angle:.1f} degrees: the slices were shifted in their planes to a grid with "
             "right angles, in which the results lie. A DICOM segmentation lies on the slices as they are."
         )
     if any(frame.inverted for frame in frames) and frames[0].get("Modality") not in WITH_UNITS:
-        processing.append("The lowest stored value is white (MONOCHROME1): values are turned around, as viewers do.")
-    lowest = moved.min(axis=0)
-    size = np.array([frames[0].get("Columns"), frames[0].get("Rows")]) + np.ceil(np.ptp(moved, axis=0) - 1e-6)
-    lps = np.eye(4)
-    lps[:3, :3] = np.stack([rows * column_spacing, columns * row_spacing, normal * thickness], axis=1)
-    lps[:3, 3] = positions[0] + lps[:3, :2] @ lowest
-    return Series(
-        frames=tuple(frames),
-        shape=(int(size[0]), int(size[1]), len(frames)),
-        affine=np.diag([-1.0, -1, 1, 1]) @ lps,
-        shifts=moved - lowest,
-        orientation=np.concatenate([rows, columns]),
-        thickness=thickness,
-        warnings=tuple(warnings),
-        processing=tuple(processing),
-    )
+        yield "The lowest stored value is white (MONOCHROME1): values are turned around, as viewers do."
 
 
 def _check_numbers(frame: Frame, tag: str, count: int, what: str) -> None:
