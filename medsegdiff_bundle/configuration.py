@@ -11,6 +11,7 @@ of the model zoo hold complete files, which `complete` leaves as they are.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from monai.bundle import ConfigParser
 
 BASE, REST = "base", "..."
+WEIGHTS = "MEDSEGDIFF_WEIGHTS"  # variable that names where weights lie that take the place of the shipped ones
+ELSEWHERE = "weights_elsewhere"
 OTHER = "other"  # the task of structures of which nothing is known
 
 
@@ -81,8 +84,20 @@ def load(files: Iterable[Path], given: Mapping[str, Any] | None = None) -> Confi
     found.read_config([str(path) for path in paths])
     for name, value in (given or {}).items():
         found.set(value, name)
-    found.set(complete(dict(found.get()), paths[0].parent))
+    found.set(with_weights_elsewhere(complete(dict(found.get()), paths[0].parent)))
     return found
+
+
+def with_weights_elsewhere(config: dict[str, Any]) -> dict[str, Any]:
+    """A complete configuration whose checkpoint lies elsewhere, if it would be that which is shipped for its task.
+
+    See `medsegdiff_bundle.elsewhere`, which fetches it once it is asked for.
+    """
+    task = config.get("task")
+    if config.get("checkpoint") != "@shipped_weights" or not os.environ.get(WEIGHTS) or not isinstance(task, str):
+        return config
+    there = {"_target_": "medsegdiff_bundle.elsewhere.weights_elsewhere", "task": task}
+    return {**config, "checkpoint": f"@{ELSEWHERE}", ELSEWHERE: there}
 
 
 def behind(names: Iterable[str], config: Mapping[str, Any]) -> set[str]:

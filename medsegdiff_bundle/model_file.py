@@ -45,9 +45,8 @@ MUST_FIT = ("class_names", "spatial_dims", "image_channels")  # or the weights s
 COMPONENT = re.compile(
     r"(medsegdiff_bundle\.(networks|schedulers|transforms)\.|monai\.(transforms|networks\.nets)\.)?[A-Z]\w*"
 )
-READER = re.compile(
-    r"((monai\.data\.|medsegdiff_bundle\.readers\.)?[A-Z]\w*Reader)?"
-)  # MONAI's LoadImaged makes anything whose name it is given
+# MONAI's LoadImaged makes anything whose name it is given.
+READER = re.compile(r"((monai\.data\.|medsegdiff_bundle\.readers\.)?[A-Z]\w*Reader)?")
 NO_COMPONENT = re.compile(
     "Sav|Writ|Lambda|TorchVision|CuCIM|Handler|Dataset|Download|Workflow|Algo|Runner|Bundle|Config"
 )
@@ -198,13 +197,17 @@ def complete_with_weights(
     """
     _COMPLETED.add(parser)
     config: Any = dict(parser.get())
-    parser.set(whole := configuration.complete(config, folder))
+    parser.set(whole := configuration.with_weights_elsewhere(configuration.complete(config, folder)))
     first = [settings.parts(name)[0] for name in steps]
     if "checkpoint" not in whole or first and "checkpoint" not in configuration.behind(first, whole):
         return  # a training
     checkpoint = parser.get_parsed_content("checkpoint")
     if model := read_model(checkpoint):
-        parser.set(configuration.complete(over_files(config, model, checkpoint, folder, given), folder))
+        there = {
+            name: whole[name] for name in ("checkpoint", configuration.ELSEWHERE) if configuration.ELSEWHERE in whole
+        }
+        as_said = configuration.complete(over_files(config, model, checkpoint, folder, given), folder)
+        parser.set({**as_said, **{name: whole[name] for name in there}})
     elif (files := weight_files(checkpoint)) and os.path.isfile(files[0]):
         _remark(files[0], _said(parser.get_parsed_content("class_names")))
 
