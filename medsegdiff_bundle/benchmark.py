@@ -168,11 +168,9 @@ def convolutions(bench: Bench, members: int) -> dict[str, tuple[Callable[[], Any
     return work
 
 
-def costs(bench: Bench) -> None:
-    """The ratios (a), (b) and (c), and the share of the convolution rate."""
-    options, members = bench.options, bench.options.members
-    step_of_one, t = bench.noisy(1), torch.tensor([999], device=bench.device)
-    monai_network = DiffusionModelUNet(
+def peer_of_monai(bench: Bench) -> tuple[nn.Module, Callable[[], None]]:
+    """MONAI's network for the same images, and a call that samples the same members with it in as many steps."""
+    network = DiffusionModelUNet(
         len(bench.size),
         bench.classes + bench.image.shape[1],
         bench.classes,
@@ -181,20 +179,30 @@ def costs(bench: Bench) -> None:
         attention_levels=[False] * len(bench.monai_channels),
         norm_num_groups=8,
     )
-    monai_network.eval().to(bench.device)
-    monai_network.to(memory_format=bench.memory_format)  # type: ignore[call-overload]
-    monai_scheduler = DDIMScheduler(bench.scheduler.num_train_timesteps)
-    monai_inferer = DiffusionInferer(monai_scheduler)
-    monai_scheduler.set_timesteps(bench.steps)
+    network.eval().to(bench.device)
+    network.to(memory_format=bench.memory_format)  # type: ignore[call-overload]
+    scheduler = DDIMScheduler(bench.scheduler.num_train_timesteps)
+    inferer = DiffusionInferer(scheduler)
+    scheduler.set_timesteps(bench.steps)
+    members = bench.options.members
     many = bench.image.expand(members, *bench.image.shape[1:]).contiguous()
     noise = bench.noisy(members)
+
+    def sample() -> None:
+        inferer.sample(noise, network, scheduler, conditioning=many, mode="concat", verbose=False)
+
+    return network, sample
+
+
+def costs(bench: Bench) -> None:
+    """The ratios (a), (b) and (c), and the share of the convolution rate."""
+    options, members = bench.options, bench.options.members
+    step_of_one, t = bench.noisy(1), torch.tensor([999], device=bench.device)
+    monai_network, monai = peer_of_monai(bench)
 
     def naive() -> None:
         features = bench.network.encode(bench.image)
         bench.network.denoise(step_of_one, t, features)
-
-    def monai() -> None:
-        monai_inferer.sample(noise, monai_network, monai_scheduler, conditioning=many, mode="concat", verbose=False)
 
     step = bench.denoising_step(PROFILED_MEMBERS)
     plain = convolutions(bench, PROFILED_MEMBERS)
