@@ -1,6 +1,7 @@
 """Imports go one way: configs -> transforms, handlers, metrics -> fusion, uncertainty, ... -> monai, torch."""
 
 import ast
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,18 @@ def test_a_name_stands_for_one_thing():
     above = {path.stem for path in PACKAGE.iterdir()}
     below = [path for path in PACKAGE.glob("*/**/*.py") if path.relative_to(PACKAGE).parts[0] != "cli"]
     assert not [path for path in below if path.stem in above - {"__init__"}]
+
+
+def test_what_is_imported_is_there():
+    """Also within functions, where nothing else would notice before a user does."""
+    for path in [*PACKAGE.rglob("*.py"), *(PACKAGE.parent / "scripts").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.ImportFrom)
+                and (node.module or "").split(".")[0] == PACKAGE.name
+                and not node.level
+            ):
+                module = importlib.import_module(node.module)
+                for each in node.names:
+                    there = hasattr(module, each.name) or importlib.util.find_spec(f"{node.module}.{each.name}")
+                    assert there, f"{path}: {node.module} has no {each.name}"
