@@ -2,14 +2,18 @@
 
 Prints a Markdown table: the situation, the Dice of the mask with the label (of a picture with what was drawn), volumes,
 and whether the mask lies on its image in ITK's programs; or the sentence of a refusal. With PYTHONPATH it shows another
-version of the package. Example:
+version of the package. Examples:
 
     python scripts/file_trials.py
+    python scripts/file_trials.py --situations "code 7|SPM"
 """
 
 from __future__ import annotations
 
+import argparse
+import re
 import tempfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -126,10 +130,31 @@ def codes(sform: int, qform: int) -> Make:
     def change(image: nibabel.Nifti1Image) -> None:
         apart = image.affine.copy()
         apart[2, 3] += 8
-        image.header.set_sform(image.affine, sform)
-        image.header.set_qform(apart, qform)
+        image.header.set_sform(image.affine)
+        image.header.set_qform(apart)
+        image.header["sform_code"], image.header["qform_code"] = sform, qform  # also those that NIfTI does not have
 
     return header(change)
+
+
+def placed_by_spm(folder: Path) -> tuple[Path, Array]:
+    """The volume in Analyze as a program stores it whose voxels run to the right, placed by SPM's file beside it."""
+    values, label, affine = volume()
+    turned_over = affine @ np.diag([-1.0, -1, 1, 1])
+    turned_over[:2, 3] = (affine @ [values.shape[0] - 1, values.shape[1] - 1, 0, 1])[:2]
+    nibabel.save(nibabel.Spm99AnalyzeImage(values[::-1, ::-1].copy(), turned_over), folder / "x.img")
+    return folder / "x.img", label[::-1, ::-1]
+
+
+def without_compressed_size(folder: Path) -> tuple[Path, Array]:
+    """The volume as a compressed MetaImage that leaves out the optional length of its values."""
+    values, label, _ = volume()
+    SimpleITK.WriteImage(SimpleITK.ReadImage(str(FILE), SimpleITK.sitkInt16), str(folder / "plain.mha"))
+    head, _, _ = (folder / "plain.mha").read_bytes().partition(b"ElementDataFile")
+    head = head.replace(b"CompressedData = False", b"CompressedData = True") + b"ElementDataFile = LOCAL\n"
+    packed = zlib.compress(values.astype("<i2").transpose(2, 1, 0).tobytes())
+    (folder / "x.mha").write_bytes(head + packed)
+    return folder / "x.mha", label
 
 
 def micrometres(folder: Path) -> tuple[Path, Array]:
@@ -158,6 +183,9 @@ SITUATIONS: dict[str, Make] = {
     **{f"sform and qform 8 mm apart, codes {a} and {b}": codes(a, b) for a, b in ((1, 1), (2, 1), (1, 2))},
     "lengths in micrometres": micrometres,
     **{f"as {ending}": format_of(ending) for ending in (".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".img")},
+    "a sform of code 7 and no qform": codes(7, 0),
+    "Analyze, placed by SPM's .mat": placed_by_spm,
+    "a compressed .mha without the length of its values": without_compressed_size,
     "the same value everywhere": saved(lambda x, label: x if label else np.full_like(x, 5)),
     **{f"photograph, Exif orientation {number}": photograph(number) for number in range(1, 9)},
 }
@@ -182,10 +210,15 @@ def lies_on_its_image(image: Path, mask: Path) -> str:
 
 def main() -> None:
     """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--situations", default="", metavar="PATTERN", help="those whose names match (default: all)")
+    pattern = parser.parse_args().situations
     print(
         f"Version {medsegdiff_bundle.__version__}\n\n| file | Dice | volumes | on its image in ITK |\n|---|---|---|---|"
     )
     for name, make in SITUATIONS.items():
+        if not re.search(pattern, name):
+            continue
         with tempfile.TemporaryDirectory() as scratch:
             file, label = make(Path(scratch))
             task = "isic" if file.suffix == ".jpg" else "hippocampus"
