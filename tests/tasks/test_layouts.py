@@ -1,6 +1,7 @@
 """What is read of the paper's sets as they are handed out, with the settings of their tasks."""
 
 import json
+import shutil
 from pathlib import Path
 
 import nibabel
@@ -92,14 +93,31 @@ def test_official_folds_of_tn3k(find_layout):
     assert found == [["0004"], ["0003"], ["0002"], ["0001"], ["0000"]]
 
 
-def test_a_fold_of_a_stranger_is_named(find_layout, tmp_path):
+@pytest.fixture
+def pictures_of_tn3k(find_layout, tmp_path):
+    """Its folders without its files of folds."""
     for part in ("image", "mask"):
         (tmp_path / f"trainval-{part}").symlink_to(find_layout("tn3k").root / f"trainval-{part}")
         (tmp_path / f"test-{part}").symlink_to(find_layout("tn3k").root / f"test-{part}")
-    for content, said in (({"val": [0, 77]}, "names the case '77', which is none"), ({}, "has no list 'val'")):
-        (tmp_path / "tn3k-trainval-fold0.json").write_text(json.dumps(content))
-        with pytest.raises(ValueError, match=said):
-            read_data_set(tmp_path)
+    return tmp_path
+
+
+def test_a_fold_of_a_stranger_is_named(pictures_of_tn3k):
+    (pictures_of_tn3k / "tn3k-trainval-fold0.json").write_text(json.dumps({"train": [], "val": [0, 77]}))
+    with pytest.raises(ValueError, match="names the case '77', which is none"):
+        read_data_set(pictures_of_tn3k)
+
+
+def test_folds_are_numbered_by_their_order_and_other_files_are_none(pictures_of_tn3k):
+    for number in (1, 2, 10):
+        content = {"train": [0], "val": [number % 5]}
+        (pictures_of_tn3k / f"fold{number}.json").write_text(json.dumps(content))
+    for content in ({"dice": 0.9}, [0.9], {"val": [0.9]}):
+        (pictures_of_tn3k / "metrics_fold0.json").write_text(json.dumps(content))
+        assert read_data_set(pictures_of_tn3k).folds == (("0001",), ("0002",), ("0000",))
+    (pictures_of_tn3k / "other_fold_02.json").write_text(json.dumps({"train": [], "val": [0]}))
+    with pytest.raises(ValueError, match="fold2.json' and .*other_fold_02.json' have both the fold 2."):
+        read_data_set(pictures_of_tn3k)
 
 
 def test_patients_stay_together_in_each_fold(find_layout):
@@ -113,6 +131,16 @@ def test_twins_of_refuge_are_refused(tmp_path):
         (tmp_path / part / "Disc_Cup_Masks").mkdir(parents=True)
         (tmp_path / part / "Disc_Cup_Masks" / "T0001.bmp").touch()
     with pytest.raises(ValueError, match="holds both .*T0001.bmp' and .*T0001.bmp' of one case"):
+        read_data_set(tmp_path)
+
+
+def test_a_mask_of_refuge_without_its_photograph_is_named(find_layout, tmp_path):
+    for part in find_layout("refuge2").root.iterdir():
+        if part.name != "REFUGE-Validation400":
+            (tmp_path / part.name).mkdir()
+            for folder in part.iterdir():
+                shutil.copytree(folder, tmp_path / part.name / folder.name)
+    with pytest.raises(ValueError, match="has masks without a photograph, 1 in all, such as .*V0001.bmp': unpack"):
         read_data_set(tmp_path)
 
 

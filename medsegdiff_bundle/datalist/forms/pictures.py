@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from ..headers import is_part, kind_of
 from ..naming import case_name
-from .description import Case, DataSet, read_json
+from .description import Case, DataSet, read_any_json, read_json
 
 IMAGES = ("images", "image", "imgs", "img")
 MASKS = ("masks", "mask", "labels", "label", "annotations", "annotation", "segmentations", "gt", "groundtruth")
@@ -38,13 +39,15 @@ def read_pictures(root: Path) -> DataSet:
     sections (`train`, `val`, `test`), above or below, or in folders whose names say both (`test-image`, `test-mask`;
     `ISIC2018_Task1-2_Training_Input`, `ISIC2018_Task1_Training_GroundTruth`). A folder without such folders holds each
     mask beside its image. A section of images without masks, as of a challenge, has no cases. Files such as
-    `tn3k-trainval-fold0.json` have the folds, as {"train": [0, 2], "val": [1]}, by names or by numbers.
+    `tn3k-trainval-fold0.json` have the folds, as {"train": [0, 2], "val": [1]}, by names or by numbers. The first fold
+    is that of the lowest number, whether files are numbered from 0 or from 1.
 
     Args:
         root: the folder.
 
     Raises:
-        ValueError: a folder is missing, an image has no mask, a case has several files, or a fold names no case.
+        ValueError: a folder is missing, an image has no mask, a case has several files, a fold names no case, or
+            two files have the fold of one number.
     """
     if parts := _parts(root) or _siblings(root):
         cases = [case for section, images, masks in parts for case in _paired(images, masks, section)]
@@ -60,22 +63,28 @@ def read_pictures(root: Path) -> DataSet:
 
 
 def _folds(root: Path, cases: list[Case]) -> tuple[tuple[str, ...], ...]:
-    """Names of the validation cases of each fold, of files that each have one."""
-    files = {int(found[1]): file for file in root.glob("*.json") if (found := re.search(r"fold_?(\d+)$", file.stem))}
-    if sorted(files) != list(range(len(files))):
-        return ()
+    """Names of the validation cases of each fold, of files that each have one, in the order of their numbers."""
+    files: dict[int, Path] = {}
+    for file in sorted(root.glob("*.json")):
+        if (found := re.search(r"fold_?(\d+)$", file.stem)) and _is_fold(read_any_json(file)):
+            first = files.setdefault(int(found[1]), file)
+            if first != file:
+                raise ValueError(f"{str(first)!r} and {str(file)!r} have both the fold {int(found[1])}.")
     names = {case.name for case in cases if case.section != "test"}
     of_numbers = {int(name): name for name in names if name.isdecimal()}
     folds = []
     for number in sorted(files):
-        chosen = read_json(files[number]).get("val")
-        if not isinstance(chosen, list):
-            raise ValueError(f"{str(files[number])!r} has no list 'val' of the cases that validate.")
+        chosen = read_json(files[number])["val"]
         named = [of_numbers.get(each, str(each)) if isinstance(each, int) else str(each) for each in chosen]
         if unknown := [name for name in named if name not in names]:
             raise ValueError(f"{str(files[number])!r} names the case {unknown[0]!r}, which is none.")
         folds.append(tuple(named))
     return tuple(folds)
+
+
+def _is_fold(content: Any) -> bool:
+    """Whether a file of such a name lists cases, and not the scores of a fold, say."""
+    return isinstance(content, dict) and all(isinstance(content.get(part), list) for part in ("train", "val"))
 
 
 def files_of(folder: Path) -> dict[str, Path]:

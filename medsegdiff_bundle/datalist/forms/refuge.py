@@ -37,7 +37,8 @@ def read_refuge(root: Path) -> DataSet:
         root: the folder.
 
     Raises:
-        ValueError: two masks or two photographs have one name.
+        ValueError: two masks or two photographs have one name, or a mask has no photograph, as before its archive is
+            unpacked.
     """
     masks: dict[str, Path] = {}
     photographs: dict[str, Path] = {}
@@ -51,10 +52,14 @@ def read_refuge(root: Path) -> DataSet:
             first = found.setdefault(case_name(file), file)
             if first != file:
                 raise ValueError(f"{str(root)!r} holds both {str(first)!r} and {str(file)!r} of one case.")
+    if alone := sorted(masks.keys() - photographs.keys()):
+        raise ValueError(
+            f"{str(root)!r} has masks without a photograph, {len(alone)} in all, such as {str(masks[alone[0]])!r}: unpack the "
+            "archives of both."
+        )
     cases = [
         Case(name, (photographs[name],), mask, SECTIONS.get(name[:1], "training"))
         for name, mask in sorted(masks.items())
-        if name in photographs
     ]
     return DataSet(root, "REFUGE", tuple(cases), modality="picture", listing="its folders Disc_Cup_Masks")
 
