@@ -54,8 +54,8 @@ def read_refuge(root: Path) -> DataSet:
                 raise ValueError(f"{str(root)!r} holds both {str(first)!r} and {str(file)!r} of one case.")
     if alone := sorted(masks.keys() - photographs.keys()):
         raise ValueError(
-            f"{str(root)!r} has masks without a photograph, {len(alone)} in all, such as {str(masks[alone[0]])!r}: unpack the "
-            "archives of both."
+            f"{str(root)!r} has masks without a photograph, {len(alone)} in all, such as {str(masks[alone[0]])!r}: "
+            "unpack the archives of both."
         )
     cases = [
         Case(name, (photographs[name],), mask, SECTIONS.get(name[:1], "training"))
