@@ -342,10 +342,5 @@ def _same(first: Any, second: Any) -> bool:
 
 
 def _said(value: Any) -> str:
-    if isinstance(value, (str, int, float)) or value is None:
-        return str(value)
-    return (
-        "\\".join(str(each) for each in value)
-        if isinstance(value, Sequence) or hasattr(value, "__iter__")
-        else str(value)
-    )
+    several = not isinstance(value, str) and hasattr(value, "__iter__")
+    return "\\".join(map(str, value)) if several else str(value)
