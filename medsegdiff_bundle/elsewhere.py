@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import tempfile
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -24,6 +25,7 @@ from medsegdiff_bundle.provenance import checksum
 logger = logging.getLogger(__name__)
 
 BESIDE = ("intervals", "known")
+MISSING = (403, 404)  # what stores of objects answer of a file that is not there
 TIMEOUT = 30.0  # seconds without an answer
 
 
@@ -70,16 +72,17 @@ def _fetched(address: str, task: str) -> Path:
             logger.warning("%s The weights that were fetched before are taken.", error)
             return weights
         sha256 = _sha256(fetched / description.name, address)
+        if weights.is_file() and checksum(weights) == sha256:
+            return weights
         gone = []
         for name in (f"{task}.{kind}.json" for kind in BESIDE):
             try:
                 _read(f"{address}/{name}", fetched)
             except AddressError as error:
-                if error.code != 404:
+                if error.code not in MISSING:
                     raise
                 gone.append(cache / name)
-        if not (weights.is_file() and checksum(weights) == sha256):
-            _download(f"{address}/{weights.name}", fetched, sha256)
+        _download(f"{address}/{weights.name}", fetched, sha256)
         with whole_files(cache, weights) as unfinished:
             for file in fetched.iterdir():
                 shutil.move(file, unfinished)
@@ -112,7 +115,7 @@ def _read(url: str, folder: Path) -> None:
     try:
         with urlopen(url, timeout=TIMEOUT) as answer:
             (folder / Path(url).name).write_bytes(answer.read())
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         raise AddressError(url, error) from error
 
 
@@ -127,8 +130,8 @@ def _download(url: str, folder: Path, sha256: str) -> None:
 
     file = folder / Path(url).name
     try:
-        download_url(url, file, hash_val=sha256)
+        download_url(url, file, hash_val=sha256, hash_type="sha256")
     except HashCheckError as error:
         raise ValueError(f"{url!r} holds other weights than {file.stem}.model.json beside it says.") from error
-    except (OSError, RuntimeError) as error:
+    except (OSError, HTTPException, RuntimeError) as error:
         raise AddressError(url, error) from error

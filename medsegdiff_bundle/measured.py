@@ -27,8 +27,7 @@ def unmeasured(channel: np.ndarray) -> np.ndarray:
     voxels, which hold nearly all of an edge of the volume, as tissue that someone clipped to one value does not, and is
     far more frequent than the next higher and lower values, as where an image has few grey levels each fills large
     parts. It may be hidden by noise of 0.0075 deviations of the image, and by the rings with which splines surround it.
-    In a picture, where black and white are also what left the range of its
-    8 bits, it must fill two edges, exactly.
+    In a picture, where black and white are also what left the range of its 8 bits, it must fill two edges, exactly.
 
     Args:
         channel: (S), of two or three axes.

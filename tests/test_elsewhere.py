@@ -60,7 +60,8 @@ def test_weights_are_fetched_once(tmp_path, server):
     names = {"isic.pt", "isic.model.json", "isic.known.json"}  # there are no intervals at the address
     assert {each.name for each in file.parent.iterdir()} == names
     assert server[1].count("/isic.pt") == 1
-    assert elsewhere.weights_elsewhere("isic") == str(file) and server[1].count("/isic.pt") == 1
+    asked = len(server[1])
+    assert elsewhere.weights_elsewhere("isic") == str(file) and server[1][asked:] == ["/isic.model.json"]
     (tmp_path / "offered" / "isic.known.json").unlink()
     offer(tmp_path / "offered", "isic", 2)
     assert number(elsewhere.weights_elsewhere("isic")) == 2 and server[1].count("/isic.pt") == 2
@@ -133,3 +134,9 @@ def test_what_is_segmented_is_what_the_weights_say(tmp_path, monkeypatch):
     assert result.class_names == ("front", "back") and np.array_equal(result.mask, shipped.mask)
     named = medsegdiff_bundle.segment(IMAGE, ensemble_size=1, device="cpu", checkpoint=ROOT / "models" / "model.pt")
     assert named.class_names == shipped.class_names == ("anterior", "posterior")
+
+
+def test_an_address_that_is_none(monkeypatch):
+    monkeypatch.setenv("MEDSEGDIFF_WEIGHTS", "http://127.0.0.1:9/my weights")
+    with pytest.raises(ValueError, match="9/my weights/isic.model.json' cannot be fetched: URL can't contain"):
+        elsewhere.weights_elsewhere("isic")

@@ -271,3 +271,11 @@ def test_nothing_heavy_is_imported():
     code = "import sys, medsegdiff_bundle.settings; print(sorted({'torch', 'monai', 'numpy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == "[]\n"
+
+
+def test_sizes_of_pictures_and_slices_are_two_numbers():
+    for name in ("picture_size", "slice_size"):
+        assert settings.typed(name, [16, 24]) == [16, 24]
+        for wrong in ([16], [16, 16, 16]):
+            with pytest.raises(ValueError, match=f"{name} must be a list of two positive whole numbers"):
+                settings.typed(name, wrong)

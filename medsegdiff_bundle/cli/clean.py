@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -49,11 +49,11 @@ def run(options: argparse.Namespace) -> int:
     from medsegdiff_bundle.evaluation.cleaning import choose_cleaning
 
     named = dict(enumerate(options.classes, start=1)) if options.classes else find_names(pairs)
-    numbers = named or {number: f"class {number}" for number in range(1, _highest(_masks(pairs, 0)) + 1)}
+    numbers = named or {number: f"class {number}" for number in range(1, _highest(_masks(pairs, {})) + 1)}
     names = [numbers.get(number, f"class {number}") for number in range(1, max(numbers, default=0) + 1)]
     if not names:
         raise ValueError("The masks and labels hold nothing but background.")
-    kept, trials = choose_cleaning(lambda: _masks(pairs, len(names)), names)
+    kept, trials = choose_cleaning(lambda: _masks(pairs, dict(enumerate(names, start=1))), names)
     if not options.quiet:
         for trial in trials:
             said = "taken" if trial.taken else "left"
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _masks(pairs: list[Pair], classes: int) -> Iterator[Masks]:
+def _masks(pairs: list[Pair], names: Mapping[int, str]) -> Iterator[Masks]:
     """Mask and label of each case, one after the other."""
     from medsegdiff_bundle.evaluation.cleaning import Masks
     from medsegdiff_bundle.evaluation.scores import read_mask
@@ -74,8 +74,8 @@ def _masks(pairs: list[Pair], classes: int) -> Iterator[Masks]:
 
     for pair in pairs:
         both: dict[Hashable, MetaTensor] = {
-            "image": read_mask(pair.prediction, classes),
-            "label": read_mask(pair.label, classes),
+            "image": read_mask(pair.prediction, names),
+            "label": read_mask(pair.label, names),
         }
         yield Masks(both["image"], CheckGridd("label")(both)["label"].as_tensor())
 

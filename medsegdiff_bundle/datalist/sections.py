@@ -169,12 +169,13 @@ def image_datalist(
     elif (path / "dataset.json").is_file() or is_bids(path):
         files = _validation(path, case_pattern)
     elif (path / "images").is_dir():
-        listed = sorted(files_of(path / "images").values())
-        files = list(listed)
-        if (path / "masks").is_dir() or (path / "splits.json").is_file():
-            of_files = tuple(Case(case_name(file), (file,)) for file in listed)
-            pictures = DataSet(path, "pictures", of_files, listing="its folder images")
-            files = [_image(case) for case in cases_of(pictures, "validation")]
+        if (path / "masks").is_dir():
+            files = _validation(path, case_pattern)
+        else:
+            of_files = tuple(Case(case_name(file), (file,)) for file in sorted(files_of(path / "images").values()))
+            pictures = matching(DataSet(path, "pictures", of_files, listing="its folder images"), case_pattern)
+            has_split = (path / "splits.json").is_file()
+            files = [_image(case) for case in (cases_of(pictures, "validation") if has_split else pictures.cases)]
     elif path.is_dir():
         # A segmentation of 3D Slicer is no image.
         visible = (file for file in path.iterdir() if not file.name.startswith(".") and ".seg." not in file.name)
@@ -184,7 +185,7 @@ def image_datalist(
             if series_below(path):  # beside which they are logos and key images
                 say_left_out(path, map(_first, files))
                 files = []
-        if not files and has_form(path):
+        if not files and not dicom_files(path) and has_form(path):
             files = _validation(path, case_pattern)
     else:
         raise ValueError(f"There is no image file or folder {str(path)!r}.")

@@ -18,7 +18,14 @@ from medsegdiff_bundle.datalist.naming import PICTURES
 from medsegdiff_bundle.grid import image_grid
 from medsegdiff_bundle.labels import region_channels
 from medsegdiff_bundle.transforms import CheckGridd, load_image
-from medsegdiff_bundle.transforms.label_files import WHOLE, is_lossy, numbers_of_channels, painted, unsmeared
+from medsegdiff_bundle.transforms.label_files import (
+    WHOLE,
+    is_lossy,
+    named_segments,
+    numbers_of_channels,
+    painted,
+    unsmeared,
+)
 
 BOTH, LABEL_ONLY, PREDICTION_ONLY, NEITHER = FOUND = ("both", "label only", "prediction only", "neither")
 
@@ -73,8 +80,8 @@ def compare_files(
     """
     known = dict(names) if regions is None else {number: "" for region in regions for number in region}
     pair: dict[Hashable, MetaTensor] = {
-        "image": read_mask(prediction, len(known)),
-        "label": read_mask(label, len(known), ignore),
+        "image": read_mask(prediction, known, None),
+        "label": read_mask(label, known, ignore),
     }
     try:
         pair["label"] = CheckGridd("label")(pair)["label"]
@@ -163,18 +170,22 @@ def _surfaces(first: Tensor, second: Tensor, spacing: tuple[float, ...], toleran
     return surface_dice.item(), hd95.item()
 
 
-def read_mask(file: Path, classes: int, ignore: int | None = None) -> MetaTensor:
+def read_mask(file: Path, names: Mapping[int, str], ignore: int | None = None) -> MetaTensor:
     """The mask of a file as whole numbers, (1, S); one channel of 0 and 1 for each class is taken, too.
 
     Args:
         file: of the mask.
-        classes: that are known; of fewer than two, a picture of 0 and 255 is one of 0 and 1.
+        names: of the classes by number, if any are known: the segments of 3D Slicer are those of their names. Of fewer
+            than two, a picture of 0 and 255 is one of 0 and 1.
         ignore: value of what nobody annotated.
 
     Raises:
         ValueError: naming the file, which is no mask.
     """
+    classes = len(names)
     image = load_image(file)
+    if list(names) == list(range(1, classes + 1)) and all(names.values()):
+        image = named_segments(image, list(names.values()), ignore)
     values = image.as_tensor()
     picture = file.name.lower().endswith(PICTURES)
     if picture and len(values) in (3, 4):

@@ -13,6 +13,12 @@ from .inspection import CaseFacts, Fault, inspect_case
 MOST_CLASSES = 150  # that values of labels may make without a list of names
 
 
+def numbered_names(data_set: DataSet) -> Sequence[str]:
+    """Names of the classes that the files number from 1 on; none of other values, or of regions."""
+    counted = data_set.class_values in ((), tuple(range(len(data_set.class_values))))
+    return data_set.class_names if counted and not data_set.regions else ()
+
+
 def check_data_set(data_set: DataSet, advance: Callable[[], None] | None = None) -> tuple[list[CaseFacts], list[Fault]]:
     """Read every file of a data set, and say what is wrong with each case and with the set.
 
@@ -27,9 +33,8 @@ def check_data_set(data_set: DataSet, advance: Callable[[], None] | None = None)
         what was found in each case, in the order of `data_set.cases`; and the faults.
     """
     facts = []
-    counted = data_set.class_values in ((), tuple(range(len(data_set.class_values))))
     for case in data_set.cases:
-        facts.append(inspect_case(case, data_set.class_names if counted else ()))
+        facts.append(inspect_case(case, numbered_names(data_set), data_set.ignore))
         if advance is not None:
             advance()
     faults = [fault for case in facts for fault in case.faults]

@@ -19,9 +19,9 @@ from monai.transforms import Compose, EnsureChannelFirstd, EnsureTyped, MapLabel
 from monai.utils.enums import DataStatsKeys, ImageStatsKeys, LabelStatsKeys
 
 from medsegdiff_bundle.datalist import Case, DataSet
-from medsegdiff_bundle.transforms import CheckGridd, LoadImaged, PictureLabelsd
+from medsegdiff_bundle.transforms import CheckGridd, LoadImaged, NamedSegmentsd, PictureLabelsd
 
-from .check import found_values
+from .check import found_values, numbered_names
 from .inspection import CaseFacts
 
 PERCENTILES = ("percentile_00_5", "percentile_99_5")  # DataAnalyzer's names
@@ -86,7 +86,8 @@ def take_fingerprint(data_set: DataSet, facts: Sequence[CaseFacts], cases: Seque
     channels = chosen[0].channels
     if pictures:
         channels = 3 if any(fact.coloured for fact in chosen) else 1
-    report = _analyse([case.entry() for case in cases], _transforms(values, data_set.ignore, pictures, channels, axes))
+    transforms = _transforms(values, numbered_names(data_set), data_set.ignore, pictures, channels, axes)
+    report = _analyse([case.entry() for case in cases], transforms)
     check_counted(report, len(cases))
     return fingerprint_of(report, values, range(len(values)), pictures)
 
@@ -135,17 +136,22 @@ def fingerprint_of(
     )
 
 
-def _transforms(values: tuple[int, ...], ignore: int | None, pictures: bool, channels: int, axes: int) -> Compose:
+def _transforms(
+    values: tuple[int, ...], names: Sequence[str], ignore: int | None, pictures: bool, channels: int, axes: int
+) -> Compose:
     """From files to an image and a label of classes, what is ignored as background."""
     keys = ["image", "label"]
-    orig = [*values, *([] if ignore is None else [ignore])]
+    marked = pictures and len(values) == 2 and values[0] == 0 and ignore is None  # 0 and any other value, or colour
+    orig = [0, 1] if marked else [*values, *([] if ignore is None else [ignore])]
+    of_file = [PictureLabelsd("label", 2 if marked else 3)] if pictures else [NamedSegmentsd("label", names, ignore)]
     return Compose(
         [
             LoadImaged("image", channels if pictures else None),
             LoadImaged("label"),
             EnsureChannelFirstd(keys),
             CheckGridd("label", "image"),
-            *([PictureLabelsd("label", 3)] if pictures else [Orientationd(keys, axcodes="RAS"[:axes], labels=None)]),
+            *of_file,
+            *([] if pictures else [Orientationd(keys, axcodes="RAS"[:axes], labels=None)]),
             MapLabelValued("label", orig, [*range(len(values)), *([] if ignore is None else [0])]),
             EnsureTyped(keys, data_type="tensor", dtype=torch.float),
         ]

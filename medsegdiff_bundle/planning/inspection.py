@@ -65,12 +65,13 @@ class CaseFacts:
     faults: list[Fault] = field(default_factory=list)
 
 
-def inspect_case(case: Case, class_names: Sequence[str] = ()) -> CaseFacts:
+def inspect_case(case: Case, class_names: Sequence[str] = (), ignore: int | None = None) -> CaseFacts:
     """Read a case, whatever is wrong with it.
 
     Args:
         case: of a data set.
         class_names: of the set, for labels that name what they hold.
+        ignore: value of what was not annotated.
     """
     facts = CaseFacts(case.name)
 
@@ -96,7 +97,7 @@ def inspect_case(case: Case, class_names: Sequence[str] = ()) -> CaseFacts:
         except ValueError as error:
             fault("geometry", str(error))
     try:
-        label = named_segments(label, class_names)
+        label = named_segments(label, class_names, ignore)
     except ValueError as error:
         fault("labels", str(error))
     _count(label, facts, fault)

@@ -87,7 +87,9 @@ class PictureReader(PILReader):
             deep = picture.mode in ("I", "F") or picture.mode.startswith("I;")
             if deep and white_is_lowest:  # which Pillow 12.3 turns around in pictures of 8 bits alone
                 values = np.asarray(picture)
-                return Image.fromarray(values.max() - values)
+                upright = Image.fromarray(values.max() - values)
+                upright.info.update(picture.info)
+                return upright
             return picture if deep else picture.convert(MODES[self.channels])
         if kind == "GIF" and picture.mode == "P":
             coloured = picture.convert("RGB")

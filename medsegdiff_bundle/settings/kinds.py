@@ -106,8 +106,8 @@ def choice(*words: Any) -> Callable[[Any], Any]:
     return check
 
 
-def several(kind: Callable[[Any], Any], what: str, fewest: int = 0) -> Callable[[Any], list]:
-    """A list, of at least so many values; a value alone is a list of one."""
+def several(kind: Callable[[Any], Any], what: str, fewest: int = 0, most: int | None = None) -> Callable[[Any], list]:
+    """A list, of at least and at most so many values; a value alone is a list of one."""
 
     def check(value: Any) -> list:
         value = value.tolist() if hasattr(value, "tolist") else value
@@ -117,6 +117,8 @@ def several(kind: Callable[[Any], Any], what: str, fewest: int = 0) -> Callable[
             raise ValueError(f"must be a list of {what}") from error
         if len(found) < fewest:
             raise ValueError(f"must be a list of {what}, and not empty")
+        if most is not None and len(found) > most:
+            raise ValueError(f"must be a list of {what}, and not of more")
         return found
 
     return check
@@ -272,7 +274,7 @@ KINDS: dict[str, Callable[[Any], Any]] = {
     "class_names": classes,
     "uncertainty_maps": several(choice(*UNCERTAINTY_MAPS), f"some of {', '.join(UNCERTAINTY_MAPS)}"),
     "patch_size": several(whole(1), "positive whole numbers", 1),
-    **dict.fromkeys(("picture_size", "slice_size"), optional(several(whole(1), "two positive whole numbers", 2))),
+    **dict.fromkeys(("picture_size", "slice_size"), optional(several(whole(1), "two positive whole numbers", 2, 2))),
     "mirror_axes": several(whole(0), "axes, from 0"),
     "roi_size": optional(sizes),
     "spacing": optional(spacing),

@@ -14,7 +14,7 @@ from .count import EnsembleStatisticsd
 from .fuse import FuseEnsembled
 from .intensity import CropMeasuredd, NormalizeIntensityd
 from .invert import InvertLabelsd
-from .label_files import CheckLabelsd, MapLabelsd, PictureLabelsd, RandRaterd, UnpackRatersd
+from .label_files import CheckLabelsd, MapLabelsd, NamedSegmentsd, PictureLabelsd, RandRaterd, UnpackRatersd
 from .load import LoadImaged, OriginalImaged, load_image
 from .maps import EnsembleUncertaintyd
 from .members import MemberLabelsd, SplitAnchord
@@ -42,6 +42,7 @@ __all__ = [
     "MapLabelsd",
     "MaskIgnoredd",
     "MemberLabelsd",
+    "NamedSegmentsd",
     "NormalizeIntensityd",
     "OneMaskd",
     "OriginalImaged",

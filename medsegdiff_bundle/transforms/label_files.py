@@ -124,7 +124,7 @@ class CheckLabelsd(MapTransform):
         """Check each key."""
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = named_segments(d[key], self.class_names or ())
+            d[key] = named_segments(d[key], self.class_names or (), self.ignore_label)
             values = convert_to_tensor(d[key], track_meta=False)
             number = len(values)
             if number not in (1, self.num_classes - 1, self.num_classes):
@@ -150,12 +150,13 @@ class CheckLabelsd(MapTransform):
         return d
 
 
-def named_segments(label: Any, class_names: Sequence[str]) -> Any:
+def named_segments(label: Any, class_names: Sequence[str], ignore_label: int | None = None) -> Any:
     """A label (1, S) whose numbers are those of the classes that its file names, as 3D Slicer's .seg.nrrd does.
 
     Args:
         label: as read. Without such names it is returned as it is, as where no name is one of a class.
         class_names: of the numbers from 1 on, in capitals or not.
+        ignore_label: value of what was not annotated, which stays.
 
     Raises:
         ValueError: only some of the segments that mark a voxel have the name of a class.
@@ -163,7 +164,7 @@ def named_segments(label: Any, class_names: Sequence[str]) -> Any:
     segments = getattr(label, "meta", {}).pop(SEGMENTS, {})  # which the metadata of a batch would not share
     numbers = {name.lower(): number for number, name in enumerate(class_names, start=1)}
     marked = {int(value) for value in label.unique().tolist()} if segments and len(label) == 1 else set()
-    there = {number: name for number, name in segments.items() if number in marked}
+    there = {number: name for number, name in segments.items() if number in marked and number != ignore_label}
     known = {number: numbers[name.lower()] for number, name in there.items() if name.lower() in numbers}
     if not known or known == {number: number for number in there}:
         return label
@@ -195,6 +196,35 @@ def numbers_of_channels(channels: Tensor, with_background: bool, name: str) -> T
         many = "several" if (count > 1).any() else "none"
         raise ValueError(f"{name} puts a voxel into {many} of its {len(channels)} channels of classes.")
     return channels.argmax(dim=0, keepdim=True) + (0 if with_background else count[None])
+
+
+class NamedSegmentsd(MapTransform):
+    """`named_segments` of labels as they are read.
+
+    Args:
+        keys: of the labels.
+        class_names: of the numbers from 1 on.
+        ignore_label: value of what was not annotated, which stays.
+        allow_missing_keys: whether a missing key is passed over.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        class_names: Sequence[str],
+        ignore_label: int | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.class_names = class_names
+        self.ignore_label = ignore_label
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Number each key."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = named_segments(d[key], self.class_names, self.ignore_label)
+        return d
 
 
 class MapLabelsd(MapTransform):

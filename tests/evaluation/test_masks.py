@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 import torch
 from PIL import Image
 
@@ -330,3 +331,18 @@ def test_a_mask_painted_in_a_colour(ending, tmp_path, capsys):
     Image.fromarray(picture).save(tmp_path / f"mask{ending}")
     assert run(tmp_path / f"mask{ending}", tmp_path / "label.png") == 1
     assert f"mask{ending}' has 3 channels" in capsys.readouterr().err
+
+
+def test_segments_of_3d_slicer_are_compared_by_their_names(tmp_path):
+    """Whatever their numbers, as in a training."""
+    mask = box((8, 9, 10), (1, 4), (2, 6), (3, 7)) + box((8, 9, 10), (5, 7), (2, 6), (3, 7), value=2)
+    image = SimpleITK.GetImageFromArray(np.select([mask == 1, mask == 2], [2, 1], 0).astype(np.uint8).T)
+    for index, (number, name) in enumerate(((1, "spleen"), (2, "liver"))):
+        for key, value in {"ID": f"Segment_{index}", "Name": name, "LabelValue": str(number), "Layer": "0"}.items():
+            image.SetMetaData(f"Segment{index}_{key}", value)
+    SimpleITK.WriteImage(image, str(tmp_path / "label.seg.nrrd"))
+    save(mask, tmp_path / "mask.nii.gz", np.diag([-1.0, -1, 1, 1]))
+    pair = tmp_path / "mask.nii.gz", tmp_path / "label.seg.nrrd"
+    assert run(*pair, "--classes", "liver", "spleen", "-o", tmp_path) == 0
+    found = json.loads((tmp_path / "summary.json").read_text())["classes"]
+    assert [found[name]["counted"]["dice"] for name in ("liver", "spleen")] == [1, 1]

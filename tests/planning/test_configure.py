@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK
 import torch
 
 from medsegdiff_bundle import cli
@@ -43,6 +44,30 @@ def test_the_fingerprint_counts_fractions(tmp_path, make_ct_set):
     np.testing.assert_allclose(found.class_shares[1:], [2040 / 30720, 8 / 30720], rtol=0.02)
     assert abs(found.foreground[0]["mean"] - 100) < 2 and 9 < found.foreground[0]["stdev"] < 15
     assert 60 < found.foreground[0]["percentile_00_5"] < 80 and 115 < found.foreground[0]["percentile_99_5"] < 140
+
+
+def test_the_fingerprint_counts_segments_by_their_names(tmp_path, make_ct_set):
+    """3D Slicer numbers them as they are drawn."""
+    root = make_ct_set(tmp_path)
+    data_set = read_data_set(root)
+    plain = take_fingerprint(data_set, check_data_set(data_set)[0], data_set.cases)
+    for file in sorted((root / "labelsTr").iterdir()):
+        label = SimpleITK.ReadImage(str(file))
+        drawn = SimpleITK.ChangeLabel(SimpleITK.Cast(label, SimpleITK.sitkUInt8), {1: 7, 2: 3})
+        for index, (number, name) in enumerate(((3, "tumour"), (7, "liver"))):
+            for key, value in {"ID": f"S{index}", "Name": name, "LabelValue": str(number), "Layer": "0"}.items():
+                drawn.SetMetaData(f"Segment{index}_{key}", value)
+        SimpleITK.WriteImage(drawn, str(file).replace(".nii.gz", ".nrrd"))
+        file.unlink()
+    for file in sorted((root / "imagesTr").iterdir()):
+        SimpleITK.WriteImage(SimpleITK.ReadImage(str(file)), str(file).replace(".nii.gz", ".nrrd"))
+        file.unlink()
+    (root / "dataset.json").write_text((root / "dataset.json").read_text().replace(".nii.gz", ".nrrd"))
+    data_set = read_data_set(root)
+    facts, faults = check_data_set(data_set)
+    assert not [fault for fault in faults if fault.fatal]
+    found = take_fingerprint(data_set, facts, data_set.cases)
+    assert found.class_shares == pytest.approx(plain.class_shares) and found.class_cases == plain.class_cases
 
 
 def test_ct(tmp_path, make_ct_set):

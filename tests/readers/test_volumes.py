@@ -479,3 +479,13 @@ def test_segments_of_other_names(tmp_path):
     segments(path, mask, ((1, "spleen"), (2, "kidney")))
     with pytest.raises(ValueError, match="a.seg.nrrd' names a segment 'kidney', which is none of the classes"):
         check({"label": load_image(path)})
+
+
+def test_what_nobody_annotated_is_no_segment_of_another_name(tmp_path):
+    mask = np.zeros((7, 6, 5), np.uint8)
+    mask[1:3], mask[3:5], mask[5:] = 2, 1, 3
+    path = tmp_path / "a.seg.nrrd"
+    segments(path, mask, ((1, "spleen"), (2, "liver"), (3, "ignore")))
+    check = CheckLabelsd("label", 3, ignore_label=3, class_names=["liver", "spleen"])
+    label = check({"label": load_image(path)})["label"][0]
+    assert [int(label[place, 0, 0]) for place in (0, 1, 3, 5)] == [0, 1, 2, 3]

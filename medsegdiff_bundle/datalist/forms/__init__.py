@@ -38,8 +38,7 @@ def read_data_set(source: str | os.PathLike) -> DataSet:
     A `dataset.json` decides (of nnU-Net 2, or of the Decathlon), then a `dataset_description.json` (BIDS), then a
     folder `Disc_Cup_Masks` somewhere below (REFUGE), then folders of images and masks, then a table: the source itself,
     or `cases.csv` or `cases.json` in the folder; last, folders of one case each. Only headers and lists are looked at:
-    whether files are there and right is for
-    `medsegdiff_bundle.planning.check`.
+    whether files are there and right is for `medsegdiff_bundle.planning.check`.
 
     Args:
         source: a folder, or the file of a table.
