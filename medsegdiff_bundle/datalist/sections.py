@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .forms import Case, DataSet, cases_of, files_of, has_form, is_bids, read_data_set, read_pictures
+from .forms import Case, DataSet, cases_of, files_of, has_form, has_table, is_bids, read_data_set, read_pictures
 from .forms.description import SECTIONS
 from .headers import check_format, file_axes_and_channels, is_part, kind_of
 from .naming import RESULTS, case_name, check_names, without_results
@@ -185,7 +185,8 @@ def image_datalist(
             if series_below(path):  # beside which they are logos and key images
                 say_left_out(path, map(_first, files))
                 files = []
-        if not files and not dicom_files(path) and has_form(path):
+        # The results of earlier runs in a folder of series look like cases of a folder each.
+        if not files and has_form(path) and (has_table(path) or not series_below(path)):
             files = _validation(path, case_pattern)
     else:
         raise ValueError(f"There is no image file or folder {str(path)!r}.")

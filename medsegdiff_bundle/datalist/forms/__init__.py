@@ -22,6 +22,7 @@ __all__ = [
     "files_of",
     "folds_of",
     "has_form",
+    "has_table",
     "is_bids",
     "read_data_set",
     "read_decathlon",
@@ -72,5 +73,9 @@ def read_data_set(source: str | os.PathLike) -> DataSet:
 
 def has_form(root: Path) -> bool:
     """Whether a folder without a `dataset.json` lies in a form that `read_data_set` knows by its folders or a table."""
-    known = is_refuge(root) or is_pictures(root) or is_case_folders(root)
-    return known or any((root / name).is_file() for name in TABLES)
+    return has_table(root) or is_refuge(root) or is_pictures(root) or is_case_folders(root)
+
+
+def has_table(root: Path) -> bool:
+    """Whether a folder holds one of `TABLES`."""
+    return any((root / name).is_file() for name in TABLES)
