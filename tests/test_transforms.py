@@ -30,6 +30,7 @@ from medsegdiff_bundle.transforms import (
     EnsembleUncertaintyd,
     FuseEnsembled,
     LoadImaged,
+    MapLabelsd,
     MemberLabelsd,
     PictureLabelsd,
     RandRaterd,
@@ -277,6 +278,21 @@ def test_masks_of_pictures(mode, tmp_path):
     np.testing.assert_array_equal(label[0].T, marked)
     if mode == "RGB":  # of more classes the values count, which here are 0 and 255
         assert picture_label(tmp_path / "mask.png", 3).unique().tolist() == [0, 255]
+
+
+@pytest.mark.parametrize("class_values", [[255, 0], [0, 255]])
+@pytest.mark.parametrize("kind", ["grey.png", "red.png", "grey.jpg"])
+def test_two_classes_by_their_values(kind, class_values, tmp_path):
+    """Also where the background is not 0; 255 is where a mask is painted, in whatever colour."""
+    marked = np.zeros((16, 24), dtype=bool)
+    marked[8:, 8:16] = True
+    values = (255 * marked).astype(np.uint8)
+    if kind.startswith("red"):
+        values = np.stack([values, *[np.zeros_like(values)] * 2], axis=2)
+    Image.fromarray(values).save(tmp_path / kind)
+    read = PictureLabelsd("label", 2, class_values=class_values)({"label": load_image(tmp_path / kind)})
+    label = MapLabelsd("label", class_values)(read)["label"]
+    np.testing.assert_array_equal(label[0].T, marked if class_values[1] == 255 else ~marked)
 
 
 def test_masks_that_are_no_classes(tmp_path):

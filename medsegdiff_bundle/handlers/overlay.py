@@ -14,7 +14,7 @@ from medsegdiff_bundle.datalist import case_name
 from medsegdiff_bundle.files import whole_file
 from medsegdiff_bundle.grid import image_grid, image_modality
 from medsegdiff_bundle.labels import one_mask
-from medsegdiff_bundle.transforms import load_image
+from medsegdiff_bundle.transforms.load import load_again
 from medsegdiff_bundle.visualization import as_image, grey_window, overlay_picture
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class OverlayHandler:
             path = case["image"].meta["filename_or_obj"]
             # From the file: the image at hand may have been turned, resampled and normalised.
             image = case.get("original")
-            image = load_image(path, len(case["image"])) if image is None else image
+            image = load_again(case["image"]) if image is None else image
             grid = image_grid(image)
             mask, members = drawn_masks(case)
             picture = overlay_picture(

@@ -19,7 +19,7 @@ from medsegdiff_bundle.grid import image_grid
 from medsegdiff_bundle.pages import REPORT, write_index, write_whole
 from medsegdiff_bundle.provenance import describe_run
 from medsegdiff_bundle.remarks import without_folders
-from medsegdiff_bundle.transforms import load_image
+from medsegdiff_bundle.transforms.load import load_again
 
 from .overlay import drawn_masks
 
@@ -91,7 +91,7 @@ class ReportHandler:
             name = case_name(path)
             # From the file: the image at hand may have been turned, resampled and normalised.
             image = case.get("original")
-            image = load_image(path, len(case["image"])) if image is None else image
+            image = load_again(case["image"]) if image is None else image
             date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
             described = {"date": date, "input": {"file": path.name, **image_grid(image).summary()}, **self.run}
             case["result"] = result = {"case": name, **described, **case["result"]}

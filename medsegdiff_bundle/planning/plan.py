@@ -95,7 +95,7 @@ def _data(plan: Plan, data_set: DataSet, fingerprint: Fingerprint, names: list[s
         number = len(values)
         values.append(data_set.ignore)
         plan.set("ignore_label", number, f"{data_set.ignore} in the files: neither loss nor metric counts such voxels.")
-    one_mark = fingerprint.spatial_dims == 2 and len(values) == 2  # which is any value but 0
+    one_mark = fingerprint.spatial_dims == 2 and len(values) == 2 and values[0] == 0  # which is any value but 0
     if values != list(range(len(values))) and not one_mark:
         plan.set("class_values", values, "What the labels hold for background and classes, in their order.")
     if data_set.modality:

@@ -278,6 +278,8 @@ class PictureLabelsd(MapTransform):
         keys: of the masks.
         num_classes: K, background included.
         allow_missing_keys: whether a missing key is passed over.
+        class_values: value of each class, for `MapLabelsd`, which is to find them: then two classes stay what they are,
+            too, those of a JPEG 0 and 255. None takes what is not 0 for the one class.
 
     Raises:
         ValueError: the colours of a mask differ, a part of it is transparent, or K is 2 and it holds more than one
@@ -287,10 +289,17 @@ class PictureLabelsd(MapTransform):
         (C, ...) grey, RGB, or one of these with transparency -> (1, ...)
     """
 
-    def __init__(self, keys: KeysCollection, num_classes: int, allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        num_classes: int,
+        allow_missing_keys: bool = False,
+        class_values: Sequence[int] | None = None,
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
         check_num_classes(num_classes)
         self.num_classes = num_classes
+        self.class_values = class_values
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Convert each key."""
@@ -307,7 +316,7 @@ class PictureLabelsd(MapTransform):
             label = colours[:1]
             if self.num_classes == 2 and is_lossy(file_name(d[key], key)):
                 label = unsmeared(label)
-            if self.num_classes == 2:
+            if self.num_classes == 2 and self.class_values is None:
                 marks = label[label != 0].unique()
                 if len(marks) > 1:
                     raise ValueError(

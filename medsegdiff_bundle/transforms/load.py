@@ -18,6 +18,7 @@ from monai.utils import MetaKeys, convert_to_dst_type, convert_to_tensor, ensure
 
 from medsegdiff_bundle.datalist.headers import check_format
 from medsegdiff_bundle.readers import HeldImage, NiftiReader, PictureReader, SeriesReader, VolumeReader
+from medsegdiff_bundle.readers.pictures import MODES
 from medsegdiff_bundle.remarks import KINDS
 
 from .placing import apart, turned
@@ -35,7 +36,7 @@ class LoadImaged(monai.transforms.LoadImaged):
 
     Args:
         keys: of the files.
-        channels: of pictures; see `medsegdiff_bundle.readers.PictureReader`.
+        channels: of a picture that is one file; see `medsegdiff_bundle.readers.PictureReader`.
         allow_missing_keys: whether a missing key is passed over.
 
     Raises:
@@ -46,11 +47,14 @@ class LoadImaged(monai.transforms.LoadImaged):
     def __init__(self, keys: KeysCollection, channels: int | None = None, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys=allow_missing_keys)
         self.channels = channels
-        # The last that takes a file reads it, and no other after it.
-        self._loader.readers = [NumpyReader(), SeriesReader(), VolumeReader(), NiftiReader(), PictureReader(channels)]
+        self._loader.readers = _readers(channels)
+        self._loader_of_channels = monai.transforms.LoadImage()
+        self._loader_of_channels.readers = _readers(1)
 
     def __call__(self, data: Mapping[Hashable, Any], reader: Any = None) -> dict[Hashable, Any]:
         """Read the file of each key; a `HeldImage` is read in its place, and is alone."""
+        result = dict(data)
+        channels: dict[Hashable, list[Any]] = {}
         try:
             for key in self.key_iterator(dict(data)):
                 if isinstance(data[key], HeldImage):
@@ -59,14 +63,17 @@ class LoadImaged(monai.transforms.LoadImaged):
                 for file in map(Path, ensure_tuple(data[key])):
                     check_format(file)
                     _check_compression(file)
-            result: dict[Hashable, Any] = super().__call__({**data, **self._first_files(data)}, reader)
-            others = {key: [self._loader(file, reader) for file in data[key][1:]] for key in self._first_files(data)}
+            for key in self.key_iterator(dict(data)):  # MONAI stacks several files without a look at their places
+                if isinstance(data[key], (list, tuple)) and len(data[key]) > 1:
+                    channels[key] = [self._loader_of_channels(file, reader) for file in data[key]]
+                else:
+                    result[key] = self._loader(data[key], reader)
         except Exception as error:  # each reader has its own kinds
             named = (file for key in self.key_iterator(dict(data)) for file in ensure_tuple(data[key]))
             files = " or ".join(repr(str(file)) for file in named)
             raise ValueError(f"{files} cannot be read: {_reason(error)}.") from error
-        for key, channels in others.items():
-            result[key] = _joined([result[key], *channels], data[key])
+        for key, images in channels.items():
+            result[key] = _joined(images, data[key])
         for key in self.key_iterator(dict(data)):
             for kind in KINDS:  # of every image, as a batch keeps the metadata that all of its images have
                 result[key].meta.setdefault(kind, "")
@@ -76,10 +83,10 @@ class LoadImaged(monai.transforms.LoadImaged):
                 raise ValueError(f"{str(data[key])!r} holds NaN or infinite values.")
         return result
 
-    def _first_files(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """The first file of each image of several files: MONAI's readers stack them without a look at their places."""
-        keys = self.key_iterator(dict(data))
-        return {key: data[key][0] for key in keys if isinstance(data[key], (list, tuple)) and len(data[key]) > 1}
+
+def _readers(channels: int | None) -> list[Any]:
+    """Of all kinds of files; the last that takes a file reads it, and no other after it."""
+    return [NumpyReader(), SeriesReader(), VolumeReader(), NiftiReader(), PictureReader(channels)]
 
 
 def _reason(error: Exception) -> str:
@@ -147,6 +154,12 @@ def load_image(path: str | os.PathLike | HeldImage, channels: int | None = None)
     return MetaTensor(monai.transforms.EnsureChannelFirst()(image))
 
 
+def load_again(image: MetaTensor) -> MetaTensor:
+    """The file of an image (C, ...) as it is, (C, S); of an image of several files the first, whatever its channels."""
+    channels = len(image) if len(image) in MODES else 1
+    return load_image(image.meta["filename_or_obj"], channels)
+
+
 class OriginalImaged(MapTransform):
     """Read the file of an image again, whose own values and grid have been normalised, turned or resampled.
 
@@ -170,6 +183,6 @@ class OriginalImaged(MapTransform):
         for key in self.key_iterator(d):
             if AS_READ in d:
                 d[self.output_key] = d[AS_READ]
-            elif file := getattr(d[key], "meta", {}).get("filename_or_obj"):
-                d[self.output_key] = load_image(file, len(d[key]))
+            elif getattr(d[key], "meta", {}).get("filename_or_obj"):
+                d[self.output_key] = load_again(d[key])
         return d

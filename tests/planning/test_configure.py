@@ -11,7 +11,7 @@ import pytest
 import SimpleITK
 import torch
 
-from medsegdiff_bundle import cli
+from medsegdiff_bundle import cli, configuration
 from medsegdiff_bundle.datalist import read_data_set
 from medsegdiff_bundle.planning import check_data_set, measure, plan
 from medsegdiff_bundle.planning.configure import budget_of
@@ -127,6 +127,29 @@ def test_pictures(tmp_path):
     assert (entries["spatial_dims"], entries["image_channels"]) == (2, 3)
     assert entries["picture_size"] == entries["patch_size"] == [128, 96]
     assert entries["class_names"] == ["foreground"] and "spacing" not in entries
+
+
+def test_two_classes_whose_background_is_not_zero(tmp_path):
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    mask = np.full((40, 50), 255, np.uint8)
+    mask[10:20, 10:30] = 0
+    cases = []
+    for name in "abcdef":
+        Image.fromarray(random.integers(0, 255, (40, 50)).astype(np.uint8)).save(tmp_path / f"{name}.png")
+        Image.fromarray(mask).save(tmp_path / f"{name}_m.png")
+        cases.append({"image": f"{name}.png", "label": f"{name}_m.png"})
+    table = {"cases": cases, "class_names": ["nodule"], "class_values": [255, 0]}
+    (tmp_path / "cases.json").write_text(json.dumps(table))
+    entries, _ = configured(tmp_path, tmp_path / "cases.json", "--memory", "8GB")
+    assert entries["class_values"] == [255, 0]
+    root = Path(__file__).parent.parent.parent
+    files = [root / "configs" / "train.json", root / "configs" / "tasks" / "other.json", tmp_path / "mine.json"]
+    config = configuration.load(files, {"bundle_root": str(root), "device": "cpu"})
+    case = config.get_parsed_content("validate#dataset#data")[0]
+    label = config.get_parsed_content("validate#preprocessing")(case)["label"]
+    assert int(label.sum()) == 200
 
 
 @pytest.mark.parametrize(
