@@ -27,7 +27,7 @@ def test_the_list_of_commands(capsys):
     status, out, _ = printed(capsys, "--help")
     assert status == 0
     for name in cli.COMMANDS:
-        assert f"    {name} " in out and cli.command(name).HELP.split()[0] in out
+        assert f"    {name} " in out and cli.COMMANDS[name].split()[0] in out
     assert printed(capsys, "--version") == (0, f"medsegdiff {medsegdiff_bundle.__version__}\n", "")
 
 
@@ -160,3 +160,13 @@ print(sorted({{"torch", "monai", "nibabel"}} & set(sys.modules)))
 def _actions(name):
     (subparsers,) = (action for action in cli.argument_parser()._actions if action.choices and name in action.choices)
     return subparsers.choices[name]._actions
+
+
+def test_the_list_of_commands_imports_none_of_them():
+    code = (
+        "import contextlib, sys\nfrom medsegdiff_bundle import cli\n"
+        "with contextlib.suppress(SystemExit):\n    cli.main(['--help'])\n"
+        "print(sorted(set(sys.modules) & {f'medsegdiff_bundle.cli.{name}' for name in cli.COMMANDS}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

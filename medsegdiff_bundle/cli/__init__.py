@@ -15,25 +15,32 @@ from collections.abc import Sequence
 from typing import Any, NoReturn, Protocol, cast
 
 import medsegdiff_bundle
-from medsegdiff_bundle.settings import nearest
 
-COMMANDS = (  # as help lists them
-    *("prepare", "check", "configure", "train", "segment"),
-    *("evaluate", "clean", "compare", "sweep"),
-    *("export", "package", "benchmark", "info"),
-)
+COMMANDS = {  # and what help says of each, in its order: so no module is imported for it
+    "prepare": "bring a data set into a form that can be read",
+    "check": "look at a whole data set before a training, and list its faults",
+    "configure": "choose all settings of a training from the data, and say why",
+    "train": "train the weights of a task, or of your own classes",
+    "segment": "segment an image, or the images of a folder",
+    "evaluate": "compare masks with labels, or weights with a data set",
+    "clean": "choose by labels whether masks are cleaned: largest component, holes, small parts",
+    "compare": "compare networks, or folders of masks, on the same cases",
+    "sweep": "scores of a network against steps, members, fusion and start",
+    "export": "the network as ONNX files, for software without torch",
+    "package": "one zip of a task, as MONAI's model zoo wants it",
+    "benchmark": "what a fused mask costs, against other networks",
+    "info": "print versions, weights with their checksums, and devices",
+}
 
 
 class Command(Protocol):
     """What a module of a command holds.
 
     Attributes:
-        HELP: one line, for the list of commands.
         DESCRIPTION: what it does and writes.
         EXAMPLES: two lines of arguments.
     """
 
-    HELP: str
     DESCRIPTION: str
     EXAMPLES: Sequence[str]
 
@@ -71,15 +78,18 @@ def main(arguments: Sequence[str] | None = None, prog: str = "medsegdiff") -> in
         Exit status: 0; 1 if some cases failed; 2 if something was asked wrongly, before any work; 130 if the run was
         interrupted. What is wrong is said in a sentence on standard error.
     """
-    from medsegdiff_bundle.cli import options
-
     words = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argument_parser(prog)
+    parser = argument_parser(prog, None if "--completion" in words[:1] else words[:1])
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
+        from medsegdiff_bundle.settings import nearest
+
         similar = nearest(words[0], COMMANDS)
         parser.error(f"there is no command {words[0]!r}" + (f": did you mean {similar!r}?" if similar else ""))
-    if words and words[0] in COMMANDS:
-        words[1:] = options.by_name(words[1:], parser_of(parser, words[0]))
+    if not words or words[0] not in COMMANDS:
+        parser.parse_args(words)  # which prints and ends
+    from medsegdiff_bundle.cli import options
+
+    words[1:] = options.by_name(words[1:], parser_of(parser, words[0]))
     known, others = parser.parse_known_args(words)
     level = logging.getLogger().level
     _set_log_level(known.quiet, known.verbose)
@@ -104,8 +114,13 @@ def main(arguments: Sequence[str] | None = None, prog: str = "medsegdiff") -> in
         logging.getLogger().setLevel(level)  # for a caller in the same process
 
 
-def argument_parser(prog: str = "medsegdiff") -> argparse.ArgumentParser:
-    """The parser of all commands."""
+def argument_parser(prog: str = "medsegdiff", chosen: Sequence[str] | None = None) -> argparse.ArgumentParser:
+    """The parser of all commands.
+
+    Args:
+        prog: what their words follow.
+        chosen: commands whose own words are needed, as modules take their time; None for all.
+    """
     parser = Parser(
         prog=prog,
         description="Diffusion segmentation of medical images, with its uncertainty.",
@@ -120,12 +135,15 @@ def argument_parser(prog: str = "medsegdiff") -> argparse.ArgumentParser:
         help='print what lets a shell complete these words, such as `eval "$(medsegdiff --completion bash)"`',
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    for name in COMMANDS:
+    for name, line in COMMANDS.items():
+        if chosen is not None and name not in chosen:
+            commands.add_parser(name, help=line)
+            continue
         module = command(name)
         examples = "\n".join(f"  {prog} {name} {words}" for words in module.EXAMPLES)
         each = commands.add_parser(
             name,
-            help=module.HELP,
+            help=line,
             description=module.DESCRIPTION,
             epilog=f"examples:\n{examples}",
             formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-HELP = "what a fused mask costs, against other networks"
 DESCRIPTION = """\
 Time a fused mask with its map of uncertainty, and print what that is of the naive loop, of MONAI's DiffusionModelUNet
 and of one pass of DynUNet, all with random weights. On a CPU the clock is the processor's time, on a GPU the wall's.

@@ -15,7 +15,6 @@ from medsegdiff_bundle.files import whole_file
 if TYPE_CHECKING:
     from medsegdiff_bundle.planning import Fault
 
-HELP = "look at a whole data set before a training, and list its faults"
 DESCRIPTION = """\
 Read every file of a data set (Decathlon, nnU-Net 2, BIDS, a folder of images and masks, a table of files) and print
 one table of all faults: unreadable files, channels, geometry, values of labels, empty cases, duplicates, splits.

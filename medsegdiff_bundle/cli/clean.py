@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from medsegdiff_bundle.evaluation import Pair
     from medsegdiff_bundle.evaluation.cleaning import Masks
 
-HELP = "choose by labels whether masks are cleaned: largest component, holes, small parts"
 DESCRIPTION = """\
 Try on masks of validation cases whether it helps to keep the largest component of a class, to fill holes, or to remove
 small parts. What raises the mean Dice by more than its standard error, and lowers that of no class, is written beside

@@ -11,7 +11,6 @@ from pathlib import Path
 from medsegdiff_bundle.cli.evaluate import add_measures, named, score_folder
 from medsegdiff_bundle.cli.options import task_files
 
-HELP = "compare networks, or folders of masks, on the same cases"
 DESCRIPTION = """\
 Score several folders of masks against the same labels, on the cases that all of them have, and print one table: means
 of each, and how far each is from the first, case by case, with the standard error of that mean.

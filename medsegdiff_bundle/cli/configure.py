@@ -7,7 +7,6 @@ import ast
 import sys
 from pathlib import Path
 
-HELP = "choose all settings of a training from the data, and say why"
 DESCRIPTION = """\
 Check a data set in any form that 'check' takes, count it with MONAI's DataAnalyzer, measure steps of training, and
 write one file of settings for 'train', with a page beside it that says why each number is what it is."""

@@ -14,7 +14,6 @@ from medsegdiff_bundle.cli.options import add_settings
 if TYPE_CHECKING:
     from medsegdiff_bundle.evaluation import Pair, Scores
 
-HELP = "compare masks with labels, or weights with a data set"
 DESCRIPTION = """\
 Compare the masks of a folder with those of another, without a network: Dice, HD95, surface Dice and volumes of each
 class and case. Files belong together by their names. Those that do not match are listed, and masks on another grid

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from medsegdiff_bundle.cli import bundle
 
-HELP = "the network as ONNX files, for software without torch"
 DESCRIPTION = """\
 Write encoder.onnx, denoiser.onnx and sampler.json, what `scripts/onnx_sample.py` samples from with numpy and
 onnxruntime alone. Both files are compared with the network on sizes that the export never saw; nothing is written if

@@ -14,7 +14,6 @@ from medsegdiff_bundle import settings
 from medsegdiff_bundle.auto3dseg import TEMPLATES
 from medsegdiff_bundle.provenance import checksum
 
-HELP = "print versions, weights with their checksums, and devices"
 DESCRIPTION = "Print what a report of a fault, or of a result, should say: versions, weights with checksums, devices."
 EXAMPLES = ("", "--json", "--templates")
 PACKAGES = ("torch", "monai", "numpy", "nibabel", "SimpleITK", "pytorch-ignite", "pydicom", "highdicom", "onnxruntime")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from medsegdiff_bundle.cli.options import task_files
 
-HELP = "one zip of a task, as MONAI's model zoo wants it"
 DESCRIPTION = """\
 Write <name>_v<version>.zip, a bundle that needs nothing of this project: complete configurations, metadata, weights,
 TorchScript, documents, licences and code. The same input gives the same bytes. It is built in a checkout."""

@@ -6,7 +6,6 @@ import argparse
 import sys
 from pathlib import Path
 
-HELP = "bring a data set into a form that can be read"
 DESCRIPTION = """\
 Write a data set whose labels are no images as a folder of images and masks, which `check`, `configure` and `train`
 read. The source stays as it is. What cannot be taken is listed with its reason, and the exit status is 1 then.

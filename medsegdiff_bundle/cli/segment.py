@@ -15,7 +15,6 @@ from medsegdiff_bundle.cli.train import configured_settings
 if TYPE_CHECKING:
     from medsegdiff_bundle.segmentation import Segmentation
 
-HELP = "segment an image, or the images of a folder"
 DESCRIPTION = "Write mask, uncertainty, a picture and a report of each image, and print the volumes."
 EXAMPLES = (
     "scan.nii.gz -o results",

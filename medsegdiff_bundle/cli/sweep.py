@@ -14,7 +14,6 @@ from medsegdiff_bundle.cli.options import add_settings, task_files
 if TYPE_CHECKING:
     from medsegdiff_bundle.evaluation.sweep import CaseRow, Row
 
-HELP = "scores of a network against steps, members, fusion and start"
 DESCRIPTION = """\
 Segment the validation cases of a data set with several numbers of steps and members, fuse them in several ways, and
 print a table: Dice of the fused mask and of the anchor, GED^2 and matched IoU of the members against all readers, how

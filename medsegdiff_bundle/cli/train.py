@@ -11,7 +11,6 @@ from medsegdiff_bundle.cli import bundle
 from medsegdiff_bundle.cli.options import add_setting, add_settings
 from medsegdiff_bundle.settings import is_program
 
-HELP = "train the weights of a task, or of your own classes"
 DESCRIPTION = """\
 Train on the cases of a data set, validate on others of it, and write the best weights as model.pt, with checkpoints, a
 log, curves (as PNG, as a table, for TensorBoard), all settings, and pictures of a validation case. DATA is a folder, or
