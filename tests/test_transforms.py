@@ -621,3 +621,12 @@ def test_every_rater_is_drawn_as_often():
     counts = torch.stack([case["label"][0, 0, 0] for case in drawn]).as_tensor().bincount()
     assert len(counts) == 4 and (counts - 200).abs().max() < 5 * 13  # five standard deviations
     assert drawn[0]["label"].meta["filename_or_obj"] == "a.png"
+
+
+def test_loading_with_metadata_apart_as_monai_label_asks_for(tmp_path):
+    """It sets `image_only` of each `LoadImaged` that it finds in a bundle."""
+    nibabel.save(nibabel.Nifti1Image(np.ones((4, 5, 6), np.float32), np.eye(4)), tmp_path / "a.nii.gz")
+    load = LoadImaged("image")
+    load._loader.image_only = False
+    case = load({"image": str(tmp_path / "a.nii.gz")})
+    assert case["image"].shape == (4, 5, 6) and case["image_meta_dict"]["filename_or_obj"].endswith("a.nii.gz")

@@ -63,11 +63,13 @@ class LoadImaged(monai.transforms.LoadImaged):
                 for file in map(Path, ensure_tuple(data[key])):
                     check_format(file)
                     _check_compression(file)
-            for key in self.key_iterator(dict(data)):  # MONAI stacks several files without a look at their places
-                if isinstance(data[key], (list, tuple)) and len(data[key]) > 1:
+            for key, meta_key, postfix in self.key_iterator(dict(data), self.meta_keys, self.meta_key_postfix):
+                if isinstance(data[key], (list, tuple)) and len(data[key]) > 1:  # MONAI stacks them wherever they lie
                     channels[key] = [self._loader_of_channels(file, reader) for file in data[key]]
-                else:
-                    result[key] = self._loader(data[key], reader)
+                    continue
+                result[key] = self._loader(data[key], reader)
+                if not self._loader.image_only:  # which MONAI Label sets
+                    result[key], result[meta_key or f"{key}_{postfix}"] = result[key]
         except Exception as error:  # each reader has its own kinds
             named = (file for key in self.key_iterator(dict(data)) for file in ensure_tuple(data[key]))
             files = " or ".join(repr(str(file)) for file in named)
