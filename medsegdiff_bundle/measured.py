@@ -17,6 +17,7 @@ PEAK = 3  # times as frequent as the next values of its image is one that a prog
 RING = 0.2  # of the step from padding to tissue: a spline's rings beside it are not larger
 RINGS = 16  # voxels to which they reach, also where it made three voxels of one
 EDGE = 0.9  # of an edge of an image, at least, that padding fills
+RINGING = 0.05  # of the highest value: what interpolation takes from magnitudes below 0; fat and lungs in CT are lower
 STEPS = 4  # voxels of a step, likewise
 
 
@@ -129,6 +130,15 @@ def _around(mask: np.ndarray) -> np.ndarray:
         new[1:] |= old[:-1]
         new[:-1] |= old[1:]
     return wider
+
+
+def is_magnitude(measured: np.ndarray) -> bool:
+    """Whether what was measured may be a magnitude, as in MR: it is hardly negative, as fat and lungs in CT are.
+
+    Args:
+        measured: values, of any shape.
+    """
+    return bool(measured.min() >= -RINGING * measured.max())
 
 
 def box_of(mask: np.ndarray) -> tuple[slice, ...]:

@@ -80,7 +80,7 @@ def compare_files(
     """
     known = dict(names) if regions is None else {number: "" for region in regions for number in region}
     pair: dict[Hashable, MetaTensor] = {
-        "image": read_mask(prediction, known, None),
+        "image": read_mask(prediction, known),
         "label": read_mask(label, known, ignore),
     }
     try:

@@ -33,8 +33,9 @@ def check_data_set(data_set: DataSet, advance: Callable[[], None] | None = None)
         what was found in each case, in the order of `data_set.cases`; and the faults.
     """
     facts = []
+    names = numbered_names(data_set)
     for case in data_set.cases:
-        facts.append(inspect_case(case, numbered_names(data_set), data_set.ignore))
+        facts.append(inspect_case(case, names, data_set.ignore))
         if advance is not None:
             advance()
     faults = [fault for case in facts for fault in case.faults]

@@ -17,7 +17,14 @@ from monai.utils import convert_to_tensor
 from medsegdiff_bundle.datalist import Case
 from medsegdiff_bundle.datalist.naming import PICTURES
 from medsegdiff_bundle.transforms import CheckGridd, LoadImaged
-from medsegdiff_bundle.transforms.label_files import WHOLE, is_lossy, named_segments, painted, unsmeared
+from medsegdiff_bundle.transforms.label_files import (
+    WHOLE,
+    is_lossy,
+    named_segments,
+    numbers_of_channels,
+    painted,
+    unsmeared,
+)
 
 MOST_VALUES = 256  # of a label; one with more is no label
 
@@ -172,5 +179,4 @@ def _one_channel(values: torch.Tensor, is_picture: bool) -> torch.Tensor | None:
         return colours[:1] if not (colours != colours[:1]).any() else None
     if ((values != 0) & (values != 1)).any() or (values.sum(dim=0) > 1).any():
         return None
-    background = 0 if (values.sum(dim=0) == 1).all() else values.sum(dim=0, keepdim=True)
-    return values.argmax(dim=0, keepdim=True) + background
+    return numbers_of_channels(values, bool((values.sum(dim=0) == 1).all()), "The label")

@@ -12,11 +12,10 @@ from monai.transforms import MapTransform
 from monai.utils import convert_to_tensor
 
 from medsegdiff_bundle.grid import image_modality
-from medsegdiff_bundle.measured import unmeasured
+from medsegdiff_bundle.measured import is_magnitude, unmeasured
 from medsegdiff_bundle.remarks import add_warning
 
 LOWEST_OF_MR = -500  # magnitudes are not negative, and values that someone has normalised are small; air in CT is -1000
-RINGING = 0.05  # of the highest value: what interpolation takes from magnitudes below 0; fat and lungs in CT are lower
 LEAST_COLOUR = 0.01  # mean difference of two channels of a picture in colour, as a share of its range
 
 
@@ -80,11 +79,7 @@ def _modality(image: Any) -> str | None:
 
 def _is_padded_magnitude(image: torch.Tensor) -> bool:
     """Whether all that was measured in an image (C, S) is hardly negative, and only padding is far below 0."""
-    for channel in image.numpy():
-        measured = channel[~unmeasured(channel)]
-        if measured.min() < -RINGING * measured.max():
-            return False
-    return True
+    return all(is_magnitude(channel[~unmeasured(channel)]) for channel in image.numpy())
 
 
 def _has_colours(picture: torch.Tensor, span: float) -> bool:

@@ -7,12 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from medsegdiff_bundle.measured import unmeasured
+from medsegdiff_bundle.measured import is_magnitude, unmeasured
 
 MOST = 100  # voxels along an axis that a window is taken from
 # Hounsfield units: width and centre as radiologists set them, by the mean of what is marked.
 CT_WINDOWS = {"lung": (-1350.0, 150.0), "soft tissue": (-160.0, 240.0), "bone": (-500.0, 1300.0)}
-FAT = 0.05  # of the highest value: what interpolation takes from magnitudes below 0 is less
 LUNG_BELOW, BONE_ABOVE = -300.0, 300.0
 
 
@@ -43,7 +42,7 @@ def grey_window(image: Tensor, marked: Tensor | None = None, modality: str | Non
     if image.ndim == 3 and lowest >= 0 and 1 < highest <= 255:
         return GreyWindow(0.0, 255.0)
     measured = values
-    if image.ndim == 4:
+    if image.ndim == 4 and modality != "CT":
         measured = values[:, torch.as_tensor(~unmeasured(values[0].numpy()))]
     if image.ndim == 4 and (modality == "CT" or (modality is None and _has_air(values[0], measured[0]))):
         within = values[0] if marked is None else values[0][_plain(marked[tuple(every)])]
@@ -64,7 +63,8 @@ def _has_air(values: Tensor, measured: Tensor) -> bool:
     air, below = (
         ((values > low) & (values < high)).float().mean() for low, high in ((-1100.0, -900.0), (-1900.0, -1100.0))
     )
-    return bool(air > 0.02 and air > below and values.max() > -200 and measured.min() < -FAT * measured.max())
+    has_air = air > 0.02 and air > below and values.max() > -200
+    return bool(has_air and not is_magnitude(measured.numpy()))
 
 
 def _plain(values: Tensor) -> Tensor:
