@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import SimpleITK
@@ -22,11 +20,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from medsegdiff_bundle.fusion import expected_dice, staple  # noqa: E402 - found by the line above
-from medsegdiff_bundle.metrics import generalized_energy_distance, hungarian_matched_iou  # noqa: E402
-from medsegdiff_bundle.metrics.overlap import dice, shared_voxels  # noqa: E402
+from medsegdiff_bundle.fusion import expected_dice, staple
+from medsegdiff_bundle.metrics import generalized_energy_distance, hungarian_matched_iou
+from medsegdiff_bundle.metrics.overlap import dice, shared_voxels
 
 SPREAD = 0.015  # of the members' boundaries: their pairwise Dice is 0.9
 

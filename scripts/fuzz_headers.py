@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 import nibabel
 import numpy as np
 import SimpleITK
+from bad_input_cases.writers import series as write_series
 
 import medsegdiff_bundle
 from medsegdiff_bundle import configuration, known, model_file, settings
@@ -248,10 +249,7 @@ def _volume(ending: str) -> Callable[[Path], Path]:
 
 
 def _series(folder: Path) -> Path:
-    sys.path.insert(0, str(Path(__file__).parent))
-    from bad_input_cases.writers import series as writer
-
-    writer(lambda slice_, index: None)(folder)
+    write_series(lambda slice_, index: None)(folder)
     return folder / "series" / "1.dcm"
 
 

@@ -13,22 +13,17 @@ from __future__ import annotations
 import argparse
 import math
 import resource
-import sys
 import time
-from pathlib import Path
 
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose
 from torch import Tensor
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-from medsegdiff_bundle.inferers import EnsembleInferer, tune_allocator  # noqa: E402
-from medsegdiff_bundle.networks import ConditionFeatures, MedSegDiff  # noqa: E402
-from medsegdiff_bundle.schedulers import DDIMScheduler  # noqa: E402
-from medsegdiff_bundle.transforms import (  # noqa: E402
+from medsegdiff_bundle.inferers import EnsembleInferer, tune_allocator
+from medsegdiff_bundle.networks import ConditionFeatures, MedSegDiff
+from medsegdiff_bundle.schedulers import DDIMScheduler
+from medsegdiff_bundle.transforms import (
     EnsembleStatisticsd,
     EnsembleUncertaintyd,
     FuseEnsembled,

@@ -3,14 +3,11 @@
 import sys
 from pathlib import Path
 
+import bad_input_cases
+import bad_inputs
 import pytest
 
 from medsegdiff_bundle import settings
-
-SCRIPTS = Path(__file__).parent.parent / "scripts"
-sys.path.insert(0, str(SCRIPTS))
-import bad_input_cases  # noqa: E402
-import bad_inputs  # noqa: E402
 
 TRIALS = bad_input_cases.trials()
 FIRST = {(trial.door, trial.kind): trial for trial in reversed(TRIALS) if not trial.remark}

@@ -5,8 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import baseline_table
 import numpy as np
 import pytest
+import robustness_table as robustness
+import split_table
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Zoomd
@@ -14,12 +17,6 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from medsegdiff_bundle import cli
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
-
-import baseline_table
-import robustness_table as robustness
-import split_table
 
 ROOT = Path(__file__).parent.parent
 

@@ -1,30 +1,14 @@
 """scripts/command_trials.py: each situation is a command and the files that it needs; what is said of it is right."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
+import command_trials as trials
 import nibabel
 import numpy as np
-import pytest
 from PIL import Image
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
 
-
-@pytest.fixture(scope="module")
-def trials():
-    sys.path.insert(0, str(SCRIPTS))  # where Python looks for modules beside a script
-    try:
-        spec = importlib.util.spec_from_file_location("command_trials", SCRIPTS / "command_trials.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(SCRIPTS))
-    return module
-
-
-def test_every_situation_has_the_files_of_its_command(trials, tmp_path):
+def test_every_situation_has_the_files_of_its_command(tmp_path):
     for number, (name, trial) in enumerate(trials.TRIALS.items()):
         folder = tmp_path / str(number)
         folder.mkdir()
@@ -35,7 +19,7 @@ def test_every_situation_has_the_files_of_its_command(trials, tmp_path):
         assert not any(word in ("IN", "OUT") for word in words)
 
 
-def test_what_is_found(trials, tmp_path):
+def test_what_is_found(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     assert trials.dices(tmp_path) == "" and trials.dicom_segmentation(tmp_path) == "no SEG"
@@ -52,7 +36,7 @@ def test_what_is_found(trials, tmp_path):
         assert trials.front_right(tmp_path) == "shown at the bottom left"
 
 
-def test_what_a_user_sees_first(trials):
+def test_what_a_user_sees_first():
     said = (
         "/x/a.py:3: UserWarning: none\n  warnings.warn(\n2026-01-01 10:00:00,000 - root - ERROR - 'T/in/a' is none.\n"
     )

@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import make_docs
 import pytest
+import run_results
 
 from medsegdiff_bundle import cli, settings
 from medsegdiff_bundle.cli import options
@@ -19,13 +21,6 @@ PAGES = sorted([ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob
 NOW = [page for page in PAGES if page.parent.name != "runs"]  # the diary keeps the words of its time
 THEIRS = tuple(f"scripts/segmentation_{name}.py" for name in ("train", "sample", "env"))  # of others
 IDS = {"ids": lambda page: page.relative_to(ROOT).as_posix() if isinstance(page, Path) else None}
-
-
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def blocks(page, language=""):
@@ -110,7 +105,7 @@ def test_code_of_python(page):
 
 @pytest.mark.parametrize("name", ["settings.md", "changelog.md"])
 def test_pages_that_are_made(name):
-    made = script("make_docs").PAGES[name]()
+    made = make_docs.PAGES[name]()
     assert (ROOT / "docs" / name).read_text(encoding="utf-8") == made, "run: python scripts/make_docs.py"
 
 
@@ -122,10 +117,11 @@ def test_every_setting_has_a_meaning():
 
 
 def test_the_numbers_of_the_diary():
-    found = script("run_results")
-    assert (found.RUNS / "results.csv").read_text(encoding="utf-8") == found.content(), "python scripts/run_results.py"
-    index = (found.RUNS / "README.md").read_text()
-    assert all(f"({page.name})" in index for page in found.RUNS.glob("*.md") if page.name != "README.md")
+    assert (run_results.RUNS / "results.csv").read_text(encoding="utf-8") == run_results.content(), (
+        "python scripts/run_results.py"
+    )
+    index = (run_results.RUNS / "README.md").read_text()
+    assert all(f"({page.name})" in index for page in run_results.RUNS.glob("*.md") if page.name != "README.md")
 
 
 def test_numbers_of_the_results_are_in_the_diary_or_a_card():

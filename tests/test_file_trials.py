@@ -1,15 +1,8 @@
 """scripts/file_trials.py: each situation is a file with its label."""
 
-import importlib.util
-from pathlib import Path
-
+import file_trials
 import numpy as np
 import pytest
-
-SCRIPT = Path(__file__).parent.parent / "scripts" / "file_trials.py"
-spec = importlib.util.spec_from_file_location("file_trials", SCRIPT)
-file_trials = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(file_trials)
 
 
 @pytest.mark.parametrize("name", file_trials.SITUATIONS)

@@ -1,14 +1,8 @@
 """The measures of scripts/fusion_table.py by hand."""
 
-import sys
-from pathlib import Path
-
+import fusion_table as table
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
-
-import fusion_table as table
 
 
 def test_a_threshold_is_that_of_any_structure():

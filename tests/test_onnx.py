@@ -1,12 +1,12 @@
 """The network as ONNX files, and sampling from them without torch."""
 
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import onnx_sample
 import pytest
 import torch
 
@@ -18,16 +18,6 @@ from medsegdiff_bundle.schedulers import DDIMScheduler
 from medsegdiff_bundle.transforms import NormalizeIntensityd
 
 ROOT = Path(__file__).parent.parent
-
-
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-onnx_sample = script("onnx_sample")
 
 
 def shaken(network):

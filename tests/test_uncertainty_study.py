@@ -1,16 +1,10 @@
 """The measures of scripts/uncertainty_study.py by hand."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+import uncertainty_study as study
 from monai.data import MetaTensor
 from monai.transforms import CenterSpatialCropd, Compose
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
-
-import uncertainty_study as study
 
 
 def test_near_is_a_box_around_what_any_rater_marks():
