@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from medsegdiff_bundle import configuration
 from medsegdiff_bundle.model_file import MUST_FIT, no_weights, over_files, read_model
 from medsegdiff_bundle.provenance import as_reported
-from medsegdiff_bundle.settings import bundle_root, check_axes, check_names, read_files, typed
+from medsegdiff_bundle.settings import bundle_root, check_fit, check_names, read_files, typed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -175,7 +175,7 @@ def check_request(
         config = configuration.complete(over_files(own, model, given["checkpoint"], configs, given), configs)
     check_names(given, config, [config, given], "inference.json")
     given = {name: typed(name, value, programs=False, config=config) for name, value in given.items()}
-    check_axes({**config, **given})
+    check_fit({**config, **given})
     for file in files_named(image):
         check_image(file, affine)
     if output_dir is not None and not str(output_dir):

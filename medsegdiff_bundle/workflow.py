@@ -63,7 +63,7 @@ def begin() -> None:
         settings.check_names(found.given, content, config, " with ".join(found.files))
     settings.check_spelling(config, settings.bundle_files(settings.bundle_root()), steps(found.workflow))
     _put_in_typed(found)
-    settings.check_axes(dict(found.parser.get()))
+    settings.check_fit(dict(found.parser.get()))
     found.parser.parse(reset=True)  # a changed configuration makes the parser forget what it knew, this expression too
     device = config.get("device")
     if isinstance(device, str) and not settings.is_program(device):

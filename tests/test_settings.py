@@ -252,9 +252,25 @@ def test_a_file_that_is_no_configuration(content, said, tmp_path):
 )
 def test_axes_that_the_images_do_not_have(given, said):
     with pytest.raises(ValueError, match=said):
-        settings.check_axes({"spatial_dims": 3, **given})
-    settings.check_axes({"spatial_dims": 3, "roi_size": 32, "patch_size": [16], "mirror_axes": [0, 2]})
-    settings.check_axes({"spatial_dims": "@axes", **given})
+        settings.check_fit({"spatial_dims": 3, **given})
+    settings.check_fit({"spatial_dims": 3, "roi_size": 32, "patch_size": [16], "mirror_axes": [0, 2]})
+    settings.check_fit({"spatial_dims": "@axes", **given})
+
+
+def test_a_setting_that_nothing_uses(tmp_path):
+    """The transforms of skin lesions and nodules are lists of their own, without window or ratios."""
+    tasks = CONFIGS / "tasks"
+    for name, value in {"window": [0, 200], "class_ratios": [1, 1], "class_values": [0, 255]}.items():
+        task = "lidc" if name == "class_values" else "isic"
+        content = configuration.read([CONFIGS / "train.json", tasks / f"{task}.json"])
+        settings.check_fit(content)
+        with pytest.raises(
+            ValueError, match=rf"{name} \[.*\] would change nothing: no transform of \w+ is made with it"
+        ):
+            settings.check_fit({**content, name: value})
+        settings.check_fit({**configuration.read([CONFIGS / "train.json"]), name: value})
+    segmented = configuration.read([CONFIGS / "inference.json", tasks / "btcv.json"])
+    settings.check_fit(segmented)  # class_ratios are for training, and there are no patches
 
 
 def test_every_value_of_the_files_is_one():

@@ -9,14 +9,14 @@ from .kinds import FUSIONS, KINDS
 from .names import check_names, check_spelling, nearest, parts, references
 from .programs import is_program, texts
 from .reading import bundle_files, bundle_root, read_files, read_object
-from .values import check_axes, check_regions, kind, typed
+from .values import check_fit, check_regions, kind, typed
 
 __all__ = [
     "FUSIONS",
     "KINDS",
     "bundle_files",
     "bundle_root",
-    "check_axes",
+    "check_fit",
     "check_names",
     "check_regions",
     "check_spelling",

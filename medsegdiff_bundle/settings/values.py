@@ -9,7 +9,7 @@ from typing import Any
 from medsegdiff_bundle.components import annotation
 
 from .kinds import ANNOTATED, KINDS, optional
-from .names import parts
+from .names import parts, references
 from .programs import is_program, texts
 
 
@@ -59,8 +59,12 @@ def typed(name: str, value: Any, programs: bool = True, config: Mapping[str, Any
         raise ValueError(f"{name} {error}, got {value!r}.") from error
 
 
-def check_axes(config: Mapping[str, Any]) -> None:
-    """Refuse axes that the images do not have, results of volumes as pictures, and patches that fit into no memory.
+# Settings that act through a list of transforms, which another file may have replaced by one that does without them.
+ACTS_IN = {"window": "preparation", "class_values": "label_checks", "class_ratios": "patches"}
+
+
+def check_fit(config: Mapping[str, Any]) -> None:
+    """Refuse values that do not fit the others: of axes that the images do not have, and such as nothing uses.
 
     Args:
         config: with values as `typed` makes them; what is a program there is left alone.
@@ -68,6 +72,16 @@ def check_axes(config: Mapping[str, Any]) -> None:
     Raises:
         ValueError: naming the setting.
     """
+    _check_axes(config)
+    for name, place in ACTS_IN.items():
+        if config.get(name) is not None and place in config and name not in references(config):
+            raise ValueError(
+                f"{name} {config[name]!r} would change nothing: no transform of {place} is made with it here."
+            )
+
+
+def _check_axes(config: Mapping[str, Any]) -> None:
+    """Axes that the images do not have, results of volumes as pictures, and patches that fit into no memory."""
     axes: Any = config.get("spatial_dims")
     if axes not in (2, 3):
         return
