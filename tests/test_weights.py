@@ -11,6 +11,7 @@ from scipy.ndimage import affine_transform, gaussian_filter
 
 import medsegdiff_bundle
 from medsegdiff_bundle import configuration
+from medsegdiff_bundle.evaluation.parts import PARTS, switched_off
 
 ROOT = Path(__file__).parent.parent
 
@@ -85,30 +86,57 @@ def test_files_as_others_hand_them_over(tmp_path):
     assert {name: score for name, score in scores.items() if score < scores["plain"] - cost[name]} == {}
 
 
-@pytest.mark.parametrize("light", [1.0, 0.6])
-@pytest.mark.parametrize("centre", [(100, 120), (70, 160)])
-def test_a_drawn_lesion(light, centre):
-    """A brown, soft-edged ellipse with texture on skin, wherever it lies and however dark the picture is."""
+def drawn_lesion(light=1.0, centre=(100, 120)):
+    """A brown, soft-edged ellipse with texture on skin."""
     generator = np.random.default_rng(0)
     lesion = ellipse((200, 240), centre, (40, 55))
     share = gaussian_filter(lesion.astype(float), 2)[..., None]
     texture = gaussian_filter(generator.normal(size=(200, 240)), 2)[..., None] * 40
     colour = share * np.array([110, 70, 50]) + (1 - share) * np.array([225, 180, 165]) + texture
-    picture = np.clip(light * colour, 0, 255).astype(np.uint8)
+    return np.clip(light * colour, 0, 255).astype(np.uint8), lesion
+
+
+def drawn_nodule(shift=0):
+    """A bright disc in dark, noisy lung."""
+    generator = np.random.default_rng(0)
+    nodule = ellipse((128, 128), (64 + shift, 64 - shift), (8, 8))
+    picture = 50 + 130 * gaussian_filter(nodule.astype(float), 1) + generator.normal(size=(128, 128)) * 5
+    return picture.astype(np.uint8), nodule
+
+
+@pytest.mark.parametrize("light", [1.0, 0.6])
+@pytest.mark.parametrize("centre", [(100, 120), (70, 160)])
+def test_a_drawn_lesion(light, centre):
+    """Wherever it lies and however dark the picture is."""
+    picture, lesion = drawn_lesion(light, centre)
     found = medsegdiff_bundle.segment(picture, "isic", device="cpu")
     assert found.mask.shape == (200, 240) and dice(found.mask > 0, lesion) > 0.9
 
 
 @pytest.mark.parametrize("shift", [0, 10])
 def test_a_drawn_nodule(shift):
-    """A bright disc in dark, noisy lung; most members find it, and not all draw it alike."""
-    generator = np.random.default_rng(0)
-    nodule = ellipse((128, 128), (64 + shift, 64 - shift), (8, 8))
-    picture = 50 + 130 * gaussian_filter(nodule.astype(float), 1) + generator.normal(size=(128, 128)) * 5
-    found = medsegdiff_bundle.segment(picture.astype(np.uint8), "lidc", return_members=True, device="cpu")
+    """Most members find it, and not all draw it alike."""
+    picture, nodule = drawn_nodule(shift)
+    found = medsegdiff_bundle.segment(picture, "lidc", return_members=True, device="cpu")
     members = found.members.argmax(axis=1) > 0
     assert np.median([dice(member, nodule) for member in members]) > 0.7
     assert len({int(member.sum()) for member in members}) > 1
+
+
+@pytest.mark.parametrize("task", ["hippocampus", "isic", "lidc"])
+def test_parts_do_what_the_cards_say(task):
+    """Nothing: without what a part has learned the mask is the same, but for single voxels."""
+    volume = ROOT / "medsegdiff_bundle" / "sample_data" / "hippocampus" / "imagesTr" / "hippocampus_001.nii.gz"
+    image = {"hippocampus": volume, "isic": drawn_lesion()[0], "lidc": drawn_nodule()[0]}[task]
+    segmenter = medsegdiff_bundle.Segmenter(task, device="cpu")
+    whole = segmenter(image).mask > 0
+    for part in PARTS:
+        with switched_off(segmenter.network, part):
+            found = segmenter(image).mask > 0
+        assert dice(found, whole) > 0.98, part
+    with pytest.MonkeyPatch.context() as patch:  # as it would be if a part did something
+        patch.setattr(segmenter.network.denoiser, "forward", lambda mask, *features: 100 * mask)
+        assert dice(segmenter(image).mask > 0, whole) < 0.98
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "models").glob("*.pt")), ids=lambda path: path.stem)
