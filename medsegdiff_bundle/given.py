@@ -9,6 +9,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from medsegdiff_bundle import model_file
+from medsegdiff_bundle.settings import parts
 
 NAME = "given"  # of the values among what the expressions of a configuration can name
 SIGNS = ("$", "@", "%", "::", "#")  # that the parser acts on, at the beginning of a text or within it
@@ -23,14 +24,20 @@ def put_in(parser: ConfigParser, settings: Mapping[str, Any]) -> None:
     Args:
         parser: of the configuration.
         settings: values by the names of the entries.
+
+    Raises:
+        ValueError: what an entry would lie in is a number or nothing.
     """
     values = parser.globals.setdefault(NAME, [])
     for name, value in settings.items():
-        if _is_plain(value):
-            parser[name] = value
-        else:
+        if not _is_plain(value):
             values.append(value)
-            parser[name] = f"${NAME}[{len(values) - 1}]"
+            value = f"${NAME}[{len(values) - 1}]"
+        try:
+            parser[name] = value
+        except (LookupError, TypeError, ValueError) as error:
+            before = "#".join(parts(name)[:-1])
+            raise ValueError(f"There is no {name!r}: {before} is nothing that has parts.") from error
 
 
 def load(files: Iterable[Path], settings: Mapping[str, Any]) -> ConfigParser:

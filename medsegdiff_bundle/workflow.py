@@ -61,7 +61,9 @@ def begin() -> None:
             print(_listed(content))
             raise SystemExit(0)
         settings.check_names(found.given, content, config, " with ".join(found.files))
-    settings.check_spelling(config, settings.bundle_files(settings.bundle_root()), steps(found.workflow))
+    known = settings.bundle_files(settings.bundle_root())
+    settings.check_spelling(config, known, steps(found.workflow))
+    settings.check_components(config, known)
     _put_in_typed(found)
     settings.check_fit(dict(found.parser.get()))
     found.parser.parse(reset=True)  # a changed configuration makes the parser forget what it knew, this expression too

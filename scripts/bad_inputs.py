@@ -143,7 +143,7 @@ def whole(trial: Trial, folder: Path) -> Outcome:
 def fault(trial: Trial, found: Outcome) -> str:
     """What is wrong with how a trial ended, or nothing."""
     lines = [line for line in found.said.splitlines() if line.startswith("error: ")]
-    warned = re.sub(r"\s+", " ", found.said)
+    warned = re.sub(r"\s+", " ", found.said + found.printed)  # where a training says what it does
     if "Traceback" in found.said + found.printed:
         return "a traceback"
     if trial.remark:

@@ -2,8 +2,9 @@
 
 Every input is a right file after one to four changes: bits, whole fields, bytes cut, doubled or put in; in JSON values,
 names and whole parts. The generator has a seed for each input, so that `--kind nifti --first 1234 --number 1` makes
-that input again, and `--keep` leaves it. What is a fault: another error than `ValueError`, one of several lines, a
-result that is none (an image without voxels or place), more than ten seconds, or the end of the process. For Linux:
+that input again, and `--keep` leaves it. What is a fault: another error than `ValueError`, one of several lines, with
+control characters or longer than 1000 characters, a result that is none (an image without voxels or place), more than
+ten seconds, or the end of the process. For Linux:
 
     python scripts/fuzz_headers.py --number 10000
 """
@@ -40,12 +41,13 @@ from medsegdiff_bundle.datalist import image_datalist, segmentation_datalist, se
 from medsegdiff_bundle.grid import image_grid
 from medsegdiff_bundle.intervals import VolumeIntervals
 from medsegdiff_bundle.provenance import as_reported, checksum
-from medsegdiff_bundle.transforms.load import load_image
+from medsegdiff_bundle.transforms.load import FARTHEST, load_image
 
 ROOT = Path(medsegdiff_bundle.__file__).parent.parent
 CONFIGS = ROOT / "configs"
 LIMIT = 10  # seconds of the processor for an input
 MEMORY = 4 << 30  # bytes besides what this process has
+LONGEST = 1000  # characters of a sentence
 BLOCK = 500  # inputs of a child
 NUMBERS = [0, 1, -1, 2, 7, 255, -32768, 32767, 2**31 - 1, -(2**31), 1e-38, 1e30, float("nan"), float("inf"), -0.0]
 VALUES = [
@@ -178,7 +180,9 @@ def image(path: Path) -> None:
     image_grid(found)
     affine = found.affine.numpy()
     assert found.ndim in (3, 4) and min(found.shape) > 0, f"an image of {tuple(found.shape)}"
-    assert np.isfinite(affine).all() and np.linalg.matrix_rank(affine) == 4, f"a place {affine.tolist()}"
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    right = np.isfinite(affine).all() and np.linalg.matrix_rank(affine[:3, :3] / sizes) == 3
+    assert right and np.abs(affine[:3, 3]).max() < FARTHEST * sizes.min(), f"a place {affine.tolist()}"
 
 
 def series(path: Path) -> None:
@@ -326,7 +330,8 @@ def outcome(kind: Kind, file: Path, data: bytes) -> str:
     except ValueError as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         own = Path(where.filename).is_relative_to(Path(medsegdiff_bundle.__file__).parent)
-        return "refused" if own and "\n" not in str(error).strip() else _fault(error)
+        said = str(error).strip()
+        return "refused" if own and said.isprintable() and len(said) < LONGEST else _fault(error)
     except BaseException as error:
         return _fault(error)
     finally:
@@ -340,14 +345,15 @@ def _fault(error: BaseException) -> str:
     return f"{type(error).__name__} in {where}: {(str(error).splitlines() or [''])[0][:120]}"
 
 
-def _too_long(number: int, frame: Any) -> None:
+def too_long(number: int, frame: Any) -> None:
+    """What the signal of the time that an input may take leads to."""
     raise TimeoutError(f"more than {LIMIT} s")
 
 
 def block(name: str, first: int, number: int, notes: Path, keep: Path | None) -> None:
     """Try some inputs, and note each outcome as a line: this process may end at any of them."""
     kind = KINDS[name]
-    signal.signal(signal.SIGPROF, _too_long)
+    signal.signal(signal.SIGPROF, too_long)
     with tempfile.TemporaryDirectory() as folder, notes.open("a") as stream:
         file = kind.make(Path(folder))
         right = file.read_bytes()

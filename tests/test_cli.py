@@ -141,6 +141,11 @@ def test_completion_of_shells(capsys):
     assert status == 0 and "complete -" in out and all(name in out for name in cli.COMMANDS)
 
 
+def test_labels_that_are_missing(capsys):
+    status, out, err = printed(capsys, "compare", "gone", ".", "-o", "x")
+    assert (status, out, err) == (2, "", "error: There is no folder of labels 'gone'.\n")
+
+
 def test_help_and_wrong_words_import_no_torch():
     words = [["--help"], *([name, "--help"] for name in cli.COMMANDS), ["segment", ".", "-o", "x", "--epoch", "2"]]
     words += [["evaluate", "none", "none"], ["evaluate", "--data", ".", "--task", "none"], ["train", "none"]]

@@ -651,6 +651,31 @@ def test_a_series_without_what_may_be_empty(array, tmp_path):
     assert found.PatientID == "" and found.NumberOfFrames == (mask.max(axis=(0, 1)) > 0).sum()
 
 
+def test_a_value_that_is_half_a_file_is_cut(array, tmp_path):
+    """As of a length that is wrong; its control characters stay out of the sentence, too."""
+    edited(tmp_path / "series", array)
+    file = sorted((tmp_path / "series").iterdir())[1]
+    item = pydicom.dcmread(file)
+    item[0x00280030] = pydicom.DataElement(0x00280030, "LT", "1\x01\n" * 1000)  # PixelSpacing
+    item.save_as(file)
+    with pytest.raises(ValueError, match="has the PixelSpacing 1.*") as raised:
+        image_datalist(tmp_path / "series")
+    said = str(raised.value).replace(str(tmp_path), "")
+    assert said.isprintable() and len(said) < 250
+
+
+@pytest.mark.parametrize("tag", [b"\x08\0\x18\0", b"\x20\0\x0e\0", b"\x28\0\x10\0"])
+def test_a_type_of_values_that_is_none(tag, array, tmp_path):
+    """Of SOPInstanceUID, SeriesInstanceUID and Rows: pydicom finds out where the value is asked for."""
+    write_series(tmp_path / "series", array, matrix_of("oblique"))
+    file = sorted((tmp_path / "series").iterdir())[1]
+    data = file.read_bytes()
+    place = data.index(tag, 132) + 4  # behind the preamble
+    file.write_bytes(data[:place] + b"UM" + data[place + 2 :])
+    with pytest.raises(ValueError, match=f"{file.name}' is a damaged DICOM file: .*'UM'"):
+        image_datalist(tmp_path / "series")
+
+
 @pytest.mark.parametrize("pixels", [None, b"\0" * 100])
 def test_a_slice_that_lacks_pixels(pixels, array, tmp_path):
     """GDCM would hand on what follows in memory, or nothing."""

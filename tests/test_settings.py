@@ -111,6 +111,33 @@ def test_files_of_a_user():
 
 
 @pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"optimizer": 3}, "optimizer"),
+        ({"network_def": "unet"}, "network_def"),
+        ({"train": {**TRAIN["train"], "handlers": "none"}}, "train#handlers"),
+        ({"train": {**TRAIN["train"], "trainer": True}}, "train#trainer"),
+        ({"loss": "@other", "optimizer": None, "train": {**TRAIN["train"], "handlers": "$[]"}}, None),
+        ({"patch_size": 16, "mine": 3, "pretrained": "a.pt"}, None),  # no components
+    ],
+)
+def test_a_text_or_a_number_for_a_component(change, named):
+    files = settings.bundle_files(ROOT)
+    if named is None:
+        settings.check_components({**TRAIN, **change}, files)
+        return
+    with pytest.raises(ValueError, match=f"^{named} must be a component, or what refers to one, got "):
+        settings.check_components({**TRAIN, **change}, files)
+
+
+@pytest.mark.parametrize("value", ["abc", "0" * 63, "g" * 64, 3])
+def test_a_checksum(value):
+    assert settings.typed("weights_sha256", "aB" * 32) == "aB" * 32 and settings.typed("weights_sha256", "none") is None
+    with pytest.raises(ValueError, match="weights_sha256 must be "):
+        settings.typed("weights_sha256", value)
+
+
+@pytest.mark.parametrize(
     ("name", "value", "meant"),
     [
         ("anchor_only", "false", False),

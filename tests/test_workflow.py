@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from monai.bundle import ConfigWorkflow, create_workflow
 
 from medsegdiff_bundle import errors
@@ -139,7 +140,10 @@ def test_from_a_shell(small_run, tmp_path):
     """One process: the sentence is all that standard error has of an error in the midst of a run."""
     broken = tmp_path / "broken.nii.gz"
     broken.write_bytes(b"no image")
-    words = [f"--{key}={value}" for key, value in {**small_run, "dataset_dir": broken}.items()]
+    network = create("inference.json", **small_run).parser.get_parsed_content("network_def")
+    torch.save(network.state_dict(), tmp_path / "small.pt")
+    changed = {"dataset_dir": broken, "checkpoint": tmp_path / "small.pt"}
+    words = [f"--{key}={value}" for key, value in {**small_run, **changed}.items()]
     process = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", f"--config_file={CONFIGS / 'inference.json'}"]
         + [*words, "--amp", "false", f"--output_dir={tmp_path}"],

@@ -37,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Compare."""
+    if not os.path.isdir(options.labels):
+        raise ValueError(f"There is no folder of labels {options.labels!r}.")
     sources = named_sources(options.sources)
     weights = {name: path for name, path in sources.items() if path.is_file()}
     if weights and (options.images is None or options.output is None):

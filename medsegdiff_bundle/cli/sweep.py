@@ -62,16 +62,19 @@ def run(options: argparse.Namespace) -> int:
     typed = {name: settings.typed(name, value, programs=False) for name, value in options.settings.items()}
     from monai.utils import set_determinism
 
+    from medsegdiff_bundle import errors
     from medsegdiff_bundle.evaluation import of_networks, sweep
 
+    errors.quiet_readers()
     set_determinism(seed=0)
     config = of_networks.load_task(task, options.data, options.section, typed, checkpoint=options.checkpoint)
     weights = Path(options.checkpoint or of_networks.shipped_weights(task or "hippocampus"))
     swept = sweep.Sweep(config, of_networks.trained(config, weights), options.fusions, options.cases)
-    print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
     starts = [None if start < 0 else start for start in options.starts]
+    head = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|\n"
     for row in swept.rows(starts, options.steps, options.members):
-        print(_line(row), flush=True)
+        print(f"{head}{_line(row)}", flush=True)
+        head = ""
     if options.csv is not None:
         _write(swept.of_cases, Path(options.csv))
     if swept.without_label:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .naming import FORMATS, NIFTI, PAIRS, PICTURES, VOLUMES
+from .naming import FORMATS, NIFTI, PAIRS, PICTURES, VOLUMES, printable
 from .slices import is_series
 
 IMAGE_IO = {".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
@@ -23,10 +23,12 @@ def axes_and_channels(shape: Sequence[int]) -> tuple[int, int]:
     """Spatial axes, up to three, and channels of an array with the axes of a file; behind them length 1 does not count.
 
     Raises:
-        ValueError: there are more axes, none, or one without a voxel.
+        ValueError: there are more axes, fewer than two, or one without a voxel.
     """
     if not len(shape) or min(shape) < 1:
         raise ValueError(f"its header tells {' x '.join(map(str, shape)) or 'no'} voxels: there is nothing to read")
+    if len(shape) < 2:
+        raise ValueError(f"its header tells one axis, of {shape[0]} voxels: an image has two or three")
     more = [length for length in shape[3:] if length != 1]
     if len(more) > 1:
         raise ValueError(f"it has {len(shape)} axes, {' x '.join(map(str, shape))}: three and one of channels are read")
@@ -93,6 +95,10 @@ def itk_reader(file: Path) -> Any:
         others = [file.parent / f"{stem}{other}" for other in (".hdr", ".HDR", ".hdr.gz")]
         if name.endswith(ending) and not any(other.is_file() for other in others):
             raise ValueError(f"its header {stem + '.hdr'!r} is missing")
+    if name.endswith(".hdr"):
+        others = [file.with_suffix(ending) for ending in (".img", ".IMG", ".img.gz")]
+        if not any(other.is_file() for other in others):  # of which the reader of ITK talks
+            raise ValueError(f"its values {others[0].name!r} are missing")
     if name.endswith((".mha", ".mhd")) and not file.name.endswith((".mha", ".mhd")):
         raise ValueError("files of MetaImage end in .mha or .mhd, in small letters: rename it")
     if name.endswith((".mha", ".mhd")):
@@ -101,6 +107,9 @@ def itk_reader(file: Path) -> Any:
         for field in (b"NDims", b"DimSize", b"ElementType", b"ElementDataFile"):
             if field not in head:  # of which ITK talks at length
                 raise ValueError(f"its header has no {field.decode()}")
+        for axes in re.findall(rb"NDims[ \t]*=?[ \t]*([^\r\n]*)", head):
+            if not re.fullmatch(rb"[1-9]\s*", axes):  # with which ITK's library writes where it must not
+                raise ValueError(f"its header tells {printable(axes.decode(errors='replace'), 80)} axes")
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(file))
@@ -120,7 +129,7 @@ def itk_reason(error: RuntimeError) -> str:
     said = [line for line in said if not line.startswith("Reason:") or "denied" in line]
     if not said or re.search(r"fread got only|expected \d+ bytes but|data read error", said[-1]):
         return "it is truncated or damaged"
-    return said[-1].rstrip(".")
+    return printable(said[-1].rstrip("."))
 
 
 def nibabel_reason(error: Exception) -> str:
@@ -128,7 +137,7 @@ def nibabel_reason(error: Exception) -> str:
     if "w2 should be positive" in str(error):
         return "its header places the voxels nowhere: the quaternion of its qform is no rotation"
     if re.search("cannot convert float|data code .* not recognized", str(error)):
-        return f"its header is damaged, or of a kind that is not read ({error})"
+        return f"its header is damaged, or of a kind that is not read ({printable(str(error))})"
     if isinstance(error, FileNotFoundError) and str(error.filename or "").lower().endswith((".img", ".img.gz")):
         return f"its values {Path(error.filename).name!r} are missing"
     if "Cannot work out file type" in str(error):
@@ -137,7 +146,7 @@ def nibabel_reason(error: Exception) -> str:
         return "it is not compressed, so its name must end in .nii"
     if "Not a gzipped file" in str(error):
         return "it is not compressed, as its name says: files of MGH end in .mgh then, others do without .gz"
-    return str(error).rstrip(".") or type(error).__name__
+    return printable(str(error).rstrip(".")) or type(error).__name__
 
 
 def kind_of(file: Path) -> str:

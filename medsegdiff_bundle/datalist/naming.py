@@ -1,4 +1,4 @@
-"""Names of cases, from those of their files."""
+"""Names of cases, from those of their files, and what of files is said in sentences."""
 
 from __future__ import annotations
 
@@ -23,6 +23,17 @@ RESULTS = ("seg", "uncertainty", "mutual_information", "variance", "disagreement
 SEGMENTATION = "_seg.dcm"  # what SaveDICOMSegmentationd adds to the name of a series
 CONTOURS = "_rtstruct.dcm"  # likewise of contours
 DICOM_RESULTS = (SEGMENTATION, CONTOURS)
+
+
+def printable(text: str, longest: int = 400) -> str:
+    """What a file holds, or a library says of it, as a part of a sentence: in one line, without control characters.
+
+    Args:
+        text: of any characters.
+        longest: characters after which it is cut, as what a damaged file takes for a word may be a whole image.
+    """
+    line = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return line if len(line) <= longest else f"{line[:longest]} ..."
 
 
 def case_name(path: str | os.PathLike) -> str:

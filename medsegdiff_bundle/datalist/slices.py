@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .naming import printable
+
 # Elements of the group 0008 that a file without preamble may begin with.
 FIRST = [bytes([number, 0]) for number in (0x00, 0x01, 0x05, 0x08, 0x12, 0x13, 0x14, 0x16, 0x18)]
 # Objects that refer to images and are none.
@@ -68,7 +70,7 @@ class Frame(NamedTuple):
                         return sequence.value[0].get(tag)
             value = self.header.get(tag)
         except Exception as error:
-            raise ValueError(f"{str(self.file)!r} is a damaged DICOM file: {tag} cannot be read: {error}.") from error
+            raise ValueError(f"{str(self.file)!r} is a damaged DICOM file: {tag}: {printable(str(error))}.") from error
         return None if value in (None, "") else value
 
     @property
@@ -243,8 +245,9 @@ def _frames(path: Path, files: Sequence[Path]) -> list[Frame]:
             each = header.get("PerFrameFunctionalGroupsSequence")
             shared = header.get("SharedFunctionalGroupsSequence") or []
             number_of_frames = int(header.get("NumberOfFrames") or 1)
+            _ = [header.get(tag) for tag in ("SeriesInstanceUID", "SeriesDescription", "SOPInstanceUID")]  # decoded
         except Exception as error:  # whatever a damaged file leads to
-            raise ValueError(f"{str(file)!r} is a damaged DICOM file: {error}.") from error
+            raise ValueError(f"{str(file)!r} is a damaged DICOM file: {printable(str(error))}.") from error
         if each:
             frames += [Frame(file, number, header, (group, *shared)) for number, group in enumerate(each)]
         elif number_of_frames > 1:
@@ -343,4 +346,4 @@ def _same(first: Any, second: Any) -> bool:
 
 def _said(value: Any) -> str:
     several = not isinstance(value, str) and hasattr(value, "__iter__")
-    return "\\".join(map(str, value)) if several else str(value)
+    return printable("\\".join(map(str, value)) if several else str(value), 80)

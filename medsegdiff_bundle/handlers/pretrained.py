@@ -30,7 +30,7 @@ class WeightsLoader:
 
     Raises:
         ValueError: there is no such file, it has another checksum, is damaged, or holds no flat state dict or a number
-            that is not finite (when the handler is made); or its weights do not fit (when the run starts or by `load`).
+            that is not finite, or its weights do not fit.
     """
 
     def __init__(
@@ -49,6 +49,8 @@ class WeightsLoader:
         self.network = network
         self.strict = strict
         self.loaded = False
+        if self.path:
+            self._fitting(self.weights)  # before a run begins, and writes
 
     def attach(self, engine: Engine) -> None:
         """Register at an engine; at a trainer, before its EMA handler."""
@@ -62,7 +64,15 @@ class WeightsLoader:
 
     def load(self) -> None:
         """Load."""
-        self.network.load_state_dict(self._fitting(self.weights), strict=self.strict)
+        fitting, own = self._fitting(self.weights), self.network.state_dict()
+        if len(fitting) < len(own):
+            numbers = [sum(weight.numel() for weight in weights.values()) for weights in (fitting, own)]
+            logger.warning(
+                "%s gives %.0f %% of the network's weights; the others start at random.",
+                self.path,
+                100 * numbers[0] / max(1, numbers[1]),
+            )
+        self.network.load_state_dict(fitting, strict=self.strict)
         self.loaded, self.weights = True, {}
 
     def _fitting(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -76,12 +86,5 @@ class WeightsLoader:
             have, want = (str(tuple(d[name].shape)) if name in d else "nothing" for d in (weights, own))
             raise ValueError(
                 f"The weights {self.path!r} do not fit: {name} is {have} in the file, {want} in the network."
-            )
-        if len(fitting) < len(own):
-            numbers = [sum(weight.numel() for weight in weights.values()) for weights in (fitting, own)]
-            logger.warning(
-                "%s gives %.0f %% of the network's weights; the others start at random.",
-                self.path,
-                100 * numbers[0] / max(1, numbers[1]),
             )
         return fitting

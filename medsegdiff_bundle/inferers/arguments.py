@@ -25,10 +25,10 @@ def check_steps(num_inference_steps: int, start_from_anchor: int | None, num_tra
         )
 
 
-def check_counts(seed: int, **counts: int | None) -> None:
-    """Refuse a seed of more than 64 bits, and counts by name that are not at least 1, unless they are None."""
-    for name, value in counts.items():
-        if value is not None and not (_is_whole(value) and value >= 1):
+def check_counts(seed: int, ensemble_size: int, **counts: Any) -> None:
+    """Refuse a seed of more than 64 bits, and counts that are not at least 1; those by name may be None."""
+    for name, value in {"ensemble_size": ensemble_size, **counts}.items():
+        if not (value is None and name in counts) and not (_is_whole(value) and value >= 1):
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
     if not (_is_whole(seed) and -(2**63) <= seed < 2**63):
         raise ValueError(f"seed must be a whole number of 64 bits, got {seed!r}.")

@@ -113,7 +113,7 @@ class EnsembleInferer(Inferer):
     ) -> None:
         super().__init__()
         check_steps(num_inference_steps, start_from_anchor, scheduler.num_train_timesteps)
-        check_counts(seed, ensemble_size=ensemble_size, members_per_batch=members_per_batch, memory=memory)
+        check_counts(seed, ensemble_size, members_per_batch=members_per_batch, memory=memory)
         check_places(roi_size, overlap, mirror_axes)
         if output not in ("probabilities", "labels"):
             raise ValueError(f"output must be 'probabilities' or 'labels', got {output!r}.")

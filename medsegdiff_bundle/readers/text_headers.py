@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from pathlib import Path
 
-from medsegdiff_bundle.datalist.naming import METAIMAGE, NRRD
+from medsegdiff_bundle.datalist.naming import METAIMAGE, NRRD, printable
 
 # Units that programs write into NRRD, which leaves their spelling open: their length in mm and their name.
 NRRD_UNITS = {
@@ -15,6 +16,13 @@ NRRD_UNITS = {
     **dict.fromkeys(("m", "meter", "metre"), (1000.0, "metres")),
     **dict.fromkeys(("um", "\u00b5m", "\u03bcm", "micron", "micrometer", "micrometre"), (1e-3, "micrometres")),
     **dict.fromkeys(("nm", "nanometer", "nanometre"), (1e-6, "nanometres")),
+}
+
+METAIMAGE_TYPES = {  # bytes of a number
+    **dict.fromkeys((b"MET_CHAR", b"MET_UCHAR"), 1),
+    **dict.fromkeys((b"MET_SHORT", b"MET_USHORT"), 2),
+    **dict.fromkeys((b"MET_INT", b"MET_UINT", b"MET_FLOAT"), 4),
+    **dict.fromkeys((b"MET_LONG_LONG", b"MET_ULONG_LONG", b"MET_DOUBLE"), 8),
 }
 
 
@@ -55,11 +63,13 @@ def _nrrd_unit(path: Path) -> tuple[float, str]:
     names = [re.sub(r"(?<=\w{4})s$", "", unit.strip().lower()) for unit in units]  # without the s of a plural
     found = {NRRD_UNITS.get(name, name) for name in names} if any(names) else set()
     if len(found) > 1 or ("" in names and found):
-        listed = ", ".join(map(repr, units))
+        listed = printable(", ".join(map(repr, units)))
         raise ValueError(f"its header gives lengths in the units {listed}: one unit for all axes is read")
     unit = found.pop() if found else NRRD_UNITS[""]
     if isinstance(unit, str):
-        raise ValueError(f"its header gives lengths in the unit {units[0]!r}: mm, cm, m, um and nm are read")
+        raise ValueError(
+            f"its header gives lengths in the unit {printable(units[0], 80)!r}: mm, cm, m, um and nm are read"
+        )
     return unit
 
 
@@ -71,7 +81,7 @@ def _metaimage_unit(path: Path) -> tuple[float, str]:
     name = re.sub(r"(?<=\w{4})s$", "", said.lower())  # without the s of a plural
     unit = NRRD_UNITS.get("" if name == "?" else name)
     if unit is None:
-        raise ValueError(f"its header gives lengths in the unit {said!r}: mm, cm, m, um and nm are read")
+        raise ValueError(f"its header gives lengths in the unit {printable(said, 80)!r}: mm, cm, m, um and nm are read")
     return unit
 
 
@@ -87,8 +97,11 @@ def unpacked_metaimage(file: Path) -> bytes | None:
     name = header[1].strip().decode(errors="replace")
     listed = name.upper() in ("LOCAL", "LIST") or "%" in name
     if not listed and not (file.parent / name).is_file():
-        raise ValueError(f"its values {name!r} are missing")
+        raise ValueError(f"its values {printable(name, 80)!r} are missing")
     if not re.search(rb"(?im)^CompressedData\s*=\s*True", header[0]):
+        if not listed or name == "LOCAL":
+            there = len(content) - header.end() if name == "LOCAL" else (file.parent / name).stat().st_size
+            _check_size(header[0], there)
         return None
     packed = content[header.end() :] if name == "LOCAL" else None
     if packed is None and (file.parent / name).is_file():
@@ -107,6 +120,20 @@ def unpacked_metaimage(file: Path) -> bytes | None:
     if size or name != "LOCAL":
         return None
     return re.sub(rb"(?im)^CompressedData\s*=\s*True", b"CompressedData = False", header[0]) + values
+
+
+def _check_size(header: bytes, there: int) -> None:
+    """Refuse values of a MetaImage that take more bytes than there are: ITK's library talks of them by itself."""
+    size, channels, kind = (
+        re.findall(rb"(?m)^%s\s*=\s*([^\n]*)" % name, header)[-1:]
+        for name in (b"DimSize", b"ElementNumberOfChannels", b"ElementType")
+    )
+    try:
+        needed = math.prod(int(each) for each in [*size[0].split(), *channels])
+    except (IndexError, ValueError):  # of what is no number, of which the reader says so
+        return
+    if needed * METAIMAGE_TYPES.get(kind[0].strip().removesuffix(b"_ARRAY") if kind else b"", 0) > there:
+        raise ValueError("it is truncated or damaged")
 
 
 def _metaimage_header(content: bytes) -> re.Match[bytes]:

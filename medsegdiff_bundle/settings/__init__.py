@@ -6,7 +6,7 @@ command line hands over words that are no Python literal as text: without these 
 """
 
 from .kinds import FUSIONS, KINDS
-from .names import check_names, check_spelling, nearest, parts, references
+from .names import check_components, check_names, check_spelling, nearest, parts, references
 from .programs import is_program, texts
 from .reading import bundle_files, bundle_root, read_files, read_object
 from .values import check_fit, check_regions, kind, typed
@@ -16,6 +16,7 @@ __all__ = [
     "KINDS",
     "bundle_files",
     "bundle_root",
+    "check_components",
     "check_fit",
     "check_names",
     "check_regions",

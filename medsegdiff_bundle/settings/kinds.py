@@ -189,6 +189,14 @@ def pattern(value: Any) -> str:
     return found
 
 
+def sha256(value: Any) -> str:
+    """A checksum."""
+    found = text(value)
+    if not re.fullmatch("[0-9a-fA-F]{64}", found):
+        raise ValueError("must be a checksum, SHA-256, of 64 hexadecimal digits")
+    return found
+
+
 def classes(value: Any) -> list[str]:
     """Names of classes without the background: at least one, each once, as reports and files go by them."""
     found = several(text, "names")(value)
@@ -287,7 +295,7 @@ KINDS: dict[str, Callable[[Any], Any]] = {
     "fusion": choice(*FUSIONS),
     "output": choice(*OUTPUTS),
     "use_click": optional(boolean),
-    "weights_sha256": optional(text),
+    "weights_sha256": optional(sha256),
     "shipped_weights": optional(path),
     "modality": optional(text),
     "uncertainty_limit": optional(SHARE),

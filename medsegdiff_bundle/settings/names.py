@@ -9,7 +9,7 @@ from typing import Any
 
 from medsegdiff_bundle.components import parameters
 
-from .programs import elsewhere
+from .programs import elsewhere, is_program, texts
 
 # What MONAI's `tracking` adds to a configuration, and its command line takes.
 TRACKING = ("tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0", "tracking")
@@ -92,6 +92,35 @@ def check_spelling(merged: Mapping[str, Any], known: Iterable[Mapping[str, Any]]
             continue
         if "#" not in name and "::" not in name and (similar := nearest(name, right)) and not isinstance(value, list):
             raise ValueError(f"There is no setting {name!r}: did you mean {similar!r}?")
+
+
+def check_components(merged: Mapping[str, Any], known: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse texts and numbers where the bundle's own files have a component, or a list or dictionary of components.
+
+    What refers to another entry, an expression, None, and components of other kinds may stand there.
+
+    Args:
+        merged: configuration.
+        known: contents of the bundle's files.
+
+    Raises:
+        ValueError: naming the entry.
+    """
+    for name, value in merged.items():
+        _check_component(name, value, [content[name] for content in known if name in content])
+
+
+def _check_component(name: str, value: Any, known: Sequence[Any]) -> None:
+    if isinstance(value, (str, int, float)):
+        made = known and all(
+            isinstance(each, (dict, list)) or isinstance(each, str) and is_program(each) for each in known
+        )
+        if made and "_target_" in texts(known) and not (isinstance(value, str) and is_program(value)):
+            raise ValueError(f"{name} must be a component, or what refers to one, got {value!r}.")
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            below = [each[key] for each in known if isinstance(each, Mapping) and key in each]
+            _check_component(f"{name}#{key}", inner, below)
 
 
 def references(config: Any) -> Iterator[str]:

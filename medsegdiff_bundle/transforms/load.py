@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import monai.transforms
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor, NumpyReader
@@ -17,6 +18,7 @@ from monai.transforms import MapTransform
 from monai.utils import MetaKeys, convert_to_dst_type, convert_to_tensor, ensure_tuple
 
 from medsegdiff_bundle.datalist.headers import check_format
+from medsegdiff_bundle.datalist.naming import printable
 from medsegdiff_bundle.readers import HeldImage, NiftiReader, PictureReader, SeriesReader, VolumeReader
 from medsegdiff_bundle.readers.pictures import MODES
 from medsegdiff_bundle.remarks import KINDS
@@ -24,6 +26,7 @@ from medsegdiff_bundle.remarks import KINDS
 from .placing import apart, turned
 
 SMALLEST, LARGEST = 1e-7, 1e5  # mm; electron microscopes have voxels of 1e-6 mm
+FARTHEST = 2**23  # voxel sizes from the origin, where float32, in which headers tell places, is as coarse as voxels
 AS_READ = "as_read"  # key of an image, (C, S), that is no file which could be read again
 
 
@@ -60,14 +63,18 @@ class LoadImaged(monai.transforms.LoadImaged):
                 if isinstance(data[key], HeldImage):
                     reader = data[key].reader(self.channels)
                     continue
-                for file in map(Path, ensure_tuple(data[key])):
+                for name in ensure_tuple(data[key]):
+                    if name == "":  # for which the current folder would stand
+                        raise ValueError("the name is empty")
+                    file = Path(name)
                     check_format(file)
                     _check_compression(file)
             for key, meta_key, postfix in self.key_iterator(dict(data), self.meta_keys, self.meta_key_postfix):
                 if isinstance(data[key], (list, tuple)) and len(data[key]) > 1:  # MONAI stacks them wherever they lie
                     channels[key] = [self._loader_of_channels(file, reader) for file in data[key]]
                     continue
-                result[key] = self._loader(data[key], reader)
+                with np.errstate(over="ignore"):  # of a scale: values that are not finite are refused below, by name
+                    result[key] = self._loader(data[key], reader)
                 if not self._loader.image_only:  # which MONAI Label sets
                     result[key], result[meta_key or f"{key}_{postfix}"] = result[key]
         except Exception as error:  # each reader has its own kinds
@@ -97,16 +104,24 @@ def _reason(error: Exception) -> str:
         return "there is no room in memory for as many voxels as its header tells"
     if "allow_pickle" in str(error):  # of numpy, which then would run what it holds
         return "it holds something else than an array of numbers"
-    return (str(error).strip().split("\n")[0] or type(error).__name__).rstrip(".")
+    return printable((str(error).strip().split("\n")[0] or type(error).__name__).rstrip("."))
 
 
 def _check_place(image: MetaTensor, file: str) -> None:
-    """Refuse voxels of sizes that no image has, of which neither a volume nor another grid can be made."""
+    """Refuse sizes and places that no voxels have, of which neither a volume nor another grid can be made."""
     axes = min(len(image.meta[MetaKeys.SPATIAL_SHAPE]), 3)
     sizes = image.affine[:3, :axes].norm(dim=0)
-    if image.affine.shape == (4, 4) and not ((sizes > SMALLEST) & (sizes < LARGEST)).all():
-        said = " x ".join(f"{size:.3g}" for size in sizes.tolist())
+    if image.affine.shape != (4, 4):
+        return
+    said = " x ".join(f"{size:.3g}" for size in sizes.tolist())
+    if not ((sizes > SMALLEST) & (sizes < LARGEST)).all():
         raise ValueError(f"{file!r} cannot be read: its header gives voxels of {said} mm.")
+    away = image.affine[:3, 3].norm()
+    if not away < FARTHEST * sizes.min():
+        raise ValueError(
+            f"{file!r} cannot be read: its header places the volume {away:.3g} mm from the origin, where voxels of "
+            f"{said} mm are not told apart."
+        )
 
 
 def _joined(images: Sequence[MetaTensor], files: Sequence[Any]) -> MetaTensor:

@@ -33,7 +33,7 @@ OVERLAYS: dict[str, tuple[tuple[str, ...], Any]] = {
     '"..." where the base has nothing': (("no_such",), {"no_such": ["..."]}),
     '"..." in a list for a dictionary': (("network_def",), {"network_def": ["..."]}),
     '"..." in a dictionary for a list': (("preparation",), {"preparation": {"...": ""}}),
-    '"..." in an entry within another': (("augmentation",), {"train": {"...": ""}, "augmentation": [["..."]]}),
+    '"..." of what the base does not have': (("train", "..."), {"train": {"...": ""}}),
     '"..." as a value': (("epochs",), {"epochs": "..."}),
     "a base that is missing": (("nowhere.json",), {"base": "nowhere.json"}),
     "a base that is a number": (("base",), {"base": 3}),

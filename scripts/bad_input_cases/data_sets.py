@@ -21,7 +21,8 @@ def data_set(change: Callable[[Path, dict[str, Any]], Any]) -> Make:
         shutil.copytree(folder / "cases", folder / "set")
         listed = json.loads((folder / "set" / "dataset.json").read_text())
         text = change(folder / "set", listed)
-        (folder / "set" / "dataset.json").write_text(text if isinstance(text, str) else json.dumps(listed))
+        written = text if isinstance(text, str) else json.dumps(listed)
+        (folder / "set" / "dataset.json").write_text(written, encoding="utf-8", errors="surrogateescape")
 
     return make
 
@@ -64,7 +65,6 @@ DATA: dict[str, Fault] = {
     "a list in another encoding": (("dataset.json",), data_set(lambda folder, listed: "\udcff{")),
     "a list without training": (("training",), data_set(lambda folder, listed: listed.pop("training") and None)),
     "no cases of training": (("training",), listed(training=[])),
-    "no cases of validation": (("validation",), listed(validation=[])),
     "training that is a number": (("training",), listed(training=3)),
     "training that is a text": (("training",), listed(training="all")),
     "training that is null": (("training",), listed(training=None)),

@@ -167,7 +167,7 @@ def in_turn(doors: Sequence[Trial], turn: int, number: int = 1) -> list[Trial]:
 
 
 def labelling(image: str = "image.nii.gz", **given: Any) -> Callable[[], object]:
-    """What MONAI Label asks of the configuration: the inferer, with what a request says, and the preprocessing."""
+    """What MONAI Label asks of the configuration: with what a request says the inferer and the steps around it."""
     settings = {"checkpoint": "weights.pt", "use_click": False, "device": "cpu", "bundle_root": str(ROOT)}
 
     def call() -> None:
@@ -176,6 +176,7 @@ def labelling(image: str = "image.nii.gz", **given: Any) -> Callable[[], object]
             parser["displayable_configs"][name] = value
         try:
             parser.get_parsed_content("inferer")
+            parser.get_parsed_content("postprocessing")
             parser.get_parsed_content("preprocessing")({"image": image})
         except Exception as error:
             raise ValueError(errors.sentence(error)) from error

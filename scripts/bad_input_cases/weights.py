@@ -73,7 +73,7 @@ WEIGHTS: dict[str, tuple[tuple[str, ...], Make | None]] = {
     "names without weights": (("x.pt",), saved(lambda w: dict.fromkeys(w, 1.0))),
     "a checkpoint with its optimizer": (("x.pt",), saved(lambda w: {"network": w, "optimizer": {}})),
     "a pickled class": (("x.pt",), saved(lambda w: {"a": Foreign()})),
-    "of pictures, for volumes": (("picture.pt",), lambda f: None),
+    "of pictures, for volumes": (("image.nii.gz", "2"), lambda f: None),
     "a zip without tensors": (("x.pt",), lambda f: zipfile.ZipFile(f / "x.pt", "w").writestr("a", "b")),
     "a model file that is no JSON": (("x.model.json",), _model(lambda content: "{")),
     "a model file that is a list": (("x.model.json",), _model(lambda content: "[]")),
@@ -86,7 +86,7 @@ WEIGHTS: dict[str, tuple[tuple[str, ...], Make | None]] = {
     "a model file with a program": (("x.model.json", PROGRAM), _entry("spacing", PROGRAM)),
     "a model file with classes twice": (("x.model.json", "class_names"), _entry("class_names", ["a", "a"])),
     "a model file with 4 axes": (("x.model.json", "spatial_dims"), _entry("spatial_dims", 4)),
-    "a model file with other channels": (("channel",), _entry("image_channels", 2)),
+    "a model file with other channels": (("x.pt",), _entry("image_channels", 2)),
     "a model file with a network that is a number": (("x.model.json", "network_def"), _entry("network_def", 3)),
     "a model file with a network that is unknown": (("NoSuchNet",), _entry("network_def", {"_target_": "NoSuchNet"})),
     "a model file with preparation that is a text": (("x.model.json", "preparation"), _entry("preparation", "no")),
@@ -102,7 +102,7 @@ WEIGHTS: dict[str, tuple[tuple[str, ...], Make | None]] = {
 def weights() -> Iterator[Trial]:
     """Bad weights, and what lies beside them."""
     for turn, (what, (named, make)) in enumerate(WEIGHTS.items()):
-        name = named[0] if named[0].endswith(".pt") else "x.pt"
+        name = "picture.pt" if what.startswith("of pictures") else "x.pt"
         doors = [
             Trial("medsegdiff segment", "weights", what, segmenting(checkpoint=name), named, make),
             Trial("segment()", "weights", what, calling(checkpoint=name), named, make),
@@ -111,4 +111,6 @@ def weights() -> Iterator[Trial]:
         ]
         yield from in_turn(doors, turn, 2)
         if turn % 4 == 0 and name == "x.pt" and "model" not in what:
-            yield Trial("medsegdiff train", "weights", what, training_with("pretrained", name), named, make)
+            words, partly = training_with("pretrained", name), what == "a weight of another shape"
+            words = [word for word in words if word != "-q"] if partly else words
+            yield Trial("medsegdiff train", "weights", what, words, named, make, remark=partly)

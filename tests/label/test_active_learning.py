@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from monai.networks import one_hot
 
 import medsegdiff_bundle
 from medsegdiff_bundle import configuration
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+import bad_requests  # noqa: E402
 
 pytestmark = pytest.mark.monai_label
 
@@ -107,3 +111,9 @@ def test_the_most_uncertain_study_is_handed_out_first(server, expected):
     assert next_study(server) == ranking[1]
     assert next_study(server) == ranking[0]
     assert next_study(server) == ranking[1]  # the one with a label is done
+
+
+def test_bad_requests_are_answered_in_a_sentence(server, capsys):
+    """Those of scripts/bad_requests.py, and a right one in the end."""
+    faults = bad_requests.run(server.url, STUDIES[0])
+    assert not faults, capsys.readouterr().out

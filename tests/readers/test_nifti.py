@@ -236,6 +236,7 @@ def test_a_unit_that_is_none(tmp_path):
         ({"dim": [3, 4, 0, 6, 1, 1, 1, 1]}, "its header tells 4 x 0 x 6 voxels: there is nothing to read"),
         ({"dim": [3, 4, -5, 6, 1, 1, 1, 1]}, "its header tells 4 x -5 x 6 voxels"),
         ({"dim": [0, 4, 5, 6, 1, 1, 1, 1]}, "its header tells 0 voxels"),
+        ({"dim": [1, 4, 5, 6, 1, 1, 1, 1]}, "its header tells one axis, of 4 voxels"),
         ({"dim": [9, 4, 5, 6, 1, 1, 1, 1]}, "its header is damaged, or of a kind that is not read"),
         ({"datatype": 77}, "its header is damaged, or of a kind that is not read"),
         ({"datatype": 128, "bitpix": 24}, "it holds colours"),
@@ -256,6 +257,22 @@ def test_voxels_of_no_size(size, tmp_path):
         load_image(path)
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_values_that_a_scale_makes_infinite(tmp_path):
+    """Said once, in the sentence."""
+    path = write(tmp_path / "case.nii")
+    change(path, datatype=4, bitpix=16, scl_slope=3e38, scl_inter=0)
+    with pytest.raises(ValueError, match="case.nii' holds NaN or infinite values."):
+        load_image(path)
+
+
+def test_a_name_that_is_empty(tmp_path, monkeypatch):
+    """It is no name of the current folder."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="^'' cannot be read: the name is empty.$"):
+        load_image("")
+
+
 def test_axes_that_hold_nothing(tmp_path):
     for shape, expected in (
         ((4, 5, 6, 1, 1), (1, 4, 5, 6)),
@@ -265,6 +282,19 @@ def test_axes_that_hold_nothing(tmp_path):
         assert load_image(write(tmp_path / "case.nii", shape=shape)).shape == expected
     with pytest.raises(ValueError, match="it has 5 axes, 4 x 5 x 6 x 2 x 3: three and one of channels are read"):
         load_image(write(tmp_path / "case.nii", shape=(4, 5, 6, 2, 3)))
+
+
+@pytest.mark.parametrize(("away", "read"), [(2.0**23, True), (-(2.0**25), False), (1e30, False)])
+def test_a_volume_too_far_away_for_its_voxels(away, read, tmp_path):
+    """float32, the type of the header, has whole numbers alone from 2^23 on, and then every second, and so on."""
+    affine = np.diag([2.0, 3, 4, 1])
+    affine[1, 3] = away
+    nibabel.save(nibabel.Nifti1Image(np.ones((4, 5, 6), np.float32), affine), tmp_path / "case.nii")
+    if read:
+        assert load_image(tmp_path / "case.nii").affine[1, 3].abs() == away
+        return
+    with pytest.raises(ValueError, match="case.nii' cannot be read: its header places the volume .* from the origin"):
+        load_image(tmp_path / "case.nii")
 
 
 @pytest.mark.parametrize("unit", ["mm", "micron"])

@@ -192,17 +192,28 @@ def test_units_that_are_none(words, said, values, tmp_path):
         ("empty.nrrd", "it is empty"),
         ("cut.mha", "it is truncated or damaged"),
         ("cut.nrrd", "it is truncated or damaged"),
+        ("cut.mhd", "it is truncated or damaged"),
+        ("axes.mha", "its header tells 3 3 axes"),
         ("alone.mhd", "its values 'alone.zraw' are missing"),
         ("alone.hdr", "its values 'alone.img' are missing"),
+        ("analyze.hdr", "its values 'analyze.img' are missing"),
         ("alone.img", "its header 'alone.hdr' is missing"),
     ],
 )
-def test_parts_that_are_missing(name, said, values, tmp_path):
+def test_parts_that_are_missing(name, said, values, tmp_path, capfd):
+    """Of which the libraries behind ITK would talk on standard error, too."""
     path = tmp_path / name
     path.write_bytes(b"")
     if name.startswith("cut"):
         SimpleITK.WriteImage(itk_image(values), str(path))
-        path.write_bytes(path.read_bytes()[:-100])
+        cut = path.with_suffix(".raw") if name == "cut.mhd" else path
+        cut.write_bytes(cut.read_bytes()[:-100])
+    if name == "axes.mha":
+        SimpleITK.WriteImage(itk_image(values), str(path))
+        path.write_bytes(path.read_bytes().replace(b"NDims = 3", b"NDims = 3 3"))
+    if name == "analyze.hdr":
+        nibabel.save(nibabel.AnalyzeImage(values, np.eye(4)), path)
+        path.with_suffix(".img").unlink()
     if name == "alone.mhd":
         SimpleITK.WriteImage(itk_image(values), str(path), useCompression=True)
         path.with_suffix(".zraw").unlink()

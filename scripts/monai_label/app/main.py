@@ -2,13 +2,18 @@
 
 To the app of the installed package it adds one scoring method and one strategy, both called `disagreement`. The method
 gives each study without a final label a number; the strategy hands out the study with the highest.
+
+Besides, what is wrong with a request is checked before any work, and answered in a sentence: MONAI Label alone answers
+each error with the words "Internal Server Error".
 """
 
 import logging
 import os
 import sys
+from collections.abc import Callable
 
 import torch
+from fastapi import HTTPException
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.scoring import ScoringMethod
@@ -95,8 +100,53 @@ class DisagreementScoring(ScoringMethod):
         return scores[0]
 
 
+def answered(call: Callable[[dict], dict], request: dict) -> dict:
+    """What a call returns, or an answer of HTTP that says in a sentence why it does not."""
+    try:
+        return call(request)
+    except HTTPException:
+        raise
+    except Exception as error:
+        logger.exception("%s failed", call.__name__)
+        from medsegdiff_bundle import errors  # the copy in the bundle, as elsewhere here
+
+        asked_wrongly = isinstance(errors.root_cause(error), ValueError) or hasattr(
+            error, "msg"
+        )  # the latter is theirs
+        raise HTTPException(400 if asked_wrongly else 500, getattr(error, "msg", errors.sentence(error))) from error
+
+
 class DisagreementApp(monaibundle.MyApp, MONAILabelApp):  # the server looks for a direct subclass of MONAILabelApp
-    """The app `monaibundle` with the scoring method and the strategy `disagreement`."""
+    """The app `monaibundle` with the scoring method and the strategy `disagreement`, and sentences for errors."""
+
+    def infer(self, request: dict, datastore: Datastore | None = None) -> dict:
+        """See `MONAILabelApp`."""
+        return answered(lambda asked: self._infer(asked, datastore), request)
+
+    def next_sample(self, request: dict) -> dict:
+        """See `MONAILabelApp`."""
+        return answered(super().next_sample, request)
+
+    def _infer(self, request: dict, datastore: Datastore | None) -> dict:
+        self._check(request, datastore or self.datastore())
+        return super().infer(request, datastore)
+
+    def _check(self, request: dict, datastore: Datastore) -> None:
+        """Refuse settings without sense, which would show after the sampling or not at all, and unknown studies."""
+        task, image = self._infers.get(request.get("model")), request.get("image")
+        if isinstance(image, str) and not os.path.exists(image) and not datastore.get_image_uri(image):
+            raise HTTPException(404, f"There is no study {image!r}.")
+        if task is None:
+            return  # of which MONAI Label says so
+        sys.path.insert(0, task.bundle_path)  # as MONAI Label does
+        try:
+            from medsegdiff_bundle import settings, workflow
+
+            for name in task.config().keys() & request.keys():
+                settings.typed(name, request[name], programs=False)
+            workflow.check_device(request.get("device") or "cpu")
+        finally:
+            sys.path.remove(task.bundle_path)
 
     def init_strategies(self) -> dict[str, Strategy]:
         """Add the strategy.
