@@ -32,8 +32,7 @@ import atheris
 import SimpleITK
 
 with atheris.instrument_imports(include=["medsegdiff_bundle"]):
-    pass
-from fuzz_headers import KINDS, MEMORY, Kind, outcome, too_long
+    from fuzz_headers import KINDS, MEMORY, Kind, outcome, too_long
 
 LONGEST = 1 << 16  # bytes of an input
 SEVERE = 60  # seconds after which libFuzzer ends the process
@@ -83,7 +82,7 @@ def fuzz(name: str, number: int, seed: int, folder: Path) -> None:
             kept.write_bytes(data)
 
     words = [f"-runs={number}", f"-seed={seed}", f"-max_len={LONGEST}", f"-timeout={SEVERE}", "-rss_limit_mb=0"]
-    words += ["-len_control=0", "-mutate_depth=2"]
+    words += ["-len_control=0", "-mutate_depth=2", f"-artifact_prefix={folder}/"]
     atheris.Setup(["fuzz", *words, str(folder / "corpus")], one, custom_mutator=mutation(kind, right))
     atheris.Fuzz()
 
