@@ -154,11 +154,11 @@ def read_model(checkpoint: Any) -> dict[str, Any] | None:
             "them, or remove it."
         )
     for text in _programs(entries):
-        raise ValueError(f"{str(file)!r} holds {text!r}, which may be a program.")
+        raise ValueError(f"{str(file)!r} holds {text[:200]!r}, which may be a program.")
     try:
         _check_entries(entries)
     except ValueError as error:
-        raise ValueError(f"{str(file)!r} does not describe weights: {error}") from error
+        raise ValueError(f"{str(file)!r} does not describe weights: {str(error)[:400]}") from error
     return dict(content)
 
 

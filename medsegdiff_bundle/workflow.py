@@ -26,6 +26,7 @@ class Caller(NamedTuple):
     workflow: ConfigWorkflow
     files: tuple[str, ...]  # of the configuration; none if they are not known
     given: dict[str, Any]  # settings in place of those of the files
+    nothing: tuple[str, ...] = ()  # names for which a command line gave None, which MONAI passes over
 
 
 def steps(workflow: Any) -> list[str]:
@@ -54,6 +55,7 @@ def begin() -> None:
     folder = _folder(found.workflow)
     if not model_file.is_completed(found.parser):
         model_file.complete_with_weights(found.parser, folder, found.given, steps(found.workflow))
+    found.given.update({name: None for name in found.nothing if name in found.parser})  # as it is complete only now
     config: Any = found.parser.get()
     if found.files:
         content = configuration.complete(ConfigParser.load_config_files(found.files), folder)
@@ -126,10 +128,11 @@ def caller() -> Caller | None:
         return Caller(parser, workflow, (), {})
     files, given, words = (frame.f_locals.get(name) for name in ("config_file", "_args", "kwargs"))
     given = {name: value for name, value in (given or {}).items() if name not in OF_THE_RUNNER}
-    if _from_shell():  # where None is the user's word; elsewhere it is the default of an argument
-        given |= {name: None for name, value in (words or {}).items() if value is None and name in parser}
+    # Where None is the user's word; elsewhere it is the default of an argument.
+    nothing = tuple(name for name, value in (words or {}).items() if value is None) if _from_shell() else ()
+    given |= {name: None for name in nothing if name in parser}
     named = (files,) if isinstance(files, str) else tuple(str(file) for file in files or ())
-    return Caller(parser, workflow, named, given)
+    return Caller(parser, workflow, named, given, nothing)
 
 
 def _put_in_typed(run: Caller) -> None:

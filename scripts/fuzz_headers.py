@@ -198,7 +198,7 @@ def overlay(path: Path) -> None:
     settings.check_names({}, content)
     settings.check_spelling(content, settings.bundle_files(ROOT))
     typed = {name: settings.typed(name, value, config=content) for name, value in content.items()}
-    settings.check_axes({**content, **typed})
+    settings.check_fit({**content, **typed})
 
 
 def datalist(path: Path) -> None:

@@ -1,13 +1,8 @@
 """scripts/finite_trials.py: in bfloat16 no case makes a loss, a gradient or a weight that is not finite."""
 
-import sys
-from pathlib import Path
-
+import finite_trials
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
-import finite_trials  # noqa: E402
 
 KINDS = len(finite_trials.LABELS) + len(finite_trials.IMAGES) + 1
 

@@ -209,6 +209,8 @@ def test_weights_of_before_load_with_a_remark(trained, tmp_path, caplog):
         (lambda model: with_entry(model, load=[{"_target_": "LoadImaged", "reader": "os.system"}]), "holds 'os"),
         (lambda model: with_entry(model, load=[{"_target_": "LoadImaged", "reader": ["exec"]}]), "holds .*exec"),
         (lambda model: with_entry(model, load=[{"_target_": "LoadImaged", "reader": "@load"}]), "holds '@load'"),
+        (lambda model: with_entry(model, load="$" + "1" * 9999), r"holds '.1{199}', which may"),
+        (lambda model: with_entry(model, displayable_configs=[1] * 9999), "weights: displayable_c.{0,400}$"),
         (lambda model: with_entry(model, load="%/etc/any.json"), "holds '%/etc/any.json'"),
         (lambda model: with_entry(model, class_names=["liver", "liver"]), "model.json'.*: class_names must be a list"),
         (lambda model: with_entry(model, base="/any.json"), "mine.model.json'.*: base is no part of a model"),

@@ -3,10 +3,10 @@
 import itertools
 import json
 import os
-import sys
 import time
 from pathlib import Path
 
+import bad_requests
 import pytest
 import torch
 from monai.metrics import compute_dice
@@ -14,9 +14,6 @@ from monai.networks import one_hot
 
 import medsegdiff_bundle
 from medsegdiff_bundle import configuration
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-import bad_requests  # noqa: E402
 
 pytestmark = pytest.mark.monai_label
 
