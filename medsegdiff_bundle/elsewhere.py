@@ -126,12 +126,12 @@ def _download(url: str, folder: Path, sha256: str) -> None:
         AddressError: it cannot be fetched.
         ValueError: it has another checksum.
     """
-    from monai.apps.utils import HashCheckError, download_url  # takes seconds, and most runs fetch nothing
+    from monai.apps.utils import download_url  # takes seconds, and most runs fetch nothing
 
     file = folder / Path(url).name
     try:
-        download_url(url, file, hash_val=sha256, hash_type="sha256")
-    except HashCheckError as error:
-        raise ValueError(f"{url!r} holds other weights than {file.stem}.model.json beside it says.") from error
+        download_url(url, file)
     except (OSError, HTTPException, RuntimeError) as error:
         raise AddressError(url, error) from error
+    if checksum(file) != sha256:
+        raise ValueError(f"{url!r} holds other weights than {file.stem}.model.json beside it says.")

@@ -50,8 +50,8 @@ def test_training(small_dataset, tmp_path, capsys):
     checkpoint = str(tmp_path / "model.pt")
     monai.bundle.run(config_file=[*files, str(CONFIGS / "evaluate.json")], checkpoint=checkpoint, **settings)
     assert "Dice: " in capsys.readouterr().out
-    raw = [(tmp_path / f"{name}_raw.csv").read_text() for name in ("anchor", "fused")]
-    assert raw[0] == raw[1]  # the network's own mask is all there is
+    raw = [(tmp_path / f"{name}_raw.csv").read_text().splitlines()[1:] for name in ("anchor", "fused")]
+    assert len(raw[0]) == 2 and raw[0] == raw[1]  # the network's own mask is all there is
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
@@ -95,6 +95,7 @@ def test_several_networks_in_turn(small_dataset, tmp_path):
     table += ["--networks", str(folder / "model.pt"), "--csv", str(tmp_path / "cases.csv")]
     table += ["--overrides", "network_def#network#features=[4,4,4,4,4,4]", "mirror_axes=[0]", "--together"]
     lines = subprocess.run(table, check=True, capture_output=True, text=True).stdout.splitlines()
+    lines = [line for line in lines if line.startswith("|")]  # MONAI before 1.6 prints the widths of its BasicUNet
     assert [line.split(" | ")[0] for line in lines[2:]] == [
         "| basicunet",
         "| basicunet, mirrored",

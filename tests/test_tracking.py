@@ -5,10 +5,15 @@ from pathlib import Path
 import mlflow
 import monai.bundle
 import pytest
-from monai.utils import path_to_sqlite_uri
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 ROOT = Path(__file__).parent.parent
+
+
+def client_of(folder):
+    """A client of the store that MONAI made: one file, before MONAI 1.6 a folder."""
+    file = folder / "mlruns.db"
+    return mlflow.MlflowClient(tracking_uri=f"sqlite:///{file}" if file.is_file() else (folder / "mlruns").as_uri())
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +36,7 @@ def tracked(small_run, tmp_path_factory):
 
 
 def test_mlflow_has_one_finished_run_with_its_metrics(tracked):
-    client = mlflow.MlflowClient(tracking_uri=path_to_sqlite_uri(str(tracked / "mlruns.db")))
+    client = client_of(tracked)
     experiments = {each.name: each.experiment_id for each in client.search_experiments()}
     (run,) = client.search_runs([experiments["hippocampus"]])
     assert (run.info.run_name, run.info.status) == ("two epochs", "FINISHED")
@@ -52,14 +57,14 @@ def test_an_evaluation_is_a_finished_run_of_its_own(tracked, small_run, tmp_path
         experiment_name="hippocampus",
         **{**small_run, "ensemble_size": 1},
     )
-    client = mlflow.MlflowClient(tracking_uri=path_to_sqlite_uri(str(tmp_path / "mlruns.db")))
+    client = client_of(tmp_path)
     (run,) = client.search_runs([client.get_experiment_by_name("hippocampus").experiment_id])
     assert run.info.status == "FINISHED"
     assert {"fused", "anchor"} <= set(run.data.metrics)
 
 
 def test_tensorboard_agrees_with_mlflow(tracked):
-    client = mlflow.MlflowClient(tracking_uri=path_to_sqlite_uri(str(tracked / "mlruns.db")))
+    client = client_of(tracked)
     (run,) = client.search_runs([client.get_experiment_by_name("hippocampus").experiment_id])
     curves = EventAccumulator(str(tracked / "tensorboard")).Reload()
     tags = set(curves.Tags()["scalars"])

@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from monai.apps.auto3dseg import BundleAlgo
-from monai.auto3dseg import algo_to_json
 from monai.bundle import ConfigParser
 from monai.utils import run_cmd
+
+try:
+    from monai.auto3dseg import algo_to_json as save_algo
+except ImportError:  # before MONAI 1.6
+    from monai.auto3dseg import algo_to_pickle as save_algo
 
 from medsegdiff_bundle.datalist import cases_of, read_data_set
 from medsegdiff_bundle.planning.configure import budget_of, write_plan
@@ -109,7 +113,7 @@ class MedsegdiffAlgo(BundleAlgo):
         params = dict(train_params or {})
         if self._progress().is_file():
             self._progress().unlink()
-            algo_to_json(self, template_path=self.template_path)  # without the score, or a cut would look like an end
+            save_algo(self, template_path=self.template_path)  # without the score, or a cut would look like an end
             params["overwrite"] = True
         if int(self.device_setting["NUM_NODES"]) > 1:
             return super().train(params, device_setting)

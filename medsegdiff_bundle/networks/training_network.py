@@ -77,6 +77,7 @@ class TrainingNetwork(nn.Module):
         assert self.scheduler is not None
         last = torch.full_like(timesteps, self.scheduler.num_train_timesteps - 1)
         own = self.network.denoise(torch.randn_like(mask), last, features)
+        torch.clear_autocast_cache()  # older PyTorch keeps weights that were cast without gradients
         recycled = self.scheduler.add_noise(own, torch.randn_like(mask), timesteps)
         chosen = torch.rand(len(mask), device=mask.device) < self.recycling
         return torch.where(chosen.reshape(-1, *[1] * (mask.ndim - 1)), recycled, mask)

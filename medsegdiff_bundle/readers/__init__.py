@@ -3,6 +3,7 @@
 Each kind of file has one reader, and no other behind it whose excuse would hide the reason.
 """
 
+from .arrays import ArrayReader
 from .held import HeldImage, held_image
 from .nifti import NiftiReader
 from .pictures import PictureReader
@@ -11,6 +12,7 @@ from .text_headers import header_unit
 from .volumes import VolumeReader, itk_place
 
 __all__ = [
+    "ArrayReader",
     "HeldImage",
     "NiftiReader",
     "PictureReader",

@@ -13,13 +13,13 @@ import monai.transforms
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.data import MetaTensor, NumpyReader
+from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import MetaKeys, convert_to_dst_type, convert_to_tensor, ensure_tuple
 
 from medsegdiff_bundle.datalist.headers import check_format
 from medsegdiff_bundle.datalist.naming import printable
-from medsegdiff_bundle.readers import HeldImage, NiftiReader, PictureReader, SeriesReader, VolumeReader
+from medsegdiff_bundle.readers import ArrayReader, HeldImage, NiftiReader, PictureReader, SeriesReader, VolumeReader
 from medsegdiff_bundle.readers.pictures import MODES
 from medsegdiff_bundle.remarks import KINDS
 
@@ -95,15 +95,13 @@ class LoadImaged(monai.transforms.LoadImaged):
 
 def _readers(channels: int | None) -> list[Any]:
     """Of all kinds of files; the last that takes a file reads it, and no other after it."""
-    return [NumpyReader(), SeriesReader(), VolumeReader(), NiftiReader(), PictureReader(channels)]
+    return [ArrayReader(), SeriesReader(), VolumeReader(), NiftiReader(), PictureReader(channels)]
 
 
 def _reason(error: Exception) -> str:
     """What the error of a reader says, without the full stop."""
     if isinstance(error, MemoryError) or "allocate memory" in str(error):
         return "there is no room in memory for as many voxels as its header tells"
-    if "allow_pickle" in str(error):  # of numpy, which then would run what it holds
-        return "it holds something else than an array of numbers"
     return printable((str(error).strip().split("\n")[0] or type(error).__name__).rstrip("."))
 
 

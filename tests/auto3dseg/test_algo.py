@@ -7,15 +7,19 @@ from pathlib import Path
 
 import pytest
 import yaml
-from monai.auto3dseg import algo_from_json, algo_to_json
 
 from medsegdiff_bundle import cli
 from medsegdiff_bundle.auto3dseg import TEMPLATES, algo, training
-from medsegdiff_bundle.auto3dseg.algo import MedsegdiffAlgo
+from medsegdiff_bundle.auto3dseg.algo import MedsegdiffAlgo, save_algo
 from medsegdiff_bundle.auto3dseg.task import read_task, table, unfit
 from medsegdiff_bundle.handlers.record import TrainingRecord
 from medsegdiff_bundle.planning import plan
 from medsegdiff_bundle.planning.measure import Cost
+
+try:
+    from monai.auto3dseg import algo_from_json as load_algo
+except ImportError:  # before MONAI 1.6
+    from monai.auto3dseg import algo_from_pickle as load_algo
 
 
 def report_of(*labels):
@@ -44,6 +48,12 @@ def task(tmp_path):
     (tmp_path / "input.yaml").write_text(yaml.safe_dump(content))
     (tmp_path / "datastats_by_case.yaml").write_text(yaml.safe_dump(report_of([0, 1, 4], [0, 1], [0, 4])))
     return tmp_path
+
+
+def saved(made):
+    """What MONAI wrote of an algorithm: the object, and what stands beside it."""
+    (file,) = Path(made.output_path).glob("algo_object.*")
+    return load_algo(str(file))
 
 
 def changed(task, **entries):
@@ -77,7 +87,7 @@ def test_the_table_of_a_task(task):
 def test_tasks_that_do_not_fit_are_left_to_others(task, entries, reason):
     assert reason in unfit(changed(task, **entries)) and bool(unfit(changed(task, **entries))) == bool(reason)
     (task / "input.yaml").write_text(yaml.safe_dump(changed(task, **entries)))
-    made = MedsegdiffAlgo()
+    made = MedsegdiffAlgo(str(TEMPLATES))
     made.set_data_source(str(task / "input.yaml"))
     assert made.pre_check_skip_algo()[0] is bool(reason)
 
@@ -93,7 +103,7 @@ def filled(task, monkeypatch):
     made.set_data_source(str(task / "input.yaml"))
     made.set_data_stats(str(task / "datastats.yaml"))
     made.export_to_disk(str(task / "a work"), "medsegdiff_1", fold=1)
-    algo_to_json(made, template_path=str(TEMPLATES))
+    save_algo(made, template_path=str(TEMPLATES))
     return made
 
 
@@ -109,7 +119,7 @@ def test_the_rules_are_those_of_configure(filled):
 
 def test_a_search_takes_what_was_filled(filled, task, caplog):
     """NNI's trials copy the template and change settings, of which some are those of other algorithms."""
-    found, _ = algo_from_json(str(Path(filled.output_path) / "algo_object.json"))
+    found, _ = saved(filled)
     found.template_path = str(TEMPLATES)
     words = {"fill_with_datastats": False, "bundle_root": "x", "learning_rate": 0.5, "num_warmup_epochs": 1}
     with caplog.at_level("WARNING"):  # which quiet commands before may have raised
@@ -146,11 +156,11 @@ def test_a_training_that_is_done_is_trained_anew(filled, commands):
     where = Path(filled.output_path) / "model"
     where.mkdir()
     (where / "progress.yaml").write_text("[{best_avg_dice_score: 0.5}]")
-    algo_to_json(filled, template_path=str(TEMPLATES), best_metric=0.5)
+    save_algo(filled, template_path=str(TEMPLATES), best_metric=0.5)
     assert filled.get_score() == 0.5
     filled.train({}, {"CUDA_VISIBLE_DEVICES": ""})
     assert commands[0][0][-1] == "--overwrite=True" and not (where / "progress.yaml").exists()
-    assert "best_metric" not in algo_from_json(str(Path(filled.output_path) / "algo_object.json"))[1]
+    assert "best_metric" not in saved(filled)[1]
 
 
 def test_a_training_goes_on(tmp_path, monkeypatch):

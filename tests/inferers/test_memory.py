@@ -158,7 +158,7 @@ import resource, torch
 from medsegdiff_bundle.inferers import tune_allocator
 
 def faults():
-    for count in (3, 5):  # the first three may find no room yet
+    for count in (9, 5):  # the first ones may find no room yet
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         for _ in range(count):
             torch.ones(2**24)  # 16384 pages of 4 kB

@@ -1,8 +1,11 @@
 """Volumes as 3D Slicer, ITK-SNAP, FreeSurfer and others save them: the same voxels at the same places."""
 
 import gzip
+import os
+import pickle
 import re
 import zlib
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -342,12 +345,34 @@ def test_places_of_itk_that_are_none(name, old, new, said, tmp_path, capfd):
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("content", [b"no", b"\x80\x04\x95"])
-def test_an_array_that_is_none(content, tmp_path):
+class Harm:
+    """What a pickle runs when it is opened."""
+
+    def __reduce__(self):
+        return os.mkdir, ("opened",)
+
+
+@pytest.mark.parametrize("content", [b"no", b"\x80\x04\x95", pickle.dumps(Harm()), None])
+@pytest.mark.parametrize("name", ["a.npy", "a.npz"])
+def test_an_array_that_is_none(content, name, tmp_path, monkeypatch):
     """A pickle is not opened, and nobody is told how to open it."""
-    (tmp_path / "a.npy").write_bytes(content)
-    with pytest.raises(ValueError, match="a.npy' cannot be read: it holds something else than an array of numbers."):
-        load_image(tmp_path / "a.npy")
+    monkeypatch.chdir(tmp_path)
+    if content is None:
+        (np.savez if name == "a.npz" else np.save)(name, np.array([Harm()], dtype=object))
+    else:
+        Path(name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name}' cannot be read: it holds something else than an array of numbers."):
+        load_image(name)
+    assert not Path("opened").exists()
+
+
+def test_arrays(tmp_path):
+    first, second = np.arange(24.0).reshape(2, 3, 4), np.zeros((2, 3, 4))
+    np.save(tmp_path / "a.npy", first)
+    np.savez(tmp_path / "a.npz", first)
+    np.savez(tmp_path / "b.npz", first, second)
+    for name, expected in (("a.npy", [first]), ("a.npz", [first]), ("b.npz", [first, second])):
+        np.testing.assert_array_equal(load_image(tmp_path / name), expected)
 
 
 @pytest.mark.parametrize("ending", ["nrrd", "mha", "mgz", "mgh", "nii.gz", "nii"])
