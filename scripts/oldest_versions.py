@@ -1,10 +1,10 @@
 r"""Whether the suite passes with the oldest releases that `pyproject.toml` allows, or with those that are named.
 
-Makes a virtual environment in a folder, in which each package among the `dependencies` there has just the release that
-is its lower bound, and what the extras add the newest that fits; installs the project there, runs the suite with one
-process, and prints a line of a Markdown table with the releases and what passed. The environment stays, so that a
-second run takes no downloads. The wheels of PyTorch for Linux are those for CUDA, of five gigabytes with what they
-need. Example:
+Makes a virtual environment in a folder. Each package that the project or one of its extras needs has there the release
+that is its lower bound; the tools of the tests and of the site are the newest. Runs the suite with one process, and
+prints a Markdown table of one line with the releases and what passed, as `docs/versions.md` has it. The environment
+stays, so that a second run takes no downloads. The wheels of PyTorch for Linux are those for CUDA, of five gigabytes
+with what they need. Example:
 
     python scripts/oldest_versions.py --python python3.10 --folder /tmp/oldest
     python scripts/oldest_versions.py --python python3.13 --folder /tmp/newest --releases torch==2.13.0 monai==1.6.1
@@ -23,7 +23,9 @@ from medsegdiff_bundle.settings import bundle_root
 
 ROOT = bundle_root()
 LISTED = ("torch", "monai", "numpy", "nibabel", "SimpleITK", "pytorch-ignite", "pydicom")
+NEEDED = re.compile(r"^(dependencies|\w+) = \[(.*?)\](?=  #|\n)", re.MULTILINE | re.DOTALL)
 BOUND = re.compile(r'"([A-Za-z][\w.-]*)>=([\w.]+)"')
+TOOLS = ("docs", "test")  # extras that no code of the package imports
 
 
 def arguments() -> argparse.Namespace:
@@ -36,22 +38,36 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def needs(project: str) -> dict[str, list[tuple[str, str]]]:
+    """Packages and lower bounds under `dependencies` and each extra of the text of `pyproject.toml`."""
+    table = project.partition("\n[project]\n")[2].partition("\n[tool.")[0]
+    return {name: BOUND.findall(listed) for name, listed in NEEDED.findall(table)}
+
+
 def lower_bounds(project: str) -> list[str]:
-    """What the package itself needs at its lower bounds, of the text of `pyproject.toml`, as pip's constraints."""
-    needed = project.partition("\ndependencies = [")[2].partition("\n]")[0]
-    return [f"{name}=={release}" for name, release in BOUND.findall(needed)]
+    """What the package and its extras need at its lower bounds, as pip's constraints."""
+    bounds = (pair for name, pairs in needs(project).items() if name not in TOOLS for pair in pairs)
+    return [f"{name}=={release}" for name, release in bounds]
 
 
 def environment(python: str, folder: Path, releases: list[str]) -> Path:
-    """The interpreter of a virtual environment with the project and its tests."""
+    """The interpreter of a virtual environment with the project and its tests.
+
+    All packages are named to pip at once: it finds no end where it gets them from the project's extras.
+    """
     made = folder / "environment" / "bin" / "python"
     constraints = folder / "constraints.txt"
     constraints.parent.mkdir(parents=True, exist_ok=True)
     constraints.write_text("\n".join(releases) + "\n")
     if not made.is_file():
         subprocess.run([python, "-m", "venv", str(folder / "environment")], check=True)
-    install = [str(made), "-m", "pip", "install", "--quiet", "--constraint", str(constraints)]
-    subprocess.run([*install, "--editable", f"{ROOT}[test]"], check=True)
+    install = [str(made), "-m", "pip", "install", "-qq"]
+    wanted = [
+        f"{name}>={bound}" for pairs in needs((ROOT / "pyproject.toml").read_text()).values() for name, bound in pairs
+    ]
+    subprocess.run([*install, "--upgrade", "pip"], check=True)
+    subprocess.run([*install, "--constraint", str(constraints), *wanted], check=True)
+    subprocess.run([*install, "--no-deps", "--no-build-isolation", "--editable", str(ROOT)], check=True)
     return made
 
 

@@ -7,6 +7,7 @@ import pytest
 import SimpleITK
 import torch
 from monai.data import MetaTensor
+from packaging.version import Version
 
 from medsegdiff_bundle import configuration
 from medsegdiff_bundle.fusion import _distinct_patterns, staple
@@ -105,7 +106,14 @@ def test_two_classes_agree_with_simpleitk(members):
     ("members", "num_classes"),
     [
         (blobs(5, 64, 2, 4, seed=0), 4),
-        (blobs(10, 48, 2, 3, seed=1, amplitude=0.3), 3),
+        pytest.param(
+            blobs(10, 48, 2, 3, seed=1, amplitude=0.3),
+            3,
+            marks=pytest.mark.skipif(
+                Version(SimpleITK.__version__) < Version("2.5.7"),
+                reason="SimpleITK before 2.5.7 finds other votes here, up to 0.03 from these",
+            ),
+        ),
         (blobs(3, 20, 3, 5, seed=2), 5),
         (noisy(3, 48, 4, seed=3), 4),
         (noisy(6, 48, 3, seed=4), 3),

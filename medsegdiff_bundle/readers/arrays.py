@@ -14,7 +14,9 @@ from monai.utils import ensure_tuple
 class ArrayReader(NumpyReader):
     """MONAI's `NumpyReader`, which before MONAI 1.6 opens pickles and with that runs what a file holds."""
 
-    def read(self, data: Sequence[str | os.PathLike] | str | os.PathLike, **kwargs: Any) -> np.ndarray | list[np.ndarray]:
+    def read(
+        self, data: Sequence[str | os.PathLike] | str | os.PathLike, **kwargs: Any
+    ) -> np.ndarray | list[np.ndarray]:
         """The array of a file, or the list of all of them if there are several files or names in one.
 
         Raises:
