@@ -23,7 +23,6 @@ from medsegdiff_bundle.settings import bundle_root
 
 ROOT = bundle_root()
 LISTED = ("torch", "monai", "numpy", "nibabel", "SimpleITK", "pytorch-ignite", "pydicom")
-NEEDED = re.compile(r"^(dependencies|\w+) = \[(.*?)\](?=  #|\n)", re.MULTILINE | re.DOTALL)
 BOUND = re.compile(r'"([A-Za-z][\w.-]*)>=([\w.]+)"')
 TOOLS = ("docs", "test")  # extras that no code of the package imports
 
@@ -40,8 +39,13 @@ def arguments() -> argparse.Namespace:
 
 def needs(project: str) -> dict[str, list[tuple[str, str]]]:
     """Packages and lower bounds under `dependencies` and each extra of the text of `pyproject.toml`."""
-    table = project.partition("\n[project]\n")[2].partition("\n[tool.")[0]
-    return {name: BOUND.findall(listed) for name, listed in NEEDED.findall(table)}
+    found: dict[str, list[tuple[str, str]]] = {}
+    for line in project.partition("\n[project]\n")[2].partition("\n[tool.")[0].splitlines():
+        if begun := re.match(r"(\w+) = \[", line):
+            listed = found.setdefault(begun[1], [])
+        if bounds := BOUND.findall(line.partition("  #")[0]):
+            listed += bounds
+    return found
 
 
 def lower_bounds(project: str) -> list[str]:
