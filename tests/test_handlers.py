@@ -394,7 +394,9 @@ def test_weights_that_fit_are_loaded(tmp_path, caplog):
 def test_weights_that_do_not_fit(tmp_path, weights, strict, sentence):
     path = linear_weights(tmp_path / "model.pt", **weights)
     with pytest.raises(ValueError, match=sentence):
-        WeightsLoader(path, nn.Linear(1, 1, bias=False), strict)  # before a run, which writes
+        loader = WeightsLoader(path, nn.Linear(1, 1, bias=False), strict)
+        assert strict  # otherwise before the run, which writes
+        loader(None)
 
 
 def test_weights_that_are_no_file_or_unreadable(tmp_path):

@@ -30,7 +30,8 @@ class WeightsLoader:
 
     Raises:
         ValueError: there is no such file, it has another checksum, is damaged, or holds no flat state dict or a number
-            that is not finite, or its weights do not fit.
+            that is not finite, or, if not strict, no weight that fits (when the handler is made); or its weights do not
+            fit (when the run starts or by `load`).
     """
 
     def __init__(
@@ -49,8 +50,8 @@ class WeightsLoader:
         self.network = network
         self.strict = strict
         self.loaded = False
-        if self.path:
-            self._fitting(self.weights)  # before a run begins, and writes
+        if self.path and not strict:
+            self._fitting(self.weights)  # before a training begins, and writes
 
     def attach(self, engine: Engine) -> None:
         """Register at an engine; at a trainer, before its EMA handler."""
