@@ -5,6 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+def check_levels(channels: Sequence[int], denoiser_channels: Sequence[int] | None, denoiser_level: int) -> int:
+    """Refuse a denoiser that does not fit the levels of the Condition Model; how many levels it has."""
+    if not 0 <= denoiser_level <= max(0, len(channels) - 2):
+        raise ValueError(
+            f"denoiser_level must leave the denoiser two of {len(channels)} levels of channels, got {denoiser_level}."
+        )
+    levels = len(channels) - denoiser_level
+    if len(channels) < 2 or denoiser_channels is not None and len(denoiser_channels) != levels:
+        below = f" from denoiser_level {denoiser_level} on" if denoiser_level else ""
+        raise ValueError(
+            f"channels and denoiser_channels need the same two or more levels{below}, got {tuple(channels)} and "
+            f"{None if denoiser_channels is None else tuple(denoiser_channels)}."
+        )
+    return levels
+
+
 def check_sizes(
     spatial_dims: int,
     in_channels: int,
@@ -22,11 +38,6 @@ def check_sizes(
     if out_channels < (1 if multi_label else 2):
         counted = "regions and must be at least 1" if multi_label else "the background too and must be at least 2"
         raise ValueError(f"out_channels counts {counted}, got {out_channels}.")
-    if len(channels) < 2 or len(denoiser_channels) != len(channels):
-        raise ValueError(
-            f"channels and denoiser_channels need the same two or more levels, "
-            f"got {tuple(channels)} and {denoiser_channels}."
-        )
     if min(*channels, *denoiser_channels) < 1:
         raise ValueError(f"channels must be positive, got {tuple(channels)} and {denoiser_channels}.")
     if num_res_blocks < 1:

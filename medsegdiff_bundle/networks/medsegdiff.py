@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import List, NamedTuple, Optional  # noqa: UP035 - TorchScript reads the tuple's annotations at run time
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .arguments import check_kernels, check_parts, check_sizes
+from .arguments import check_kernels, check_levels, check_parts, check_sizes
 from .condition_unet import ConditionUNet
 from .denoising_unet import DenoisingUNet
 from .layers import Edges, convolution, crop_like, pad_to_multiple, per_axis
@@ -25,8 +26,8 @@ class ConditionFeatures(NamedTuple):
     """
 
     logits: Tensor  # (N, K, S) anchor: the Condition Model's segmentation
-    stem: Optional[Tensor]  # (N, C, P) image's part of the denoiser's first convolution  # noqa: UP045
-    gates: List[Tensor]  # [(N, C_l, P / 2^l)] U-SA gates, finest first  # noqa: UP006
+    stem: Optional[Tensor]  # (N, C, P / denoiser_stride) image's part of the denoiser's first convolution  # noqa: UP045
+    gates: List[Tensor]  # [(N, C_l, P / 2^l)] U-SA gates of the denoiser's levels, finest first  # noqa: UP006
     tokens: Optional[Tensor]  # (N, T, C) c0 as tokens  # noqa: UP045
     key: Optional[Tensor]  # first SS-Former block's key, see `SpectralCrossAttention.project`  # noqa: UP045
     value: Optional[Tensor]  # first SS-Former block's value, likewise  # noqa: UP045
@@ -45,15 +46,15 @@ class MedSegDiff(nn.Module):
         in_channels: channels of the image.
         out_channels: classes K, background included; at least 2. With `multi_label` the regions, at least 1.
         channels: channels of each level of the Condition Model, finest first; at least two levels.
-        denoiser_channels: the same for the denoiser (as many levels); None takes `channels`.
+        denoiser_channels: the same for the denoiser's levels, those from `denoiser_level` on; None takes `channels`.
         num_res_blocks: blocks per level and direction.
         residual_condition: whether the Condition Model's blocks are residual, as the denoiser's always are; or those of
             MONAI's `DynUNet`, which learn faster from pictures.
         prediction_type: what the denoiser predicts: "epsilon", "v_prediction", or "sample". The last ends in a
             softmax over the classes, with `multi_label` in a sigmoid, so that the predicted mask 2 p - 1 lies in
             [-1, 1].
-        num_anchor_levels: finest levels that a U-SA gate couples; 0 switches U-SA off, None takes the two of the
-            paper's figure (the one that there is, for two levels).
+        num_anchor_levels: the denoiser's finest levels that a U-SA gate couples; 0 switches U-SA off, None takes the
+            two of the paper's figure (the one that there is, for two levels).
         gaussian_size: width of U-SA's Gaussian in voxels; odd.
         num_transformer_blocks: N of the SS-Former; 0 switches it off.
         num_filter_blocks: R of the NBP filter; 0 switches it off.
@@ -71,6 +72,10 @@ class MedSegDiff(nn.Module):
         kernel_sizes: of the convolutions of each level, odd, likewise; None takes 3.
         multi_label: whether the channels are regions that may overlap, each with a probability of its own, and not
             classes of which each voxel has one. Of the mask of a region x_0 is 1 inside and -1 outside.
+        denoiser_level: level of the Condition Model at which the denoiser begins. With 1 it works on half the voxels
+            along each axis (see `strides`): it sees means of the noisy mask, and what it predicts is enlarged linearly.
+            That suits a correction of the anchor (`anchor_residual`), whose detail stays. The finest level is most of
+            a denoiser's work.
 
     Raises:
         ValueError: an argument is out of range, or nothing would tell the denoiser about the image.
@@ -108,11 +113,12 @@ class MedSegDiff(nn.Module):
         strides: Sequence[Edges] | None = None,
         kernel_sizes: Sequence[Edges] | None = None,
         multi_label: bool = False,
+        denoiser_level: int = 0,
     ) -> None:
         super().__init__()
-        denoiser_channels = tuple(channels if denoiser_channels is None else denoiser_channels)
+        levels = check_levels(channels, denoiser_channels, denoiser_level)
+        denoiser_channels = tuple(channels[denoiser_level:] if denoiser_channels is None else denoiser_channels)
         check_sizes(spatial_dims, in_channels, out_channels, channels, denoiser_channels, num_res_blocks, multi_label)
-        levels = len(channels)
         if num_anchor_levels is None:
             num_anchor_levels = min(2, levels - 1)
         check_parts(
@@ -124,8 +130,8 @@ class MedSegDiff(nn.Module):
             image_concat,
             anchor_residual,
         )
-        steps = per_axis("strides", strides, 2, levels - 1, spatial_dims)
-        kernels = per_axis("kernel_sizes", kernel_sizes, 3, levels, spatial_dims)
+        steps = per_axis("strides", strides, 2, len(channels) - 1, spatial_dims)
+        kernels = per_axis("kernel_sizes", kernel_sizes, 3, len(channels), spatial_dims)
         check_kernels(kernels, kernel_sizes)
         self.in_channels = in_channels
         self.out_channels = out_channels
@@ -135,6 +141,10 @@ class MedSegDiff(nn.Module):
         self.stop_gradient = stop_gradient
         self.size_factors = [math.prod(step[axis] for step in steps) for axis in range(spatial_dims)]
         self.size_factor = max(self.size_factors)  # a multiple of all of them, where they are powers of 2
+        self.denoiser_level = denoiser_level
+        self.denoiser_stride = [
+            math.prod(step[axis] for step in steps[:denoiser_level]) for axis in range(spatial_dims)
+        ]
         time_dim = 4 * denoiser_channels[0]
 
         # The order of the parts is that in which a seed gives them their first weights.
@@ -150,7 +160,9 @@ class MedSegDiff(nn.Module):
             kernel_sizes=kernels,
         )
         self.anchor_gates = nn.ModuleList(
-            UncertainSpatialAttention(spatial_dims, channels[level], denoiser_channels[level], gaussian_size)
+            UncertainSpatialAttention(
+                spatial_dims, channels[denoiser_level + level], denoiser_channels[level], gaussian_size
+            )
             for level in range(num_anchor_levels)
         )
         transformer = None
@@ -170,7 +182,7 @@ class MedSegDiff(nn.Module):
         self.image_stem = None
         if image_concat:
             stem_channels = in_channels + (out_channels if anchor_residual else 0)
-            self.image_stem = convolution(spatial_dims, stem_channels, denoiser_channels[0], kernels[0])
+            self.image_stem = convolution(spatial_dims, stem_channels, denoiser_channels[0], kernels[denoiser_level])
         self.timestep_embedding = TimestepEmbedding(time_dim)
         self.denoiser = DenoisingUNet(
             spatial_dims,
@@ -180,8 +192,8 @@ class MedSegDiff(nn.Module):
             transformer,
             num_res_blocks,
             dropout,
-            strides=steps,
-            kernel_sizes=kernels,
+            strides=steps[denoiser_level:],
+            kernel_sizes=kernels[denoiser_level:],
         )
 
     @torch.jit.export
@@ -198,12 +210,12 @@ class MedSegDiff(nn.Module):
             embedding = embedding.detach()
         gates: list[Tensor] = []
         for level, gate in enumerate(self.anchor_gates):
-            gates.append(gate(levels[level]))
+            gates.append(gate(levels[self.denoiser_level + level]))
         stem: Tensor | None = None
         if self.image_stem is not None:
             if self.anchor_residual:
                 padded = torch.cat([padded, self._probabilities(logits.detach().float()).to(padded.dtype)], dim=1)
-            stem = self.image_stem(padded)
+            stem = self.image_stem(self._pool(padded))
         tokens: Tensor | None = None
         key: Tensor | None = None
         value: Tensor | None = None
@@ -218,7 +230,7 @@ class MedSegDiff(nn.Module):
         Arguments and shapes are those of `denoise`.
         """
         output = self.denoiser(
-            self._pad(mask),
+            self._pool(self._pad(mask)),
             self.timestep_embedding(timesteps),
             features.stem,
             features.gates,
@@ -226,7 +238,7 @@ class MedSegDiff(nn.Module):
             features.key,
             features.value,
         )
-        output = crop_like(output, list(mask.shape[2:]))
+        output = crop_like(self._enlarge(output), list(mask.shape[2:]))
         if self.anchor_residual:
             output = output + features.logits.detach()
         return output
@@ -267,6 +279,21 @@ class MedSegDiff(nn.Module):
 
     def _probabilities(self, logits: Tensor) -> Tensor:
         return torch.sigmoid(logits) if self.multi_label else torch.softmax(logits, dim=1)
+
+    def _pool(self, x: Tensor) -> Tensor:
+        """Means over the voxels that are one of the denoiser's: (N, C, P) -> (N, C, P / denoiser_stride)."""
+        if self.denoiser_level == 0:
+            return x
+        if x.ndim == 4:
+            return F.avg_pool2d(x, self.denoiser_stride)
+        return F.avg_pool3d(x, self.denoiser_stride)
+
+    def _enlarge(self, x: Tensor) -> Tensor:
+        """The way back from `_pool`, linearly; float32."""
+        if self.denoiser_level == 0:
+            return x
+        size = [edge * factor for edge, factor in zip(x.shape[2:], self.denoiser_stride)]  # noqa: B905 - TorchScript
+        return F.interpolate(x.float(), size, mode="bilinear" if x.ndim == 4 else "trilinear", align_corners=False)
 
     def _pad(self, x: Tensor) -> Tensor:
         return pad_to_multiple(x, self.size_factors, [2 * factor for factor in self.size_factors])
