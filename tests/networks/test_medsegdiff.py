@@ -26,6 +26,13 @@ SWITCHES = {
     "big_tokens": {"token_size": 3, "embed_dim": 6},
     "wider_denoiser": {"denoiser_channels": (6, 4, 10), "num_res_blocks": 2, "num_heads": 5},
     "blocks_of_dynunet": {"residual_condition": False, "num_res_blocks": 2},
+    "coarse_denoiser": {"denoiser_level": 1},
+    "coarse_residual": {
+        "denoiser_level": 1,
+        "denoiser_channels": (4, 6),
+        "anchor_residual": True,
+        "image_concat": False,
+    },
     "plain": {"num_anchor_levels": 0, "num_transformer_blocks": 0},
     "plain_residual": {"num_anchor_levels": 0, "num_transformer_blocks": 0, "anchor_residual": True},
 }
@@ -494,6 +501,42 @@ def test_onnx(tmp_path):
     torch.testing.assert_close(torch.from_numpy(output), net(image).detach(), rtol=1e-3, atol=1e-4)
 
 
+# A denoiser at a coarser level
+
+
+@pytest.mark.parametrize(
+    ("spatial_dims", "strides", "stride"),
+    [(2, None, [2, 2]), (3, [[1, 2, 2], 2], [1, 2, 2]), (2, [[2, 1], 2], [2, 1])],
+)
+def test_a_coarse_denoiser_sees_means_and_answers_linearly(spatial_dims, strides, stride):
+    coarse = {"denoiser_level": 1, "anchor_residual": True, "image_concat": False, "strides": strides}
+    net = perturbed(network(spatial_dims, **coarse))
+    image, mask = data(net, 1, (8, 8, 8)[:spatial_dims])
+    pool = {2: torch.nn.AvgPool2d, 3: torch.nn.AvgPool3d}[spatial_dims](stride)
+    means = pool(mask)
+    for axis, factor in enumerate(stride):
+        means = means.repeat_interleave(factor, dim=axis + 2)
+    features, step = net.encode(image), torch.tensor([300])
+    correction = net.denoise_logits(mask, step, features) - features.logits
+    torch.testing.assert_close(net.denoise_logits(means, step, features) - features.logits, correction)
+    assert not torch.allclose(net.denoise_logits(0 * mask, step, features) - features.logits, correction, atol=1e-3)
+    assert [gate.shape[2:] for gate in features.gates] == [pool(mask).shape[2:]]
+
+
+def test_a_coarse_denoiser_is_the_plain_one_of_the_pooled_mask():
+    """The same weights, called by themselves at the coarser size."""
+    net = perturbed(network(denoiser_level=1))
+    image, mask = data(net, 2, (16, 24))
+    features = net.encode(image)
+    pooled = torch.nn.functional.avg_pool2d(mask, 2)
+    time = net.timestep_embedding(torch.tensor([7]))
+    arguments = features.stem, features.gates, features.tokens, features.key, features.value
+    small = net.denoiser(pooled, time, *arguments)
+    expected = torch.nn.functional.interpolate(small, scale_factor=2, mode="bilinear")
+    torch.testing.assert_close(net.denoise_logits(mask, torch.tensor([7]), features), expected)
+    assert features.stem.shape[2:] == pooled.shape[2:]
+
+
 # Refusals
 
 
@@ -505,6 +548,9 @@ def test_onnx(tmp_path):
         ({"out_channels": 1}, "out_channels counts the background too and must be at least 2, got 1"),
         ({"channels": (8,)}, "two or more levels"),
         ({"denoiser_channels": (8, 8)}, "same two or more levels"),
+        ({"denoiser_channels": (8, 8, 8), "denoiser_level": 1}, r"levels from denoiser_level 1 on, got .*\(8, 8, 8\)"),
+        ({"denoiser_level": 2}, "denoiser_level must leave the denoiser two of 3 levels of channels, got 2"),
+        ({"denoiser_level": -1}, "denoiser_level must leave the denoiser two of 3 levels of channels, got -1"),
         ({"channels": (8, 0, 8)}, "channels must be positive"),
         ({"num_res_blocks": 0}, "num_res_blocks must be at least 1, got 0"),
         ({"prediction_type": "noise"}, "got 'noise'"),
