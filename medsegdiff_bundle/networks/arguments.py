@@ -5,22 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def check_levels(channels: Sequence[int], denoiser_channels: Sequence[int] | None, denoiser_level: int) -> int:
-    """Refuse a denoiser that does not fit the levels of the Condition Model; how many levels it has."""
-    if not 0 <= denoiser_level <= max(0, len(channels) - 2):
-        raise ValueError(
-            f"denoiser_level must leave the denoiser two of {len(channels)} levels of channels, got {denoiser_level}."
-        )
-    levels = len(channels) - denoiser_level
-    if len(channels) < 2 or denoiser_channels is not None and len(denoiser_channels) != levels:
-        below = f" from denoiser_level {denoiser_level} on" if denoiser_level else ""
-        raise ValueError(
-            f"channels and denoiser_channels need the same two or more levels{below}, got {tuple(channels)} and "
-            f"{None if denoiser_channels is None else tuple(denoiser_channels)}."
-        )
-    return levels
-
-
 def check_sizes(
     spatial_dims: int,
     in_channels: int,
@@ -38,6 +22,11 @@ def check_sizes(
     if out_channels < (1 if multi_label else 2):
         counted = "regions and must be at least 1" if multi_label else "the background too and must be at least 2"
         raise ValueError(f"out_channels counts {counted}, got {out_channels}.")
+    if not 2 <= len(denoiser_channels) <= len(channels):
+        raise ValueError(
+            f"denoiser_channels must have two or more levels, and no more than channels, "
+            f"got {denoiser_channels} and {tuple(channels)}."
+        )
     if min(*channels, *denoiser_channels) < 1:
         raise ValueError(f"channels must be positive, got {tuple(channels)} and {denoiser_channels}.")
     if num_res_blocks < 1:
@@ -52,6 +41,7 @@ def check_parts(
     num_filter_blocks: int,
     image_concat: bool,
     anchor_residual: bool,
+    denoiser_level: int,
 ) -> None:
     """Refuse parts that do not go together, or that leave the denoiser without the image."""
     if prediction_type not in ("epsilon", "sample", "v_prediction"):
@@ -65,6 +55,11 @@ def check_parts(
         )
     if anchor_residual and prediction_type != "sample":
         raise ValueError(f"anchor_residual needs prediction_type 'sample', got {prediction_type!r}.")
+    if denoiser_level > 0 and prediction_type != "sample":
+        raise ValueError(
+            f"A denoiser of {denoiser_level} levels less than the Condition Model sees no single voxel, so it needs "
+            f"prediction_type 'sample', got {prediction_type!r}."
+        )
     if not image_concat and num_anchor_levels == 0 and num_transformer_blocks == 0:
         raise ValueError(
             "Nothing tells the denoiser about the image: image_concat is false, num_anchor_levels and "

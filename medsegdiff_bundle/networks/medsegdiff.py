@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .arguments import check_kernels, check_levels, check_parts, check_sizes
+from .arguments import check_kernels, check_parts, check_sizes
 from .condition_unet import ConditionUNet
 from .denoising_unet import DenoisingUNet
 from .layers import Edges, convolution, crop_like, pad_to_multiple, per_axis
@@ -46,7 +46,10 @@ class MedSegDiff(nn.Module):
         in_channels: channels of the image.
         out_channels: classes K, background included; at least 2. With `multi_label` the regions, at least 1.
         channels: channels of each level of the Condition Model, finest first; at least two levels.
-        denoiser_channels: the same for the denoiser's levels, those from `denoiser_level` on; None takes `channels`.
+        denoiser_channels: the same for the denoiser; None takes `channels`. Fewer levels are the deepest: with one less
+            the denoiser works on half the voxels along each axis (see `strides`). It then sees means of the noisy mask,
+            and what it predicts is enlarged linearly, which suits a correction of the anchor (`anchor_residual`), whose
+            detail stays. The finest level is most of a denoiser's work. Only for `prediction_type="sample"`.
         num_res_blocks: blocks per level and direction.
         residual_condition: whether the Condition Model's blocks are residual, as the denoiser's always are; or those of
             MONAI's `DynUNet`, which learn faster from pictures.
@@ -72,10 +75,6 @@ class MedSegDiff(nn.Module):
         kernel_sizes: of the convolutions of each level, odd, likewise; None takes 3.
         multi_label: whether the channels are regions that may overlap, each with a probability of its own, and not
             classes of which each voxel has one. Of the mask of a region x_0 is 1 inside and -1 outside.
-        denoiser_level: level of the Condition Model at which the denoiser begins. With 1 it works on half the voxels
-            along each axis (see `strides`): it sees means of the noisy mask, and what it predicts is enlarged linearly.
-            That suits a correction of the anchor (`anchor_residual`), whose detail stays. The finest level is most of
-            a denoiser's work.
 
     Raises:
         ValueError: an argument is out of range, or nothing would tell the denoiser about the image.
@@ -113,12 +112,12 @@ class MedSegDiff(nn.Module):
         strides: Sequence[Edges] | None = None,
         kernel_sizes: Sequence[Edges] | None = None,
         multi_label: bool = False,
-        denoiser_level: int = 0,
     ) -> None:
         super().__init__()
-        levels = check_levels(channels, denoiser_channels, denoiser_level)
-        denoiser_channels = tuple(channels[denoiser_level:] if denoiser_channels is None else denoiser_channels)
+        denoiser_channels = tuple(channels if denoiser_channels is None else denoiser_channels)
         check_sizes(spatial_dims, in_channels, out_channels, channels, denoiser_channels, num_res_blocks, multi_label)
+        levels = len(denoiser_channels)
+        denoiser_level = len(channels) - levels  # of the Condition Model, at which the denoiser begins
         if num_anchor_levels is None:
             num_anchor_levels = min(2, levels - 1)
         check_parts(
@@ -129,6 +128,7 @@ class MedSegDiff(nn.Module):
             num_filter_blocks,
             image_concat,
             anchor_residual,
+            denoiser_level,
         )
         steps = per_axis("strides", strides, 2, len(channels) - 1, spatial_dims)
         kernels = per_axis("kernel_sizes", kernel_sizes, 3, len(channels), spatial_dims)

@@ -26,13 +26,8 @@ SWITCHES = {
     "big_tokens": {"token_size": 3, "embed_dim": 6},
     "wider_denoiser": {"denoiser_channels": (6, 4, 10), "num_res_blocks": 2, "num_heads": 5},
     "blocks_of_dynunet": {"residual_condition": False, "num_res_blocks": 2},
-    "coarse_denoiser": {"denoiser_level": 1},
-    "coarse_residual": {
-        "denoiser_level": 1,
-        "denoiser_channels": (4, 6),
-        "anchor_residual": True,
-        "image_concat": False,
-    },
+    "coarse_denoiser": {"denoiser_channels": (6, 8)},
+    "coarse_residual": {"denoiser_channels": (4, 6), "anchor_residual": True, "image_concat": False},
     "plain": {"num_anchor_levels": 0, "num_transformer_blocks": 0},
     "plain_residual": {"num_anchor_levels": 0, "num_transformer_blocks": 0, "anchor_residual": True},
 }
@@ -509,7 +504,7 @@ def test_onnx(tmp_path):
     [(2, None, [2, 2]), (3, [[1, 2, 2], 2], [1, 2, 2]), (2, [[2, 1], 2], [2, 1])],
 )
 def test_a_coarse_denoiser_sees_means_and_answers_linearly(spatial_dims, strides, stride):
-    coarse = {"denoiser_level": 1, "anchor_residual": True, "image_concat": False, "strides": strides}
+    coarse = {"denoiser_channels": (6, 8), "anchor_residual": True, "image_concat": False, "strides": strides}
     net = perturbed(network(spatial_dims, **coarse))
     image, mask = data(net, 1, (8, 8, 8)[:spatial_dims])
     pool = {2: torch.nn.AvgPool2d, 3: torch.nn.AvgPool3d}[spatial_dims](stride)
@@ -525,7 +520,7 @@ def test_a_coarse_denoiser_sees_means_and_answers_linearly(spatial_dims, strides
 
 def test_a_coarse_denoiser_is_the_plain_one_of_the_pooled_mask():
     """The same weights, called by themselves at the coarser size."""
-    net = perturbed(network(denoiser_level=1))
+    net = perturbed(network(denoiser_channels=(6, 8)))
     image, mask = data(net, 2, (16, 24))
     features = net.encode(image)
     pooled = torch.nn.functional.avg_pool2d(mask, 2)
@@ -547,10 +542,12 @@ def test_a_coarse_denoiser_is_the_plain_one_of_the_pooled_mask():
         ({"in_channels": 0}, "in_channels must be at least 1, got 0"),
         ({"out_channels": 1}, "out_channels counts the background too and must be at least 2, got 1"),
         ({"channels": (8,)}, "two or more levels"),
-        ({"denoiser_channels": (8, 8)}, "same two or more levels"),
-        ({"denoiser_channels": (8, 8, 8), "denoiser_level": 1}, r"levels from denoiser_level 1 on, got .*\(8, 8, 8\)"),
-        ({"denoiser_level": 2}, "denoiser_level must leave the denoiser two of 3 levels of channels, got 2"),
-        ({"denoiser_level": -1}, "denoiser_level must leave the denoiser two of 3 levels of channels, got -1"),
+        ({"denoiser_channels": (8,)}, r"denoiser_channels must have two or more levels.*, got \(8,\) and \(4, 6, 8\)"),
+        ({"denoiser_channels": (8, 8, 8, 8)}, r"levels, and no more than channels, got \(8, 8, 8, 8\)"),
+        (
+            {"denoiser_channels": (8, 8), "prediction_type": "epsilon"},
+            "denoiser of 1 levels less .* needs prediction_type 'sample', got 'epsilon'",
+        ),
         ({"channels": (8, 0, 8)}, "channels must be positive"),
         ({"num_res_blocks": 0}, "num_res_blocks must be at least 1, got 0"),
         ({"prediction_type": "noise"}, "got 'noise'"),
