@@ -98,6 +98,17 @@ def test_a_task_of_which_nothing_is_known_has_the_entries_of_one():
     assert read("tasks/other.json").keys() - {"_desc_"} == known - {"class_names"}
 
 
+def test_what_the_task_says_of_a_part_of_an_entry():
+    """Whether its file is named or not; other settings go before it, and other structures know nothing of it."""
+    plain = configuration.load([CONFIGS / "inference.json"])
+    named = configuration.load([CONFIGS / "inference.json", CONFIGS / "tasks" / "hippocampus.json"])
+    assert plain["network_def"] == named["network_def"] and plain["network_def"]["denoiser_channels"] == [16, 32, 64]
+    given = configuration.load([CONFIGS / "train.json"], {"network_def#denoiser_channels": None})["network_def"]
+    assert given["denoiser_channels"] is None and given["image_concat"] is False
+    other = configuration.load([CONFIGS / "inference.json"], {"class_names": ["liver"]})["network_def"]
+    assert "denoiser_channels" not in other and "image_concat" not in other
+
+
 @pytest.mark.parametrize(
     ("given", "task", "spacing"),
     [
