@@ -49,7 +49,8 @@ def test_what_training_and_inference_share_stands_once():
     whole = configuration.read([CONFIGS / "train.json"])
     shared = {name for name in whole if whole[name] == inference.get(name)}
     settings = {"spatial_dims", "image_channels", "num_classes", "prediction_type", "signal_scale", "ensemble_size"}
-    assert shared >= settings | {"network_def", "scheduler", "inferer", "load", "preparation", "crop", "fuse_members"}
+    assert shared >= settings | {"scheduler", "inferer", "load", "preparation", "crop", "fuse_members"}
+    assert whole["network_def"].items() >= inference["network_def"].items()  # and what the task says of it
     assert whole["class_names"] == read("tasks/hippocampus.json")["class_names"]
     assert configuration.BASE not in whole and configuration.REST not in json.dumps(whole["network_def"])
 
