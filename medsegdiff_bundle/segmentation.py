@@ -175,7 +175,7 @@ def check_request(
         config = configuration.complete(over_files(own, model, given["checkpoint"], configs, given), configs)
     check_names(given, config, [config, given], "inference.json")
     given = {name: typed(name, value, programs=False, config=config) for name, value in given.items()}
-    check_fit({**config, **given})
+    check_fit({**config, **given}, given)
     for file in files_named(image):
         check_image(file, affine)
     if output_dir is not None and not str(output_dir):

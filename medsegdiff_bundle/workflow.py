@@ -67,7 +67,8 @@ def begin() -> None:
     settings.check_spelling(config, known, steps(found.workflow))
     settings.check_components(config, known)
     _put_in_typed(found)
-    settings.check_fit(dict(found.parser.get()))
+    training = "training" in steps(found.workflow)
+    settings.check_fit(dict(found.parser.get()), None if training else found.given)
     found.parser.parse(reset=True)  # a changed configuration makes the parser forget what it knew, this expression too
     device = config.get("device")
     if isinstance(device, str) and not settings.is_program(device):

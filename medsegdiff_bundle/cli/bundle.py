@@ -72,7 +72,7 @@ def run_bundle(files: Sequence[Path], given: Mapping[str, Any], quiet: bool = Fa
     content = configuration.read(files, given)
     settings.check_names(given, content, [content, dict(given)], " with ".join(file.name for file in files))
     typed = {name: settings.typed(name, value, programs=False, config=content) for name, value in given.items()}
-    settings.check_fit({**content, **typed})
+    settings.check_fit({**content, **typed}, typed)
     from monai.bundle import ConfigWorkflow
 
     from medsegdiff_bundle import errors, model_file

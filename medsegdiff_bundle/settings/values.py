@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from medsegdiff_bundle.components import annotation
@@ -63,17 +63,21 @@ def typed(name: str, value: Any, programs: bool = True, config: Mapping[str, Any
 ACTS_IN = {"window": "preparation", "class_values": "label_checks", "class_ratios": "patches"}
 
 
-def check_fit(config: Mapping[str, Any]) -> None:
+def check_fit(config: Mapping[str, Any], names: Collection[str] | None = None) -> None:
     """Refuse values that do not fit the others: of axes that the images do not have, and such as nothing uses.
 
     Args:
         config: with values as `typed` makes them; what is a program there is left alone.
+        names: of settings that must be of use; all, if that is None. What weights say of themselves may not be: it
+            holds values in the place of references.
 
     Raises:
         ValueError: naming the setting.
     """
     _check_axes(config)
     for name, place in ACTS_IN.items():
+        if names is not None and name not in names:
+            continue
         if config.get(name) is not None and place in config and name not in references(config):
             raise ValueError(
                 f"{name} {config[name]!r} would change nothing: no transform of {place} is made with it here."
