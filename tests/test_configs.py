@@ -103,7 +103,10 @@ def test_what_the_task_says_of_a_part_of_an_entry():
     """Whether its file is named or not; other settings go before it, and other structures know nothing of it."""
     plain = configuration.load([CONFIGS / "inference.json"])
     named = configuration.load([CONFIGS / "inference.json", CONFIGS / "tasks" / "hippocampus.json"])
-    assert plain["network_def"] == named["network_def"] and plain["network_def"]["denoiser_channels"] == [16, 32, 64]
+    assert plain["network_def"] == named["network_def"] and plain["network_def"]["image_concat"] is False
+    assert plain.get_parsed_content("network_def").denoiser.stem.out_channels == 16
+    small = configuration.load([CONFIGS / "inference.json"], {"network_def#channels": [4, 8]})
+    assert small.get_parsed_content("network_def").denoiser_level == 0  # whoever says other widths says them of both
     given = configuration.load([CONFIGS / "train.json"], {"network_def#denoiser_channels": None})["network_def"]
     assert given["denoiser_channels"] is None and given["image_concat"] is False
     other = configuration.load([CONFIGS / "inference.json"], {"class_names": ["liver"]})["network_def"]
