@@ -52,7 +52,7 @@ def complete(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     of_task = _of_task(whole, folder)
     if _missing(whole) & of_task.keys():
         take(whole, of_task)
-        _take_parts(whole, of_task)
+        _take_parts(whole, of_task, _read(folder / "inference.json"))
         whole["task"] = of_task["task"] or whole["task"]
     settings.check_regions(whole)
     return whole
@@ -134,12 +134,13 @@ def _over(value: Any, below: Any, name: str) -> Any:
     return {**below, **{key: each for key, each in value.items() if key != REST}}
 
 
-def _take_parts(config: dict[str, Any], source: Mapping[str, Any]) -> None:
-    """Add entries `a#b` of another to the a of a configuration, where that says nothing of b."""
+def _take_parts(config: dict[str, Any], source: Mapping[str, Any], base: Mapping[str, Any]) -> None:
+    """Add arguments `a#b` of another to the component a of a configuration, if it is that of the base, without a b."""
     for name, value in source.items():
         place, *inner = settings.parts(name)
-        if len(inner) == 1 and isinstance(config.get(place), dict):
-            config[place] = {inner[0]: value, **config[place]}
+        component = config.get(place)
+        if len(inner) == 1 and isinstance(component, dict) and component.get("_target_") == base[place]["_target_"]:
+            config[place] = {inner[0]: value, **component}
 
 
 def take(config: dict[str, Any], source: Mapping[str, Any]) -> None:

@@ -109,6 +109,8 @@ def test_what_the_task_says_of_a_part_of_an_entry():
     assert small.get_parsed_content("network_def").denoiser_level == 0  # whoever says other widths says them of both
     given = configuration.load([CONFIGS / "train.json"], {"network_def#denoiser_channels": None})["network_def"]
     assert given["denoiser_channels"] is None and given["image_concat"] is False
+    another = configuration.load([CONFIGS / "inference.json", CONFIGS / "baselines" / "dynunet.json"])["network_def"]
+    assert "denoiser_channels" not in another  # which is no argument of the network that stands there
     other = configuration.load([CONFIGS / "inference.json"], {"class_names": ["liver"]})["network_def"]
     assert "denoiser_channels" not in other and "image_concat" not in other
 

@@ -43,7 +43,7 @@ def test_costs():
     assert (ours - 0.006) / (dynunet + 0.006) - 0.1 <= passes
     assert 20 < ratio < 2000  # 200 passes of encoder and denoiser against two of each
     ours_size, amount = numbers(r"ours ([\d.]+) M, ([\d.]+)", output)
-    assert 4 < ours_size < 6 and amount > 0
+    assert 2 < ours_size < 4 and amount > 0
     assert 0 < numbers(r"fraction = ([\d.]+)", output)[0] < 1.5
 
 
