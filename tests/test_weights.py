@@ -125,7 +125,7 @@ def test_a_drawn_nodule(shift):
 
 @pytest.mark.parametrize("task", ["hippocampus", "isic", "lidc"])
 def test_parts_do_what_the_cards_say(task):
-    """Nothing: without what a part has learned the mask is the same, but for single voxels."""
+    """Hardly anything: without what a part has learned the mask is the same, but for single voxels."""
     volume = ROOT / "medsegdiff_bundle" / "sample_data" / "hippocampus" / "imagesTr" / "hippocampus_001.nii.gz"
     image = {"hippocampus": volume, "isic": drawn_lesion()[0], "lidc": drawn_nodule()[0]}[task]
     segmenter = medsegdiff_bundle.Segmenter(task, device="cpu")
