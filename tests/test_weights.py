@@ -135,7 +135,7 @@ def test_parts_do_what_the_cards_say(task):
             found = segmenter(image).mask > 0
         assert dice(found, whole) > 0.98, part
     with pytest.MonkeyPatch.context() as patch:  # as it would be if a part did something
-        patch.setattr(segmenter.network.denoiser, "forward", lambda mask, *features: 100 * mask)
+        patch.setattr(segmenter.network.denoiser, "forward", lambda mask, *features: -100 * mask)
         assert dice(segmenter(image).mask > 0, whole) < 0.98
 
 
