@@ -12,7 +12,6 @@ another one follows a process that an input ended. For Linux and Python 3.11 to 
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import random
 import resource
@@ -22,17 +21,15 @@ import sys
 import tempfile
 import time
 import traceback
-import warnings
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
 import atheris
-import SimpleITK
 
 with atheris.instrument_imports(include=["medsegdiff_bundle"]):
-    from fuzz_headers import KINDS, MEMORY, Kind, outcome, too_long
+    from fuzz_headers import KINDS, MEMORY, Kind, common_options, outcome, silence, too_long
 
 LONGEST = 1 << 16  # bytes of an input
 SEVERE = 60  # seconds after which libFuzzer ends the process
@@ -133,9 +130,7 @@ def _be_child(name: str, number: int, seed: int, folder: Path) -> None:
 
 def arguments() -> argparse.Namespace:
     """Options of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kind", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--number", type=int, default=1000, help="of each kind")
+    parser = common_options(__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="that gets the first input of each fault")
     return parser.parse_args()
@@ -144,9 +139,7 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Try them, and print the counts and the faults."""
     options = arguments()
-    logging.disable(logging.CRITICAL)
-    warnings.simplefilter("ignore")
-    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+    silence()
     if options.keep is not None:
         options.keep.mkdir(parents=True, exist_ok=True)
     columns = ("kind", "inputs", "results", "refused", "faults", "reached something new", "seconds")

@@ -406,11 +406,24 @@ def _be_child(name: str, first: int, number: int, notes: Path, keep: Path | None
     os._exit(code)
 
 
-def arguments() -> argparse.Namespace:
-    """Options of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def common_options(about: str | None) -> argparse.ArgumentParser:
+    """Options that `fuzz_guided.py` has, too; `about` is the page of the script."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kind", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--number", type=int, default=1000, help="of each kind")
+    return parser
+
+
+def silence() -> None:
+    """No logs, warnings, or talk of ITK: of some inputs there is a lot."""
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+
+
+def arguments() -> argparse.Namespace:
+    """Options of the command line."""
+    parser = common_options(__doc__)
     parser.add_argument("--first", type=int, default=0, help="number of the first input")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="that gets each input, the last one in the end")
     return parser.parse_args()
@@ -419,9 +432,7 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Try them, and print the counts and the faults."""
     options = arguments()
-    logging.disable(logging.CRITICAL)
-    warnings.simplefilter("ignore")
-    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+    silence()
     print("| kind | inputs | results | refused | faults | seconds |\n|---|---|---|---|---|---|")
     found: list[str] = []
     for name in options.kind:
