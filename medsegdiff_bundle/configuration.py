@@ -52,7 +52,7 @@ def complete(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     of_task = _of_task(whole, folder)
     if _missing(whole) & of_task.keys():
         take(whole, of_task)
-        _take_parts(whole, of_task, _read(folder / "inference.json"))
+        _take_parts(whole, of_task, folder)
         whole["task"] = of_task["task"] or whole["task"]
     settings.check_regions(whole)
     return whole
@@ -134,13 +134,14 @@ def _over(value: Any, below: Any, name: str) -> Any:
     return {**below, **{key: each for key, each in value.items() if key != REST}}
 
 
-def _take_parts(config: dict[str, Any], source: Mapping[str, Any], base: Mapping[str, Any]) -> None:
+def _take_parts(config: dict[str, Any], source: Mapping[str, Any], folder: Path) -> None:
     """Add arguments `a#b` of another to the component a of a configuration, if it is that of the base, without a b."""
-    for name, value in source.items():
-        place, *inner = settings.parts(name)
+    nested = {name: settings.parts(name) for name in source if len(settings.parts(name)) == 2}
+    base = _read(folder / "inference.json") if nested else {}
+    for name, (place, argument) in nested.items():
         component = config.get(place)
-        if len(inner) == 1 and isinstance(component, dict) and component.get("_target_") == base[place]["_target_"]:
-            config[place] = {inner[0]: value, **component}
+        if isinstance(component, dict) and component.get("_target_") == base[place]["_target_"]:
+            config[place] = {argument: source[name], **component}
 
 
 def take(config: dict[str, Any], source: Mapping[str, Any]) -> None:
