@@ -1,13 +1,14 @@
 """The overlays of configs/baselines and configs/ablations: each network trains and is evaluated as MedSegDiff is."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
+import baseline_table
 import monai.bundle
 import pytest
 import torch
+import train_networks
 
 from medsegdiff_bundle import configuration
 
@@ -70,17 +71,28 @@ def test_an_ablation_changes_the_network_or_its_loss(name):
     assert network(image, mask, torch.tensor([5])).shape == mask.shape
 
 
-def test_several_networks_in_turn(small_dataset, tmp_path):
+@pytest.fixture
+def run(monkeypatch, capfd):
+    """What a script prints; in this process, but for the trainings that it starts."""
+
+    def printed(script, *options):
+        monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", *map(str, options)])
+        capfd.readouterr()
+        script.main()
+        return capfd.readouterr().out
+
+    return printed
+
+
+def test_several_networks_in_turn(run, small_dataset, tmp_path):
     """A training that was cut off goes on, what is done is left alone, and the table tells steps and minutes."""
-    scripts = ROOT / "scripts"
-    settings = ["--dataset_dir", str(small_dataset), "--patch_size", "[16,16,16]", "--ensemble_size", "1"]
+    settings = ["--dataset_dir", small_dataset, "--patch_size", "[16,16,16]", "--ensemble_size", "1"]
     settings += ["--network_def#network#features", "[4,4,4,4,4,4]"]
-    train = [sys.executable, str(scripts / "train_networks.py"), "--output", str(tmp_path), "--networks", "basicunet"]
     folder = tmp_path / "basicunet"
 
     def epochs(number):
-        command = [*train, "--", *settings, "--epochs", str(number)]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        words = ["--output", tmp_path, "--networks", "basicunet", "--", *settings, "--epochs", number]
+        return run(train_networks, *words)
 
     epochs(1)
     first = json.loads((folder / "budget.json").read_text())
@@ -91,10 +103,9 @@ def test_several_networks_in_turn(small_dataset, tmp_path):
     assert "Resumed from" in (folder / "log.txt").read_text()
     assert "done before" in epochs(3)
 
-    table = [sys.executable, str(scripts / "baseline_table.py"), "--dataset_dir", str(small_dataset)]
-    table += ["--networks", str(folder / "model.pt"), "--csv", str(tmp_path / "cases.csv")]
+    table = ["--dataset_dir", small_dataset, "--networks", folder / "model.pt", "--csv", tmp_path / "cases.csv"]
     table += ["--overrides", "network_def#network#features=[4,4,4,4,4,4]", "mirror_axes=[0]", "--together"]
-    lines = subprocess.run(table, check=True, capture_output=True, text=True).stdout.splitlines()
+    lines = run(baseline_table, *table).splitlines()
     lines = [line for line in lines if line.startswith("|")]  # MONAI before 1.6 prints the widths of its BasicUNet
     assert [line.split(" | ")[0] for line in lines[2:]] == [
         "| basicunet",
@@ -107,14 +118,7 @@ def test_several_networks_in_turn(small_dataset, tmp_path):
     assert len(cases) == 1 + 3 * 2 * 2  # of three rows, cases and classes
 
 
-def test_an_unknown_network(tmp_path):
-    command = [
-        sys.executable,
-        str(ROOT / "scripts" / "train_networks.py"),
-        "--output",
-        str(tmp_path),
-        "--networks",
-        "vnet",
-    ]
-    failed = subprocess.run(command, capture_output=True, text=True)
-    assert failed.returncode and "There is no network 'vnet'" in failed.stderr and not list(tmp_path.iterdir())
+def test_an_unknown_network(run, tmp_path):
+    with pytest.raises(ValueError, match="There is no network 'vnet'"):
+        run(train_networks, "--output", tmp_path, "--networks", "vnet")
+    assert not list(tmp_path.iterdir())

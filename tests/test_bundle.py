@@ -182,6 +182,7 @@ def test_maps_that_are_asked_for(small_dataset, tmp_path):
 
 def test_windows_labels_and_anchor_only(trained, small_run, tmp_path):
     masks = {}
+    few = {"displayable_configs#num_inference_steps": 2, "displayable_configs#ensemble_size": 4}
     for name, settings in {
         "whole": {},
         "windows": {"roi_size": [32, 32, 32]},
@@ -190,7 +191,10 @@ def test_windows_labels_and_anchor_only(trained, small_run, tmp_path):
     }.items():
         folder = tmp_path / name
         bundle_run(
-            "inference.json", output_dir=str(folder), checkpoint=str(trained / "model.pt"), **small_run, **settings
+            "inference.json",
+            output_dir=str(folder),
+            checkpoint=str(trained / "model.pt"),
+            **{**small_run, **few, **settings},
         )
         masks[name] = [np.asarray(nibabel.load(path).dataobj) for path in sorted(folder.glob("*_seg.nii.gz"))]
         assert len(masks[name]) == 2
@@ -312,45 +316,21 @@ def test_a_label_on_another_grid_than_its_image(small_training, small_dataset, t
         assert not list(tmp_path.glob("*.pt"))
 
 
-def command_line(*words, run_id="training", folder, **settings):
+def test_module_run_from_another_folder(small_training, tmp_path):
     """`python -m monai.bundle run`, as a user would type it, with the bundle found by `--bundle_root` alone."""
+    settings = {**small_training, "config_file": CONFIGS / "train.json", "output_dir": tmp_path / "output", "epochs": 1}
     arguments = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     process = subprocess.run(
-        [sys.executable, "-m", *words, "monai.bundle", "run", run_id, *arguments],
-        cwd=folder,
+        [sys.executable, "-m", "monai.bundle", "run", "training", *arguments],
+        cwd=tmp_path,
         env={**environment, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert process.returncode == 0, process.stderr
-    return process.stdout
-
-
-def test_module_run_from_another_folder(small_training, tmp_path):
-    command_line(
-        folder=tmp_path,
-        config_file=CONFIGS / "train.json",
-        output_dir=tmp_path / "output",
-        epochs=1,
-        **small_training,
-    )
     assert (tmp_path / "output" / "model.pt").is_file()
-
-
-def test_two_processes(small_training, tmp_path):
-    """`multi_gpu_train.json` on two CPU processes: one file of weights, one line of Dice."""
-    output = command_line(
-        *("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"),
-        folder=tmp_path,
-        config_file=f"['{CONFIGS / 'train.json'}','{CONFIGS / 'multi_gpu_train.json'}']",
-        output_dir=tmp_path / "output",
-        epochs=1,
-        **{key: value for key, value in small_training.items() if key != "device"},
-    )
-    assert (tmp_path / "output" / "model.pt").is_file()
-    assert output.count("Dice: ") == 1
 
 
 def as_others_store_it(dataset, folder):

@@ -65,14 +65,9 @@ def test_the_same_masks_as_by_monai_s_runner(trained, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     words = ["segment", image, "-o", tmp_path / "ours", "-m", "3", "-s", "2", "-f", "staple", "--seed", "5"]
     words += ["-c", given["checkpoint"], "-d", "cpu", *SET]
-    command = [sys.executable, "-m", "medsegdiff_bundle", *map(str, words)]
-    subprocess.run(command, cwd=ROOT, env=environment, check=True)
-    runner = [
-        f"--{name}={value}"
-        for name, value in {**given, "dataset_dir": image, "output_dir": tmp_path / "runner"}.items()
-    ]
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file=configs/inference.json", *runner]
-    subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    assert cli.main([*map(str, words)]) == 0
+    command = ["--config_file=configs/inference.json", *(f"--{name}={value}" for name, value in given.items())]
+    subprocess.run([sys.executable, "-m", "monai.bundle", "run", *command], cwd=ROOT, env=environment, check=True)
     names = [sorted(file.name for file in (tmp_path / folder).iterdir()) for folder in ("ours", "runner")]
     assert names[0] == names[1]
     for name in names[0]:

@@ -570,6 +570,25 @@ def edited(folder, array, **tags):
     item.save_as(file)
 
 
+def all_edited(folder, array, **tags):
+    """A series whose slices all have other tags; None removes one."""
+    write_series(folder, array, matrix_of("oblique"))
+    for file in folder.iterdir():
+        item = pydicom.dcmread(file)
+        for tag, value in tags.items():
+            delattr(item, tag) if value is None else setattr(item, tag, value)
+        item.save_as(file)
+
+
+def with_a_slice_aside(folder, array):
+    """One slice lies two pixels aside in its plane."""
+    write_series(folder, array, matrix_of("oblique"))
+    item = pydicom.dcmread(folder / "IM0003")
+    along = 2 * item.PixelSpacing[1] * np.array(item.ImageOrientationPatient[:3])
+    item.ImagePositionPatient = [f"{value:.6f}" for value in item.ImagePositionPatient + along]
+    item.save_as(folder / "IM0003")
+
+
 def two_of_one_name(folder, array):
     for name in ("one/scan", "two/scan"):
         write_series(folder / name, array, matrix_of("oblique"))
@@ -616,6 +635,12 @@ def of_two_echoes(folder, array):
             "slices of different",
         ),
         (lambda folder, array: edited(folder, array, FrameOfReferenceUID="1.2.9"), "has slices of 2 spaces (FrameOf"),
+        (with_a_slice_aside, "slices that are shifted against one another in their planes, not along a line."),
+        (
+            lambda folder, array: all_edited(folder, array, ImageOrientationPatient=[1, 0, 0, 1, 0, 0]),
+            "has an ImageOrientationPatient that is none: 1.0\\0.0\\0.0\\1.0\\0.0\\0.0.",
+        ),
+        (lambda folder, array: all_edited(folder, array, Rows=None), "holds DICOM files, but no image among them."),
         (lambda folder, array: (folder / "empty").mkdir(parents=True), "no image file and no DICOM series."),
     ],
 )
@@ -682,6 +707,12 @@ def test_a_slice_that_lacks_pixels(pixels, array, tmp_path):
     edited(tmp_path / "series", array, PixelData=pixels)
     with pytest.raises(ValueError, match="cannot be read: '.*' is truncated or damaged: it lacks pixels."):
         load_image(tmp_path / "series")
+
+
+def test_a_zip_that_is_none(tmp_path):
+    (tmp_path / "series.zip").write_bytes(b"PK no zip")
+    with pytest.raises(ValueError, match="series.zip' is no zip that can be opened: File is not a zip file."):
+        image_datalist(tmp_path / "series.zip")
 
 
 def test_one_slice_is_no_series(array, tmp_path):

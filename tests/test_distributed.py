@@ -126,7 +126,7 @@ def test_two_processes_train_as_one_with_the_doubled_batch(training, trained, tm
     files = ("train.json", "multi_gpu_train.json", config)
     options = {**options, "train#sampler#shuffle": False, "batch_size": 1}
     output = output_of(two_processes(*files, folder=tmp_path, output_dir=tmp_path, **options))
-    assert output.count("Dice: ") == 1
+    assert output.count("Dice: ") == 1 and (tmp_path / "model.pt").is_file()
     one, two = (torch.load(folder / "last.ckpt", weights_only=True) for folder in (trained, tmp_path))
     assert one["iteration"] == two["iteration"] == 4
     for part in ("network", "ema_network"):

@@ -68,6 +68,27 @@ def test_regions_and_ignore_of_nnunet(tmp_path):
         read_data_set(nnunet(tmp_path, labels=labels))
 
 
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ({"labels": ["core", "edema"]}, "has the labels ['core', 'edema'], which give no names numbers."),
+        ({"labels": {"core": 1.5}}, "has the label 1.5, which is no whole number and no list of some."),
+        ({"channel_names": {"1": "T1"}}, "has the channel_names {'1': 'T1'}: they are numbered from 0."),
+        ({"channel_names": {"0": "T1"}}, "has 2 channels in files of their own, 'a_0000.nii.gz' to 'a_0001.nii.gz'"),
+    ],
+)
+def test_a_description_of_nnunet_that_is_none(tmp_path, content, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)) as raised:
+        read_data_set(nnunet(tmp_path, **content))
+    assert repr(str(tmp_path)) in str(raised.value)
+
+
+def test_nnunet_without_its_folders(tmp_path):
+    (nnunet(tmp_path) / "labelsTr").rename(tmp_path / "labels")
+    with pytest.raises(ValueError, match="has a dataset.json of nnU-Net and no folder 'labelsTr'."):
+        read_data_set(tmp_path)
+
+
 def test_more_values_than_regions(tmp_path):
     labels = {"background": 0, "whole": [1, 2, 3], "core": [2, 3]}
     described = read_data_set(nnunet(tmp_path, labels=labels, regions_class_order=[1, 2]))
@@ -205,6 +226,35 @@ def test_bids_images_of_another_space_are_none(tmp_path):
     assert [image.name for image in read_data_set(root).cases[0].images] == ["sub-01_FLAIR.nii.gz", "sub-01_T1w.nii.gz"]
 
 
+def without(*patterns):
+    """What removes the files of some patterns."""
+
+    def change(root):
+        for path in [path for pattern in patterns for path in root.rglob(pattern)]:
+            path.unlink()
+
+    return change
+
+
+def with_a_second_label(root):
+    volume(root / "derivatives" / "other" / "sub-01" / "sub-01_dseg.nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (without("*_dseg.nii.gz"), "is BIDS and holds no *_dseg.nii.gz and no *_mask.nii.gz."),
+        (without("*_T1w.nii.gz", "*_FLAIR.nii.gz"), "has no image that most of its 3 labels have."),
+        (with_a_second_label, "has two labels of 'sub-01': "),
+    ],
+)
+def test_bids_without_labels_or_with_too_many(tmp_path, change, sentence):
+    change(bids(tmp_path))
+    with pytest.raises(ValueError, match=re.escape(sentence)) as raised:
+        read_data_set(tmp_path)
+    assert repr(str(tmp_path)) in str(raised.value)
+
+
 # Tables
 
 
@@ -276,6 +326,14 @@ def test_folds_keep_patients_together(tmp_path):
     assert max(map(len, folds)) - min(map(len, folds)) <= 3
     training = {case.name for case in cases_of(data_set, "training", 0)}
     assert training == set(names) - {case.name for case in folds[0]}
+
+
+@pytest.mark.parametrize("number", [1, 7])
+def test_as_many_folds_as_there_are_cases(tmp_path, number):
+    data_set = read_data_set(nnunet(tmp_path))
+    assert [len(fold) for fold in folds_of(data_set, 6)] == [1] * 6
+    with pytest.raises(ValueError, match=f"{number} folds cannot be made of 6 cases or groups of cases."):
+        folds_of(data_set, number)
 
 
 def test_groups_that_names_show():

@@ -122,7 +122,7 @@ def pictures(tmp_path_factory):
     return folders
 
 
-@pytest.mark.parametrize("task", configuration.tasks_with_weights(CONFIGS))  # others: see test_paper_tasks.py
+@pytest.mark.parametrize("task", configuration.tasks_with_weights(CONFIGS))  # others: see tests/tasks/test_runs.py
 def test_it_trains_and_segments(task, pictures, small_dataset, tmp_path):
     data = pictures.get(task, small_dataset)
     sizes = {"hippocampus": {"patch_size": [16, 16, 16]}, "isic": {"picture_size": [16, 16]}}

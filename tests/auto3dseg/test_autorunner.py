@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from monai.apps.auto3dseg import AutoRunner
 
 from medsegdiff_bundle.auto3dseg import TEMPLATES
 from medsegdiff_bundle.auto3dseg.inference import Inference
@@ -59,18 +60,14 @@ def task(tmp_path_factory):
     return root / "task.yaml"
 
 
-def run(task, work_dir):
-    """AutoRunner in a process of its own; the finished process."""
+@pytest.fixture(scope="module")
+def work(task, tmp_path_factory):
+    """Folder of a run of AutoRunner in a process of its own."""
+    work_dir = tmp_path_factory.mktemp("a work")
     command = [sys.executable, "-m", "monai.apps.auto3dseg", "AutoRunner", "run", "--input", str(task)]
     words = ["--work_dir", str(work_dir), "--algos", "medsegdiff", "--templates_path_or_url", str(TEMPLATES)]
     environment = {**os.environ, "PATH": "/nowhere"}  # no python but the one that runs
-    return subprocess.run([*command, *words], env=environment, capture_output=True, text=True)
-
-
-@pytest.fixture(scope="module")
-def work(task, tmp_path_factory):
-    work_dir = tmp_path_factory.mktemp("a work")
-    done = run(task, work_dir)
+    done = subprocess.run([*command, *words], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return work_dir
 
@@ -105,9 +102,11 @@ def test_the_mean_of_the_folds_is_written(work, task):
     assert (np.asarray(mask.dataobj) == expected).mean() > 0.999
 
 
-def test_a_second_run_trains_nothing(work, task):
+def test_a_second_run_trains_nothing(work, task, caplog):
     weights = {fold: (work / f"medsegdiff_{fold}" / "model" / "model.pt").stat().st_mtime_ns for fold in range(2)}
-    done = run(task, work)
-    assert done.returncode == 0 and "Skipping algorithm training" in done.stdout + done.stderr
+    options = {"work_dir": str(work), "algos": "medsegdiff", "templates_path_or_url": str(TEMPLATES)}
+    with caplog.at_level("INFO"):
+        AutoRunner(input=str(task), **options).run()
+    assert "Skipping algorithm training" in caplog.text
     for fold, modified in weights.items():
         assert (work / f"medsegdiff_{fold}" / "model" / "model.pt").stat().st_mtime_ns == modified

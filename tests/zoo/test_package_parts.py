@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import zipfile
 from pathlib import Path
 
 import jsonschema
@@ -78,6 +80,52 @@ def test_errors_are_one_sentence(package, tmp_path, capsys):
     assert cli.main(["package", "liver", "--output", str(tmp_path)]) == 2
     assert "task must be one of hippocampus, isic, lidc, got 'liver'." in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["other.pt"]
+
+
+def exported(content):
+    """A run of `ckpt_export` that writes an archive of some files."""
+
+    def run(command, cwd, **options):
+        with zipfile.ZipFile(cwd / "models" / "model.ts", "w") as archive:
+            for name in content:
+                archive.writestr(name, name)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    return run
+
+
+def test_torchscript_is_the_same_on_every_machine(package, tmp_path, monkeypatch):
+    """What tells of the machine is left out, and every file has the same date."""
+    (tmp_path / "models").mkdir()
+    kept = ["model/data.pkl", "model/code/network.py"]
+    left_out = ["model/code/network.py.debug_pkl", "model/.data/serialization_id"]
+    monkeypatch.setattr(package.subprocess, "run", exported([*kept, *left_out]))
+    package.export_torchscript(tmp_path)
+    (file,) = (tmp_path / "models").iterdir()
+    archive = zipfile.ZipFile(file)
+    assert archive.namelist() == kept and [archive.read(name).decode() for name in kept] == kept
+    assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+    failed = subprocess.CompletedProcess([], 1, "", "There is no network.")
+    monkeypatch.setattr(package.subprocess, "run", lambda *words, **options: failed)
+    with pytest.raises(RuntimeError, match="ckpt_export failed:\nThere is no network."):
+        package.export_torchscript(tmp_path)
+
+
+def test_the_zip_holds_one_folder_and_is_the_same_twice(package, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(package.subprocess, "run", exported(["model/data.pkl"]))
+    for output in ("one", "two"):
+        assert cli.main(["package", "isic", "-o", str(tmp_path / output)]) == 0
+    first, second = (Path(line) for line in capsys.readouterr().out.splitlines())
+    version = package.configurations("isic")["metadata.json"]["version"]
+    assert first == tmp_path / "one" / f"skin_dermoscopy_medsegdiff_segmentation_v{version}.zip"
+    assert first.read_bytes() == second.read_bytes()
+    names = zipfile.ZipFile(first).namelist()
+    assert {name.split("/")[0] for name in names} == {"skin_dermoscopy_medsegdiff_segmentation"}
+    inside = {name.partition("/")[2] for name in names}
+    models = {"model.pt", "model.ts", "model.model.json", "model.intervals.json", "model.known.json"}
+    assert {f"models/{name}" for name in models} == {name for name in inside if name.startswith("models/")}
+    assert {"configs/train.json", "docs/README.md", "LICENSE", "medsegdiff_bundle/__init__.py"} <= inside
+    assert not any("sample_data" in name or "__pycache__" in name for name in inside)
 
 
 def test_large_files(package, tmp_path, capsys):
