@@ -51,6 +51,14 @@ def test_a_change_follows_from_the_state_alone(kind):
     assert torch.equal(plain["image"], square()["image"])
 
 
+def test_the_key_of_the_image_comes_first():
+    """Of what is chosen for it: the state of a random change is that of the first key."""
+    both = Compose([Resized(["image", "label"], (8, 8)), Compose([Resized("label", (4, 4)), Resized("image", (4, 4))])])
+    assert [each.keys for each in for_image(both.transforms, "image")] == [("image",), ("image",)]
+    with pytest.raises(ValueError, match=r"Resized must name 'image' first of its keys, got \('label', 'image'\)."):
+        for_image([Resized(["label", "image"], (8, 8))], "image")
+
+
 @pytest.mark.parametrize("kind", OF_PICTURES)
 def test_keys_change_alike_or_are_missing(kind):
     picture = square()["image"]

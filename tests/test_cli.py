@@ -69,6 +69,7 @@ def test_the_examples_are_right(name):
         (["info", "-x", "3"], "There is no option '-x'."),
         (["info", "--jsn"], "There is no option '--jsn': did you mean '--json'?"),
         (["train", ".", "-o", ""], "output is empty."),
+        (["train", ".", "--config", "recipes/papr"], "no configuration file 'recipes/papr': did you mean 'recipes/pa"),
         (["segment", "", "-o", "x"], "image is empty."),
         (["train", "none"], "There is no data set or file of settings 'none'."),
         (["segment", "none.nii", "-o", "x"], "There is no image file or folder 'none.nii'."),
@@ -139,6 +140,42 @@ def test_settings_that_lack_a_value_or_are_given_twice(words, said, capsys):
 def test_completion_of_shells(capsys):
     status, out, _ = printed(capsys, "--completion", "bash")
     assert status == 0 and "complete -" in out and all(name in out for name in cli.COMMANDS)
+
+
+def test_a_run_that_is_interrupted(capsys, monkeypatch):
+    """By Ctrl-C: no traceback, and the status of shells for it."""
+
+    def interrupt(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.command("info"), "run", interrupt)
+    assert printed(capsys, "info") == (130, "", "interrupted\n")
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_an_error_that_nobody_expected(debug, capsys, monkeypatch):
+    """Its kind in a sentence; where it was raised is shown by --debug."""
+
+    def fail(options):
+        raise ZeroDivisionError("by nothing")
+
+    monkeypatch.setattr(cli.command("info"), "run", fail)
+    status, out, err = printed(capsys, "info", *["--debug"][:debug])
+    assert (status, out) == (1, "") and "error: ZeroDivisionError: by nothing" in err
+    assert ("Traceback" in err) is debug and ("(--debug shows where)" in err) is not debug
+
+
+def test_completion_without_its_package(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    status, _, err = printed(capsys, "--completion", "bash")
+    assert status == 2 and "--completion needs the package shtab: pip install 'medsegdiff-bundle[completion]'." in err
+
+
+def test_the_export_without_its_packages(capsys, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    status, _, err = printed(capsys, "export", "-o", str(tmp_path / "out"))
+    assert (status, err) == (2, "error: The export needs packages: pip install -e '.[export]'.\n")
+    assert not (tmp_path / "out").exists()
 
 
 def test_labels_that_are_missing(capsys):

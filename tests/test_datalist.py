@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from medsegdiff_bundle.datalist import (
+    channels_entry,
     decathlon_datalist,
     image_datalist,
     picture_datalist,
@@ -220,6 +221,39 @@ def test_unreadable_image(tmp_path):
 
 
 # Images to segment
+
+
+def test_a_folder_of_pictures_alone(tmp_path):
+    """`images` without masks: all are segmented, and of a folder that is split those of the validation."""
+    for name in "abc":
+        (tmp_path / "images").mkdir(exist_ok=True)
+        (tmp_path / "images" / f"{name}.png").write_bytes(b"")
+    assert names(image_datalist(tmp_path, 3, 2)) == "abc"
+    (tmp_path / "splits.json").write_text(json.dumps({"train": ["a"], "val": ["c", "b"]}))
+    assert sorted(names(image_datalist(tmp_path, 3, 2))) == ["b", "c"]
+
+
+def test_an_image_of_a_file_for_each_channel(tmp_path):
+    files = [volume(tmp_path / f"{name}.nii") for name in ("t1", "t2")]
+    assert channels_entry(files, 2, 3) == {"image": [str(file) for file in files]}
+    assert channels_entry(files[:1], 1, 3) == {"image": str(files[0])}
+    with pytest.raises(ValueError, match="t1.nii' has 2 channels in files of their own, the network takes 3."):
+        channels_entry(files, 3, 3)
+    with pytest.raises(ValueError, match="t3.nii' does not exist."):
+        channels_entry([*files, tmp_path / "t3.nii"], 3, 3)
+    volume(tmp_path / "both.nii", (2, 3, 4, 2))
+    with pytest.raises(ValueError, match=r"both.nii' has 2 channel\(s\), the network takes 1."):
+        channels_entry([files[0], tmp_path / "both.nii"], 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("channels", "axes", "sentence"),
+    [(5, 2, "is a picture, of 1, 3 or 4 channels, not 5."), (1, 3, "is a picture, the network takes volumes.")],
+)
+def test_a_picture_that_the_network_does_not_take(tmp_path, channels, axes, sentence):
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=f"The image '.*a.png' {sentence}"):
+        image_datalist(tmp_path / "a.png", channels, axes)
 
 
 def test_image_file(tmp_path):

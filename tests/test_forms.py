@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from medsegdiff_bundle.datalist import image_datalist, read_data_set, segmentation_datalist
+from medsegdiff_bundle.datalist.forms.description import modality_of
 from medsegdiff_bundle.datalist.forms.sections import cases_of, folds_of, groups_by_name
 from medsegdiff_bundle.transforms import LoadImaged
 
@@ -81,6 +82,20 @@ def test_a_description_of_nnunet_that_is_none(tmp_path, content, sentence):
     with pytest.raises(ValueError, match=re.escape(sentence)) as raised:
         read_data_set(nnunet(tmp_path, **content))
     assert repr(str(tmp_path)) in str(raised.value)
+
+
+def test_listed_cases_of_nnunet(tmp_path):
+    """Which may lie anywhere, one file for each channel; of a photograph one file holds all."""
+    listed = {"b": {"images": ["x/b1.nii.gz", "x/b2.nii.gz"], "label": "y/b.nii.gz"}, "a": {"images": ["1", "2"]}}
+    described = read_data_set(nnunet(tmp_path, names="", dataset=listed))
+    assert [case.name for case in described.cases] == ["a", "b"]
+    assert described.cases[0].label is None and described.cases[1].label == tmp_path / "y" / "b.nii.gz"
+    assert described.cases[1].images == (tmp_path / "x" / "b1.nii.gz", tmp_path / "x" / "b2.nii.gz")
+    photograph = {"a": {"images": ["a.png"], "label": "a_mask.png"}}
+    described = read_data_set(nnunet(tmp_path, names="", channels="RGB", dataset=photograph))
+    assert described.cases[0].images == (tmp_path / "a.png",)
+    with pytest.raises(ValueError, match="The case 'a' in .* has 1 images: dataset.json names 2 channels."):
+        read_data_set(nnunet(tmp_path, names="", dataset=photograph))
 
 
 def test_nnunet_without_its_folders(tmp_path):
@@ -310,7 +325,90 @@ def test_lists_that_are_none(content, said, tmp_path):
     assert "dataset.json" in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ({"cases": 3}, "is no list of cases, and no object with a list 'cases'."),
+        ([3], "is no list of cases, and no object with a list 'cases'."),
+        ({"cases": [{"image": "a.nii"}], "names": ["x"]}, "has 'names', which is none of cases, channel_names, "),
+    ],
+)
+def test_json_that_is_no_table(tmp_path, content, sentence):
+    (tmp_path / "cases.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=re.escape(sentence)) as raised:
+        read_data_set(tmp_path / "cases.json")
+    assert repr(str(tmp_path / "cases.json")) in str(raised.value)
+
+
+def test_regions_of_a_table(tmp_path):
+    content = {"cases": [{"image": "a.nii"}], "class_names": ["x", "y"], "regions": {"all": [1, 2], "core": [2]}}
+    (tmp_path / "cases.json").write_text(json.dumps({**content, "region_order": [1, 2]}))
+    described = read_data_set(tmp_path / "cases.json")
+    assert described.regions == (("all", (1, 2)), ("core", (2,))) and described.region_order == (1, 2)
+
+
+def test_classes_of_a_decathlon(tmp_path):
+    """In the order of their numbers, with the background that the file leaves out; keys are numbers."""
+    content = {"training": [{"image": "a.nii", "label": "b.nii"}], "modality": {"1": "T2", "0": "FLAIR"}}
+    (tmp_path / "dataset.json").write_text(json.dumps({**content, "labels": {"2": "core", "1": "edema"}}))
+    described = read_data_set(tmp_path)
+    assert (described.class_names, described.class_values) == (("edema", "core"), (0, 1, 2))
+    assert described.channel_names == ("FLAIR", "T2")
+    (tmp_path / "dataset.json").write_text(json.dumps({**content, "labels": {"core": 1}}))
+    with pytest.raises(ValueError, match="has the labels {'core': 1}: their keys are no numbers."):
+        read_data_set(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("channels", "modality"),
+    [
+        (("T1", "FLAIR"), "MR"),
+        (("R", "G", "B"), "picture"),
+        (("rgb_to_0_1",), "picture"),
+        (("CT",), "CT"),
+        (("ultrasound",), "ultrasound"),
+        (("CT", "PET"), None),
+        ((), None),
+    ],
+)
+def test_what_the_names_of_channels_stand_for(channels, modality):
+    assert modality_of(channels) == modality
+
+
+def test_a_folder_without_a_form(tmp_path):
+    with pytest.raises(ValueError, match="holds no dataset.json .* and none of cases.csv"):
+        read_data_set(tmp_path)
+
+
+def test_case_folders(tmp_path):
+    """Of other tumours than gliomas the classes are not known; a case has one label."""
+    for case in ("a", "b"):
+        for part in ("t1", "t2", "seg"):
+            volume(tmp_path / case / f"{case}_{part}.nii.gz")
+    described = read_data_set(tmp_path)
+    assert described.form == "case folders" and described.class_names == described.regions == ()
+    assert [case.label.name for case in described.cases] == ["a_seg.nii.gz", "b_seg.nii.gz"]
+    volume(tmp_path / "b" / "b_label.nii.gz")
+    with pytest.raises(ValueError, match="The case 'b' in .* has two labels: b_label.nii.gz and b_seg.nii.gz."):
+        read_data_set(tmp_path)
+
+
 # Folds
+
+
+@pytest.mark.parametrize("section", ["val", "all"])
+def test_a_section_that_is_none(tmp_path, section):
+    with pytest.raises(ValueError, match=f"section must be 'training', 'validation' or 'test', got '{section}'."):
+        cases_of(read_data_set(nnunet(tmp_path)), section)
+
+
+def test_folds_of_a_case_that_is_none(tmp_path):
+    (nnunet(tmp_path) / "splits_final.json").write_text(json.dumps([{"val": ["a"]}, {"val": ["q"]}]))
+    with pytest.raises(ValueError, match="The folds of .* name the case 'q', which is none."):
+        folds_of(read_data_set(tmp_path))
+    (tmp_path / "splits_final.json").write_text(json.dumps({"val": ["a"]}))
+    with pytest.raises(ValueError, match="splits_final.json in .* is no list of folds with 'train' and 'val'."):
+        read_data_set(tmp_path)
 
 
 def test_folds_keep_patients_together(tmp_path):

@@ -69,6 +69,19 @@ def trained(small_dataset, tmp_path_factory):
     return folder
 
 
+def test_weights_of_several_models_are_no_folds(trained, tmp_path):
+    """They may differ in their numbers, and in nothing that they say of themselves."""
+    about = json.loads((trained / "model.model.json").read_text())
+    for name, classes in (("a", MINE["class_names"]), ("b", MINE["class_names"]), ("c", ["liver", "lung"])):
+        torch.save({"weight": torch.rand(3)}, tmp_path / f"{name}.pt")
+        configuration_of = {**about["configuration"], "class_names": classes}
+        model_file.write_model(tmp_path / f"{name}.pt", {"task": "abdomen", "configuration": configuration_of})
+    files = [str(tmp_path / f"{name}.pt") for name in "abc"]
+    assert model_file.read_model(files[:2])["configuration"]["class_names"] == MINE["class_names"]
+    with pytest.raises(ValueError, match="The weights '.*a.pt' and '.*c.pt' are of different models."):
+        model_file.read_model(files)
+
+
 def test_what_a_training_writes(trained):
     model = json.loads((trained / "model.model.json").read_text())
     assert model["sha256"] == checksum(trained / "model.pt")

@@ -208,6 +208,15 @@ def test_a_difference_is_found(exported):
         export_onnx.check(other, config.get_parsed_content("spatial_dims"), folder)
 
 
+def test_regions_are_not_exported(tmp_path):
+    """The sampler of NumPy knows classes alone, and `export` says so before it makes a file."""
+    mine = {"class_names": ["all", "core"], "regions": [[1, 2], [2]], "num_classes": 2, "checkpoint": ""}
+    (tmp_path / "mine.json").write_text(json.dumps(mine))
+    config = export_onnx.read_config([ROOT / "configs" / "inference.json", tmp_path / "mine.json"])
+    with pytest.raises(ValueError, match="Regions that may overlap are not exported: the sampler without torch knows"):
+        export_onnx.sampler_settings(config, config.get_parsed_content("network_def"))
+
+
 def test_settings_say_how_to_prepare_an_image(tmp_path):
     files = [ROOT / "configs" / "inference.json", ROOT / "configs" / "tasks" / "isic.json"]
     config = export_onnx.read_config(files)

@@ -87,6 +87,13 @@ def test_outlines_that_are_none(svg, reason, source, tmp_path):
     }
 
 
+def test_nothing_is_outlined(tmp_path):
+    write(tmp_path / "DDTI", 1, [(1, "")])
+    with pytest.raises(ValueError, match="None of the 1 XML files in '.*DDTI' has an outline of a picture."):
+        prepare_ddti(tmp_path / "DDTI", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command(source, tmp_path, capsys):
     words = ["prepare", "ddti", str(source), str(tmp_path / "out")]
     assert cli.main(words) == 1

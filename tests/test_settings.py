@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from medsegdiff_bundle import configuration, settings
+from medsegdiff_bundle.settings import reading
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
@@ -205,6 +206,16 @@ def test_a_value_as_people_type_it(name, value, meant):
         ("fusion", "median"),
         ("fusion", []),
         ("displayable_configs#num_inference_steps", "many"),
+        ("case_pattern", "a("),
+        ("case_pattern", 3),
+        ("window", [1, 2, 3]),
+        ("window", [2, 1]),
+        ("window", ["low", "high"]),
+        ("checkpoint", []),
+        ("checkpoint", True),
+        ("regions", [[]]),
+        ("regions", [[0]]),
+        ("regions", 3),
     ],
 )
 def test_a_value_that_is_none(name, value):
@@ -308,6 +319,18 @@ def test_every_value_of_the_files_is_one():
         settings.check_spelling(content, contents)
         for name in settings.KINDS.keys() & content.keys():
             assert settings.typed(name, content[name]) == content[name]
+
+
+def test_a_bundle_without_its_configurations(tmp_path, monkeypatch):
+    """As of a package of which only a part was copied."""
+    monkeypatch.setattr(reading, "__file__", str(tmp_path / "medsegdiff_bundle" / "settings" / "reading.py"))
+    for root in (tmp_path, tmp_path / "medsegdiff_bundle" / "bundle"):  # a checkout, and an installed package
+        with pytest.raises(ValueError, match="There is no configs/inference.json in '.*bundle' or '"):
+            settings.bundle_root()
+        (root / "configs").mkdir(parents=True)
+        (root / "configs" / "inference.json").write_text("{}")
+        assert settings.bundle_root() == root
+        (root / "configs" / "inference.json").unlink()
 
 
 def test_nothing_heavy_is_imported():

@@ -23,6 +23,7 @@ from monai.transforms import (
 from PIL import Image
 
 from medsegdiff_bundle.fusion import staple
+from medsegdiff_bundle.readers import NiftiReader
 from medsegdiff_bundle.transforms import (
     CheckGridd,
     CheckLabelsd,
@@ -384,6 +385,26 @@ def test_a_label_that_agrees_with_one_form_of_its_image(tmp_path):
         CheckGridd("label")({"image": image, "label": load_image(tmp_path / "no.nii")})
 
 
+def test_channels_in_files_that_hold_several(tmp_path):
+    for name, shape in (("a_0000", (4, 5, 6)), ("a_0001", (4, 5, 6, 2))):
+        nibabel.save(nibabel.Nifti1Image(np.ones(shape, np.uint8), np.eye(4)), tmp_path / f"{name}.nii")
+    files = [str(tmp_path / f"a_000{channel}.nii") for channel in range(2)]
+    with pytest.raises(ValueError, match="a_0001.nii' holds 2 channels, where an image has a file for each."):
+        LoadImaged("image")({"image": files})
+
+
+def test_more_voxels_than_memory(tmp_path, monkeypatch):
+    """As damaged headers tell: a sentence on the file, not of an allocator."""
+
+    def allocate(*arguments):
+        raise MemoryError
+
+    nibabel.save(nibabel.Nifti1Image(np.ones((4, 5, 6), np.uint8), np.eye(4)), tmp_path / "a.nii")
+    monkeypatch.setattr(NiftiReader, "_get_array_data", allocate)
+    with pytest.raises(ValueError, match="a.nii' cannot be read: there is no room in memory for as many voxels as its"):
+        load_image(tmp_path / "a.nii")
+
+
 def test_numbers_that_are_nearly_whole():
     label = MetaTensor(torch.tensor([[0.0, 0.9995, 2.0008, -0.0004]]), meta={"filename_or_obj": "a.nii"})
     found = CheckLabelsd("label", 3)({"label": label})["label"]
@@ -545,7 +566,9 @@ def test_a_class_that_is_no_more_names_the_one_that_is():
     ("make", "message"),
     [
         (lambda: FuseEnsembled("pred", "staple", num_classes=1), "num_classes must be at least 2, got 1"),
+        (lambda: FuseEnsembled("pred", "median"), "fusion must be one of staple, mean, vote, dice, got 'median'"),
         (lambda: FuseEnsembled(["a", "b"], "staple"), "output_key"),
+        (lambda: MapLabelsd("label", [0, 4, 4]), r"class_values must differ, got \[0, 4, 4\]"),
         (lambda: EnsembleUncertaintyd("pred", "map", method="median"), "entropy.*got 'median'"),
         (lambda: EnsembleUncertaintyd("pred", "map", num_classes=0), "got 0"),
         (lambda: EnsembleUncertaintyd("pred", "map", ["entropy", "variance"]), "output_key must name 2"),

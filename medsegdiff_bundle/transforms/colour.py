@@ -5,6 +5,7 @@ All work on pictures (C, H, W), channels first, and pickle, so that processes th
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -41,13 +42,13 @@ class _RandPictured(RandomizableTransform, MapTransform):
             d[key] = convert_to_dst_type(self.changed(plain, drawn), d[key])[0]
         return d
 
+    @abstractmethod
     def draw(self, channels: int) -> Any:
         """What is random, from `self.R`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def changed(self, picture: Tensor, drawn: Any) -> Tensor:
         """The picture with what was drawn."""
-        raise NotImplementedError
 
     def _uniform(self, low: float, high: float, *shape: int) -> Tensor:
         return torch.as_tensor(self.R.uniform(low, high, shape), dtype=torch.float32)

@@ -40,6 +40,25 @@ def scores(prediction, label, spacing, **options):
     return row
 
 
+def test_masks_of_other_shapes_are_not_compared():
+    with pytest.raises(ValueError, match=r"The masks have different shapes, \(2, 3\) and \(3, 2\)."):
+        compare_masks(torch.zeros(2, 3), torch.zeros(3, 2), (1.0, 1.0))
+
+
+def test_masks_that_do_not_tell_their_case(tmp_path):
+    """A file against a folder, and two files of one case."""
+    mask = box((4, 4, 4), (1, 3), (1, 3), (1, 3))
+    for name in ("p/a.nii.gz", "l/a.nii.gz"):
+        save(mask, tmp_path / name)
+    assert [pair.name for pair in find_pairs(tmp_path / "p", tmp_path / "l")[0]] == ["a"]
+    with pytest.raises(ValueError, match="a.nii.gz' is a file and the other is none: give two files, or two folders."):
+        find_pairs(tmp_path / "p" / "a.nii.gz", tmp_path / "l")
+    save(mask, tmp_path / "p" / "a_seg.nii.gz")
+    save(mask, tmp_path / "p" / "a_mask.nii.gz")
+    with pytest.raises(ValueError, match="a_mask.nii.gz' and '.*a_seg.nii.gz' would both be masks of 'a'."):
+        find_pairs(tmp_path / "p", tmp_path / "l")
+
+
 def test_values_by_hand():
     """A box shifted by one voxel of 3 mm along the last axis."""
     shape = (12, 12, 12)
@@ -217,6 +236,8 @@ def test_pictures(tmp_path, capsys):
         (["out", "empty"], "There are no masks in 'empty'."),
         (["out", "others"], "No mask in 'out', such as 'a_seg.nii.gz', is called like a label in 'others', such as"),
         (["out", "labels", "--tolerance", "-1"], "--tolerance: must be a distance in mm of at least 0, got -1."),
+        (["out", "labels", "--regions", "1,x", "--classes", "c"], "--regions must be numbers such as 1,2,3 2,3 3, got"),
+        (["out", "labels", "--regions", "1,2", "2"], "--classes must name each of 2 regions, got None."),
         (["out", "labels", "--task", "isic"], "Weights, tasks and settings are for --data"),
         (["out", "labels", "--data", "x"], "--data compares weights with a data set: it takes no folders of masks."),
         (["--data", ".", "--task", "liver"], "There is no task 'liver': choose from"),

@@ -654,6 +654,12 @@ def test_bad_start(kwargs, sentence):
         EnsembleInferer(scheduler(), **kwargs)
 
 
+def test_a_network_that_predicts_something_else():
+    inferer = EnsembleInferer(scheduler(prediction_type="epsilon"), 2, 1)
+    with pytest.raises(ValueError, match="The network's prediction_type is 'sample', the scheduler's 'epsilon'."):
+        inferer(images(), network(prediction_type="sample"))
+
+
 @pytest.mark.parametrize("scheduler", [DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler])
 @pytest.mark.parametrize("prediction_type", ["sample", "epsilon", "v_prediction"])
 def test_defaults_fit_one_another(scheduler, prediction_type):

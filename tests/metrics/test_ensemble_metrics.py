@@ -221,6 +221,17 @@ def test_refuses_inputs(name, members, raters, message):
         getattr(metrics, name)()([members], [raters])
 
 
+def test_regions_of_which_there_are_others():
+    metric = metrics.GeneralizedEnergyDistanceMetric(num_classes=3, multi_label=True)
+    with pytest.raises(ValueError, match=r"members must have 3 channels, got shape \(4, 2, 6, 5\)"):
+        metric([torch.zeros(4, 2, 6, 5)], [torch.zeros(6, 6, 5)])
+
+
+def test_nothing_to_aggregate():
+    with pytest.raises(ValueError, match="GeneralizedEnergyDistanceMetric has seen no case to aggregate."):
+        metrics.GeneralizedEnergyDistanceMetric().aggregate()
+
+
 def test_refuses_missing_labels_and_uneven_batches():
     metric = metrics.GeneralizedEnergyDistanceMetric()
     with pytest.raises(ValueError, match="needs the labels"):

@@ -44,6 +44,26 @@ def change(path, **fields):
     path.write_bytes(header.binaryblock + path.read_bytes()[348:])
 
 
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"pixdim": [1, 0, 1, 1, 0, 0, 0, 0], "sform_code": 0, "qform_code": 0}, "a voxel has no size"),
+        ({"quatern_b": 2, "sform_code": 0, "qform_code": 1}, "the quaternion of its qform is no rotation"),
+    ],
+)
+def test_a_header_that_places_the_voxels_nowhere(fields, sentence, tmp_path):
+    file = write(tmp_path / "a.nii")
+    change(file, **fields)
+    with pytest.raises(ValueError, match=f"a.nii' cannot be read: its header places the voxels nowhere: {sentence}"):
+        load_image(file)
+
+
+def test_complex_numbers_are_refused(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(np.ones((2, 3, 4), np.complex64), np.eye(4)), tmp_path / "a.nii")
+    with pytest.raises(ValueError, match="a.nii' cannot be read: it holds complex numbers: save their magnitude."):
+        load_image(tmp_path / "a.nii")
+
+
 def masked(path, folder, ending=".nii.gz", writer="VolumeWriter"):
     """File of the mask of what is bright, by way of the transforms that the configurations have."""
     preprocessing = Compose(

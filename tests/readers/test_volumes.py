@@ -408,6 +408,14 @@ def test_complex_numbers_are_refused(values, tmp_path):
         load_image(tmp_path / "a.nrrd")
 
 
+def test_several_images_of_several_channels_are_refused(tmp_path):
+    """By the header, and by who reads the values."""
+    SimpleITK.WriteImage(SimpleITK.Image([5, 4, 3, 2], SimpleITK.sitkVectorFloat32, 3), str(tmp_path / "a.mha"))
+    for ask in (image_datalist, load_image):
+        with pytest.raises(ValueError, match="it holds 2 images of 3 channels: one image is read"):
+            ask(tmp_path / "a.mha")
+
+
 @pytest.mark.parametrize("ending", [".nrrd", ".mha", ".mgz", ".hdr"])
 @pytest.mark.parametrize("form", ["decathlon", "folders"])
 def test_data_sets_of_such_files(form, ending, values, tmp_path):
