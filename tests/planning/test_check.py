@@ -94,6 +94,94 @@ def test_constant_images_and_values_that_are_no_numbers(tmp_path):
     assert "The image has 2 axes, most others 3" in found["d", "channels"].sentence
 
 
+def table(root, labels, images=None, **more):
+    """A table of cases whose class names are not told, by the values of their labels and images."""
+    cases = []
+    for name, values in labels.items():
+        volume(root / f"{name}_label.nii", values)
+        image = (images or {}).get(name, RANDOM.random(values.shape).astype(np.float32))
+        volume(root / f"{name}.nii", image)
+        cases.append({"name": name, "image": f"{name}.nii", "label": f"{name}_label.nii"})
+    (root / "cases.json").write_text(json.dumps({"cases": cases, **more}))
+    return root / "cases.json"
+
+
+def test_labels_of_a_set_that_names_no_class(tmp_path):
+    """Their values are the classes, unless they are too many to be some."""
+    shades = np.arange(4 * 5 * 6, dtype=np.uint8).reshape(4, 5, 6)
+    right = {name: label(1, 4) for name in "bcdef"}
+    assert faults(table(tmp_path, right)) == {}
+    found = faults(table(tmp_path, {**right, "a": shades, "b": shades + 100}))
+    assert found["", "labels"].sentence == (
+        "The labels hold 220 different values and the set names no class: are they labels?"
+    )
+    found = faults(table(tmp_path, {"a": shades % 9, **right}, class_names=["one"]))
+    assert found["a", "labels"].sentence.startswith("The label holds 2 (14 voxels), 3 (13 voxels), ")
+    assert found["a", "labels"].sentence.endswith("6 (13 voxels) and 2 more: the set knows 0, 1.")
+    found = faults(table(tmp_path, {name: label() for name in "abcdef"}))
+    assert found["", "labels"].sentence == "No label holds anything but background." and found["", "labels"].fatal
+
+
+def test_a_label_of_shades(tmp_path):
+    """As of a picture that was taken for a mask."""
+    shades = np.arange(40 * 40, dtype=np.int16).reshape(40, 40, 1)
+    found = faults(table(tmp_path, {"a": shades, **{name: label(1) for name in "bcdef"}}))
+    assert found["a", "labels"].sentence == (
+        "The label holds 1600 different values: it is no label, or went through a lossy format."
+    )
+
+
+def test_a_channel_for_each_class(tmp_path):
+    """Of 0 and 1, with the background or without; with other values it is no label."""
+    numbers = label(1, 2)
+    channels = np.stack([numbers == value for value in range(3)], axis=-1).astype(np.uint8)
+    facts, found = check_data_set(read_data_set(table(tmp_path, {"a": channels, "b": channels[..., 1:]},
+                                                      {"a": numbers.astype(float), "b": numbers + 0.5})))  # fmt: skip
+    assert [case.counts for case in facts] == [{0: 108, 1: 6, 2: 6}] * 2
+    found = faults(table(tmp_path, {"a": 2 * channels, "b": numbers}, {"a": numbers.astype(float)}))
+    assert found["a", "labels"].sentence == (
+        "The label has 3 channels that are neither grey nor one of 0 and 1 per class."
+    )
+
+
+def test_images_of_more_channels_than_others(tmp_path):
+    images = {"a": RANDOM.random((4, 5, 6, 2)).astype(np.float32)}
+    found = faults(table(tmp_path, {name: label(1) for name in "abcdef"}, images))
+    assert found["a", "channels"].sentence == "The image has 2 channels, most others have 1."
+
+
+def test_files_and_names_that_are_not_there_or_twice(tmp_path):
+    file = table(tmp_path, {name: label(1) for name in "abcdef"})
+    content = json.loads(file.read_text())
+    content["cases"][1]["name"] = "a"
+    content["cases"][2]["image"] = "gone.nii"
+    file.write_text(json.dumps(content))
+    found = faults(file)
+    assert found["a", "list"].sentence == "2 cases have this name." and not found["a", "list"].fatal
+    assert found["c", "unreadable"].sentence == f"The image '{tmp_path / 'gone.nii'}' does not exist."
+
+
+def test_a_case_that_trains_and_validates(tmp_path):
+    file = table(tmp_path, {name: label(1) for name in "abcdef"})
+    content = json.loads(file.read_text())
+    for number, case in enumerate([*content["cases"]]):
+        case["section"] = "validation" if number < 2 else "training"
+    content["cases"].append({**content["cases"][0], "section": "training"})
+    file.write_text(json.dumps(content))
+    assert faults(file)["a", "split"].sentence == "It trains and validates."
+    for case in content["cases"]:
+        case["section"] = "validation"
+    file.write_text(json.dumps(content))
+    assert "holds no training case" in faults(file)["", "split"].sentence
+
+
+def test_a_set_without_a_case(tmp_path):
+    for folder in ("imagesTr", "labelsTr"):
+        (nnunet(tmp_path, "") / folder).mkdir()
+    _, found = check_data_set(read_data_set(tmp_path))
+    assert found[0].sentence == f"{str(tmp_path)!r} holds no case."
+
+
 def test_a_class_that_no_case_holds(tmp_path):
     root = nnunet(tmp_path)
     for name in "abcdef":

@@ -14,7 +14,7 @@ import torch
 from medsegdiff_bundle import cli, configuration
 from medsegdiff_bundle.datalist import read_data_set
 from medsegdiff_bundle.planning import check_data_set, measure, plan
-from medsegdiff_bundle.planning.configure import budget_of
+from medsegdiff_bundle.planning.configure import _renamed, budget_of
 from medsegdiff_bundle.planning.duration import Budget, Plan, set_duration, windows_of
 from medsegdiff_bundle.planning.fingerprint import take_fingerprint
 from medsegdiff_bundle.planning.measure import Cost
@@ -200,6 +200,47 @@ def test_a_step_is_measured():
     first, second = (measure.training_cost(network, n, (32, 32), torch.device("cpu"), False, 10**9) for n in (4, 8))
     assert 1.5 < second.memory / first.memory <= 2
     assert first.memory > 16 * first.parameters and first.seconds > 0
+
+
+def test_the_faster_of_two_windows_counts(monkeypatch):
+    """Of all members of one image; the first also pays for what is made once."""
+    shapes, times = [], iter([0.0, 9.0, 10.0, 12.0])
+    monkeypatch.setattr(measure, "_clock", lambda gpu: next(times))
+    sample = measure.EnsembleInferer.__call__
+    monkeypatch.setattr(
+        measure.EnsembleInferer, "__call__", lambda *words: shapes.append(sample(*words).shape) or torch.zeros(1)
+    )
+    network = {"spatial_dims": 2, "in_channels": 1, "out_channels": 2, "channels": [8, 8], "num_heads": 2}
+    assert measure.window_seconds(network, (16, 24), torch.device("cpu"), False, members=3) == 2
+    assert shapes == [(1, 3, 2, 16, 24)] * 2
+
+
+@pytest.mark.parametrize("kind", [RuntimeError("shape mismatch"), ValueError("no network")])
+def test_an_error_of_a_step_that_is_not_of_memory_goes_on(kind, monkeypatch):
+    def fail(*args):
+        raise kind
+
+    monkeypatch.setattr(measure, "_run_steps", fail)
+    with pytest.raises(type(kind), match=str(kind)):
+        measure.training_cost({"b": 1}, 2, (8, 8), torch.device("cpu"), False, 10**9)
+
+
+def test_regions_get_other_names(tmp_path):
+    """As many as there are; without regions the classes get them."""
+    cases = [{"image": "a.nii", "label": "b.nii"}]
+    content = {
+        "cases": cases,
+        "class_names": ["x", "y"],
+        "regions": {"all": [1, 2], "core": [2]},
+        "region_order": [1, 2],
+    }
+    (tmp_path / "cases.json").write_text(json.dumps(content))
+    data_set = read_data_set(tmp_path / "cases.json")
+    assert _renamed(data_set, ["tumour", "necrosis"]).regions == (("tumour", (1, 2)), ("necrosis", (2,)))
+    with pytest.raises(ValueError, match="class_names must be 2, one for each region, got \\['tumour'\\]."):
+        _renamed(data_set, ["tumour"])
+    (tmp_path / "cases.json").write_text(json.dumps({"cases": cases, "class_names": ["x", "y"]}))
+    assert _renamed(read_data_set(tmp_path / "cases.json"), ["liver", "spleen"]).class_names == ("liver", "spleen")
 
 
 def test_what_does_not_fit_is_said(tmp_path, make_ct_set, capsys, monkeypatch):
