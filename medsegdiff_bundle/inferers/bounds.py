@@ -9,19 +9,23 @@ from typing import Any
 
 from torch import nn
 
+from .windows import kept_voxels
+
 logger = logging.getLogger(__name__)
 
 WINDOW = {2: 512, 3: 96}  # voxels along an axis
 LEAST = 32  # of a window along an axis
-SHARE = 1 / 4  # of the memory for the network, and for the results; the rest is for the image and what is made of it
-FEATURES = 10  # tensors of the finest level that live at a time, of encoding or denoising without gradients
+WORK_SHARE = 1 / 2  # of the memory, for the network and for what windows keep for the next
+RESULT_SHARE = 1 / 4  # of the memory, for the members' probabilities
+FEATURES = 18  # tensors of the finest level that a window of 96 voxels takes, measured, with all that is between them
 BYTES = 4  # of a number, float32
+KEPT_BYTES = {"probabilities": 4, "labels": 2}  # of a number that windows keep for the next, by what is returned
 
 
 def window_that_fits(
-    size: Sequence[int], network: Any, channels: int, overlap: float, num_members: int, memory: int
+    size: Sequence[int], network: Any, channels: int, overlap: float, num_members: int, memory: int, output: str
 ) -> list[int] | None:
-    """Window of which the network's features take a part of the memory, or None where the whole image does.
+    """Window that takes a part of the memory with what is kept for the next, or None where the whole image does.
 
     Args:
         size: of the image, S.
@@ -30,27 +34,24 @@ def window_that_fits(
         overlap: of windows.
         num_members: M.
         memory: bytes.
+        output: what is returned, "probabilities" or "labels".
     """
     width = finest_channels(network)
-    if width is None or FEATURES * BYTES * width * math.prod(size) <= SHARE * memory:
+    if width is None or _network_bytes(size, width) <= WORK_SHARE * memory:
         return None
+    each = KEPT_BYTES[output] * channels * num_members
     window = [min(WINDOW.get(len(size), 96), edge) for edge in size]
     while (
         max(window) > LEAST
-        and max(
-            FEATURES * BYTES * width * math.prod(window), overlap_bytes(size, window, channels, overlap, num_members)
-        )
-        > SHARE * memory
+        and _network_bytes(window, width) + each * kept_voxels(size, window, overlap) > WORK_SHARE * memory
     ):
         window = [max(min(LEAST, edge), edge * 3 // 4) for edge in window]
     return window
 
 
-def overlap_bytes(size: Sequence[int], window: Sequence[int], channels: int, overlap: float, num_members: int) -> int:
-    """What `blend_windows` keeps between two layers of windows across the longest axis, about."""
-    longest = max(size)
-    across = math.prod(size) // longest
-    return int(BYTES * num_members * channels * across * math.ceil(overlap * max(window)))
+def _network_bytes(size: Sequence[int], width: int) -> int:
+    """Memory of a network of so many features at its finest level, about."""
+    return FEATURES * BYTES * width * math.prod(size)
 
 
 def output_that_fits(size: Sequence[int], channels: int, num_members: int, images: int, memory: int) -> str:
@@ -64,7 +65,7 @@ def output_that_fits(size: Sequence[int], channels: int, num_members: int, image
         memory: bytes.
     """
     needed = BYTES * images * num_members * channels * math.prod(size)
-    return "probabilities" if needed <= SHARE * memory else "labels"
+    return "probabilities" if needed <= RESULT_SHARE * memory else "labels"
 
 
 def finest_channels(network: Any) -> int | None:

@@ -19,11 +19,13 @@ from medsegdiff_bundle.labels import likely
 
 from .arguments import check_counts, check_places, check_steps
 from .bounds import output_that_fits, say_bounds, window_that_fits
-from .memory import return_freed_memory
+from .memory import free_memory, return_freed_memory
+from .noise import WindowNoise
 from .sampling import Ensemble, MemberSampler
 from .windows import blend_windows, window_starts
 
 SMALLEST_WINDOW = 32  # voxels per axis, below which running out of memory is an error
+NOISE_SHARE = 0.05  # of the memory, for noise that is kept from one window to the next
 
 logger = logging.getLogger(__name__)
 
@@ -223,9 +225,9 @@ class EnsembleInferer(Inferer):
         if self.memory is None or channels is None:
             return roi, output
         size, members = list(image.shape[2:]), self.return_anchor + (1 if self.anchor_only else self.ensemble_size)
-        found = roi or window_that_fits(size, network, channels, self.overlap, members, self.memory)
         if output == "probabilities":
             output = output_that_fits(size, channels, members, len(image), self.memory)
+        found = roi or window_that_fits(size, network, channels, self.overlap, members, self.memory, output)
         say_bounds(size, None if roi else found, output != self.output, self.memory)
         return found, output
 
@@ -267,11 +269,13 @@ class EnsembleInferer(Inferer):
                 ensemble=self._ensemble(),
                 bytes_per_member=self._bytes_per_member,
                 advance=bar.update,
+                noise=WindowNoise(self.seed, self._for_noise()),
                 memory=self.memory,
             )
             num_members = self.return_anchor + (1 if self.anchor_only else self.ensemble_size)
             if roi is not None:
-                return blend_windows(image, roi, self.overlap, num_members, sample, finish)
+                precision = torch.float32 if output == "probabilities" else torch.float16
+                return blend_windows(image, roi, self.overlap, num_members, sample, finish, precision)
             result = torch.empty(0)
             for place, members in sample(image, [0] * (image.ndim - 2)):
                 piece = finish(members)
@@ -279,6 +283,11 @@ class EnsembleInferer(Inferer):
                     result = piece.new_empty(len(image), num_members, *piece.shape[2:])
                 result[:, place] = piece
             return result
+
+    def _for_noise(self) -> float:
+        """Bytes of noise that may be kept from one window to the next."""
+        known = (free_memory(torch.device("cpu")), self.memory)
+        return NOISE_SHARE * min((size for size in known if size is not None), default=math.inf)
 
     def _ensemble(self) -> Ensemble:
         """What the members of a window are to be."""
@@ -296,11 +305,18 @@ class EnsembleInferer(Inferer):
 
 
 def _labels(members: Tensor) -> Tensor:
-    """Class of the highest probability, (N, M, K, S) -> (N, M, 1, S) uint8."""
-    highest, labels = members.max(dim=2, keepdim=True)  # the indices of argmax, many times faster
+    """Class of the highest probability, the first of several, (N, M, K, S) -> (N, M, 1, S) uint8."""
+    # One class after the other: `argmax` along an axis whose values lie apart takes many times as long.
+    highest = members[:, :, :1].clone()
+    labels = torch.zeros_like(highest, dtype=torch.uint8)
+    for label in range(1, members.shape[2]):
+        probability = members[:, :, label : label + 1]
+        higher = (probability > highest).view(torch.uint8)
+        torch.maximum(labels, higher.mul_(label), out=labels)  # no label before this one is as large
+        torch.maximum(highest, probability, out=highest)
     if highest.isnan().any():
         raise ValueError("The probabilities hold NaN: the weights are not finite, or the values of the image overflow.")
-    return labels.to(torch.uint8)
+    return labels
 
 
 def _regions(members: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ import hashlib
 import itertools
 import struct
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,29 @@ from einops import rearrange
 from torch import Tensor
 
 BLOCK = 32  # voxels along each axis; part of the definition of the noise, so a change of it changes every sample
+NUMBERS_PER_THREAD = 2**18  # of which drawing takes a thread longer than the thread takes to start
+
+
+class Placed(NamedTuple):
+    """Values (channels, S) of the voxels of a box in the image, float32, on the CPU, and the first of the voxels."""
+
+    start: tuple[int, ...]
+    values: Tensor
+
+    def shared(self, other: Placed) -> list[tuple[int, int]] | None:
+        """First voxel and the one after the last, along each axis, of what two boxes share; None without any."""
+        edges = zip(self.start, self.values.shape[1:], other.start, other.values.shape[1:], strict=True)
+        box = [(max(a, b), min(a + n, b + m)) for a, n, b, m in edges]
+        return box if all(first < last for first, last in box) else None
+
+    def copy_to(self, other: Placed) -> None:
+        """Write the values where they belong in another box; through numpy, which takes one thread and no lock."""
+        if (box := self.shared(other)) is not None:
+            here, there = (
+                (slice(None), *(slice(first - a, last - a) for a, (first, last) in zip(one.start, box, strict=True)))
+                for one in (self, other)
+            )
+            other.values.numpy()[there] = self.values.numpy()[here]
 
 
 def member_noise(seed: int, member: int, step: int, start: Sequence[int], shape: Sequence[int]) -> Tensor:
@@ -20,7 +45,7 @@ def member_noise(seed: int, member: int, step: int, start: Sequence[int], shape:
 
     The noise of a volume is laid out in blocks, each with a generator of its own. A window of the volume therefore gets
     the same values whatever the window's size, so overlapping windows share their noise, and a member depends on no
-    other. It is drawn on the CPU: the same on every device.
+    other. It is drawn on the CPU, the same on every device, by as many threads as PyTorch has.
 
     Args:
         seed: of the ensemble.
@@ -32,21 +57,111 @@ def member_noise(seed: int, member: int, step: int, start: Sequence[int], shape:
     Returns:
         (channels, S), float32, on the CPU.
     """
-    channels, size = shape[0], shape[1:]
     noise = torch.empty(tuple(shape))
-    ranges = [range(a // BLOCK, (a + n - 1) // BLOCK + 1) for a, n in zip(start, size, strict=True)]
-    generator = torch.Generator()
-    for block in itertools.product(*ranges):
-        key = struct.pack(f"<{3 + len(block)}q", seed, member, step, *block)
-        generator.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") >> 1)
-        values = torch.randn((channels, *[BLOCK] * len(block)), generator=generator)
-        here, there = [slice(None)], [slice(None)]
-        for index, a, n in zip(block, start, size, strict=True):
-            first, last = max(a, index * BLOCK), min(a + n, (index + 1) * BLOCK)
-            here.append(slice(first - a, last - a))
-            there.append(slice(first - index * BLOCK, last - index * BLOCK))
-        noise[tuple(here)] = values[tuple(there)]
+    _draw((seed, member, step), [Placed(tuple(start), noise)], None)
     return noise
+
+
+class WindowNoise:
+    """`member_noise` of windows that follow one another, which draws but once what a window shares with the next.
+
+    Blocks are larger than the steps of windows are even, so windows next to one another need many of the same blocks.
+    What the next window needs of those that were drawn is kept, for each member and step.
+
+    Args:
+        seed: of the ensemble.
+        capacity: bytes that may be kept; what would be more is drawn again.
+    """
+
+    def __init__(self, seed: int, capacity: float) -> None:
+        self.seed = seed
+        self.capacity = capacity
+        self._kept: dict[tuple[int, int], Placed] = {}
+
+    def fill(
+        self, noise: Tensor, member: int, step: int, start: Sequence[int], following: Sequence[int] | None
+    ) -> None:
+        """Write the noise of a window.
+
+        Args:
+            noise: (channels, S), to be written; float32, on the CPU.
+            member: index of the member.
+            step: see `member_noise`.
+            start: position of the first voxel.
+            following: that of the next window, of the same size, which may be asked for next; None without one.
+        """
+        targets = [Placed(tuple(start), noise)]
+        known = self._kept.pop((member, step), None)
+        kept = _kept_for(following, targets[0])
+        if kept is not None and self.size() + kept.values.nbytes <= self.capacity:
+            targets.append(kept)
+            self._kept[member, step] = kept
+        _draw((self.seed, member, step), targets, known)
+
+    def size(self) -> int:
+        """Bytes that are kept."""
+        return sum(kept.values.nbytes for kept in self._kept.values())
+
+
+def _kept_for(following: Sequence[int] | None, window: Placed) -> Placed | None:
+    """Room for what the next window shares with the blocks of this one, if it lies beside it along one axis."""
+    if following is None:
+        return None
+    size = list(window.values.shape)
+    moved = [axis for axis, (a, b) in enumerate(zip(window.start, following, strict=True)) if a != b]
+    if len(moved) != 1:
+        return None
+    axis = moved[0]
+    end = -(-(window.start[axis] + size[axis + 1]) // BLOCK) * BLOCK  # of the last block
+    size[axis + 1] = min(size[axis + 1], end - following[axis])
+    return Placed(tuple(following), torch.empty(size)) if window.start[axis] < following[axis] < end else None
+
+
+def _draw(key: tuple[int, int, int], targets: Sequence[Placed], known: Placed | None) -> None:
+    """Fill boxes with the noise of a seed, member and step.
+
+    Args:
+        key: seed, member and step.
+        targets: the boxes. The blocks of the first hold all of them.
+        known: what was drawn already.
+    """
+    window = targets[0]
+    channels, size = window.values.shape[0], window.values.shape[1:]
+    ranges = [range(a // BLOCK, (a + n - 1) // BLOCK + 1) for a, n in zip(window.start, size, strict=True)]
+
+    def draw(blocks: Sequence[tuple[int, ...]]) -> None:
+        generator = torch.Generator()
+        for block in blocks:
+            digest = hashlib.blake2b(struct.pack(f"<{3 + len(block)}q", *key, *block), digest_size=8).digest()
+            generator.manual_seed(int.from_bytes(digest, "little") >> 1)
+            values = torch.randn((channels, *[BLOCK] * len(block)), generator=generator)
+            for target in targets:
+                Placed(tuple(index * BLOCK for index in block), values).copy_to(target)
+
+    blocks = list(itertools.product(*ranges))
+    if known is not None:
+        for target in targets:
+            known.copy_to(target)
+        blocks = [block for block in blocks if not _covers(known, block, targets)]
+    threads = min(torch.get_num_threads(), len(blocks) * channels * BLOCK ** len(size) // NUMBERS_PER_THREAD)
+    if threads < 2:
+        draw(blocks)
+        return
+    with ThreadPoolExecutor(threads) as pool:  # PyTorch draws without Python's lock
+        list(pool.map(draw, [blocks[index::threads] for index in range(threads)]))
+
+
+def _covers(known: Placed, block: Sequence[int], targets: Sequence[Placed]) -> bool:
+    """Whether a box holds all that a block has of some others."""
+    box = Placed(tuple(index * BLOCK for index in block), torch.empty((0, *[BLOCK] * len(block))))
+    return all(
+        (needed := box.shared(target)) is None
+        or all(
+            a <= first and last <= a + n
+            for (first, last), a, n in zip(needed, known.start, known.values.shape[1:], strict=True)
+        )
+        for target in targets
+    )
 
 
 def member_levels(seed: int, members: int, num_classes: int) -> Tensor:

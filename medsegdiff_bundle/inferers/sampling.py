@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from .memory import PeakMemory, free_memory
-from .noise import level_mask, level_regions, member_levels, member_noise
+from .noise import WindowNoise, level_mask, level_regions, member_levels
 
 # Share of the free memory that a batch of members may take. The rest is for what `PeakMemory` does not see, the
 # workspace of convolutions, and for the results.
@@ -30,6 +30,10 @@ MEMBER_PER_ENCODING = 8
 FEATURES_SHARE = 0.05
 
 logger = logging.getLogger(__name__)
+
+
+# Position of a window's first voxel in the image, and that of the next window if there is one.
+Place = tuple[Sequence[int], Sequence[int] | None]
 
 
 class Ensemble(NamedTuple):
@@ -59,6 +63,7 @@ class MemberSampler:
         bytes_per_member: memory of a member by kind of window, and whether it was measured or is a guess; from
             earlier calls, and this one adds to it.
         advance: told the sampling steps of members that were done; fewer than none if they are to be done again.
+        noise: of the windows.
         memory: see `EnsembleInferer`.
     """
 
@@ -69,14 +74,18 @@ class MemberSampler:
     ensemble: Ensemble
     bytes_per_member: dict[Any, tuple[int, bool]]
     advance: Callable[[int], Any]
+    noise: WindowNoise
     memory: int | None = None
 
-    def __call__(self, image: Tensor, start: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
+    def __call__(
+        self, image: Tensor, start: Sequence[int], following: Sequence[int] | None = None
+    ) -> Iterator[tuple[slice, Tensor]]:
         """Probabilities of the anchor, if it is asked for, and of the members, in batches.
 
         Args:
             image: the window, (N, C, S).
             start: position of its first voxel in the image.
+            following: that of the next window of the image, None without one.
 
         Yields:
             which of the window's M results they are, and the probabilities (N, m, K, S).
@@ -106,7 +115,7 @@ class MemberSampler:
                 begin = _mirrored((self._anchor(features.logits, axes) if mean is None else mean).squeeze(1), axes)
             while members:
                 batch = members[: self._members_at_once(image)]
-                samples = self._sample(batch, image, start, axes, features, begin)
+                samples = self._sample(batch, image, (start, following), axes, features, begin)
                 if samples is None:
                     self.ensemble = self.ensemble._replace(at_once=len(batch) // 2)
                     logger.warning(
@@ -183,7 +192,7 @@ class MemberSampler:
         self,
         members: range,
         image: Tensor,
-        start: Sequence[int],
+        place: Place,
         axes: Sequence[int],
         features: Any,
         anchor: Tensor | None,
@@ -204,12 +213,12 @@ class MemberSampler:
 
         try:
             with PeakMemory() if measure else nullcontext() as memory, self._autocast(image):
-                x, features_of_each = self._begin(members, start, axes, features, anchor)
+                x, features_of_each = self._begin(members, place, axes, features, anchor)
                 x = denoised(
                     x,
                     self.scheduler,
                     predict=lambda mask, timestep: denoise(mask, timestep, features_of_each),
-                    noise=lambda draw: self._noise(members, draw, start, axes, features.logits),
+                    noise=lambda draw: self._noise(members, draw, place, axes, features.logits),
                     on_step=count,
                 )
                 probabilities = as_probabilities(x, self.ensemble.multi_label)
@@ -223,11 +232,11 @@ class MemberSampler:
         return rearrange(_mirrored(probabilities, axes), "(n m) ... -> n m ...", n=len(image))
 
     def _begin(
-        self, members: range, start: Sequence[int], axes: Sequence[int], features: Any, anchor: Tensor | None
+        self, members: range, place: Place, axes: Sequence[int], features: Any, anchor: Tensor | None
     ) -> tuple[Tensor, Any]:
         """First noisy masks (N * m, K, S), image by image, and features for as many."""
         logits = features.logits
-        x = self._noise(members, 0, start, axes, logits)
+        x = self._noise(members, 0, place, axes, logits)
         if len(logits) > 1:  # one image's features serve all of its members as they are
             features = tree_map_only(Tensor, lambda one: repeat(one, "n ... -> (n m) ...", m=len(members)), features)
         if anchor is not None:
@@ -241,10 +250,12 @@ class MemberSampler:
         levels = member_levels(self.ensemble.seed, self.ensemble.size, 2 if multi_label else anchor.shape[1])
         return (level_regions if multi_label else level_mask)(anchor, levels[list(members)])
 
-    def _noise(self, members: range, step: int, start: Sequence[int], axes: Sequence[int], logits: Tensor) -> Tensor:
+    def _noise(self, members: range, step: int, place: Place, axes: Sequence[int], logits: Tensor) -> Tensor:
         """Noise of one step, (N * m, K, S), the same for every image; mirrored with it, so that it keeps its place."""
-        each = [member_noise(self.ensemble.seed, member, step, start, logits.shape[1:]) for member in members]
-        return repeat(_mirrored(torch.stack(each), axes).to(logits.device), "m ... -> (n m) ...", n=len(logits))
+        noise = torch.empty(len(members), *logits.shape[1:])
+        for of_member, member in zip(noise, members, strict=True):
+            self.noise.fill(of_member, member, step, *place)
+        return repeat(_mirrored(noise, axes).to(logits.device), "m ... -> (n m) ...", n=len(logits))
 
 
 def denoised(
@@ -277,10 +288,9 @@ def as_probabilities(x: Tensor, multi_label: bool) -> Tensor:
     """Masks in [-1, 1] as probabilities, (N, K, S): of classes they sum to one, of regions each stands for itself."""
     if multi_label:
         return (x + 1).div_(2).clamp_(0, 1)
-    # The floor keeps the distribution defined where every class was clipped.
-    probabilities = (x + 1).div_(2).clamp_(1e-6, 1)
-    probabilities /= probabilities.sum(dim=1, keepdim=True)
-    return probabilities
+    # The floor keeps the distribution defined where every class was clipped. Twice the probabilities: it cancels.
+    probabilities = (x + 1).clamp_(2e-6, 2)
+    return probabilities.div_(probabilities.sum(dim=1, keepdim=True))
 
 
 def _mirrored(values: Tensor, axes: Sequence[int]) -> Tensor:

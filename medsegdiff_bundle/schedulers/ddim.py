@@ -58,8 +58,9 @@ class DDIMScheduler(DiffusionScheduler):
         alpha_bar_t, alpha_bar_prev = self._alpha_bar(index), self._alpha_bar(index + 1)
         posterior_variance = (1 - alpha_bar_prev) / (1 - alpha_bar_t) * (1 - alpha_bar_t / alpha_bar_prev)
         sigma_t = self.eta * posterior_variance**0.5  # eq. 16
-        signal, spread = alpha_bar_prev**0.5 * x_0, max(1 - alpha_bar_prev - sigma_t**2, 0.0) ** 0.5
-        if spread == 0:  # the last step, which ends at x_0: no pass over the mask for a noise of none
-            return signal, sigma_t
+        spread = max(1 - alpha_bar_prev - sigma_t**2, 0.0) ** 0.5
+        if spread == 0 and alpha_bar_prev == 1:  # the last step ends at x_0: no pass over the mask
+            return x_0, sigma_t
+        signal = alpha_bar_prev**0.5 * x_0
         epsilon = (x_t - alpha_bar_t**0.5 * x_0) / (1 - alpha_bar_t) ** 0.5
         return signal + spread * epsilon, sigma_t  # eq. 12

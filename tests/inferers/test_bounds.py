@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from medsegdiff_bundle.inferers import EnsembleInferer
-from medsegdiff_bundle.inferers.bounds import overlap_bytes, window_that_fits
+from medsegdiff_bundle.inferers.bounds import window_that_fits
+from medsegdiff_bundle.inferers.windows import _Blender, kept_voxels
 from medsegdiff_bundle.networks import MedSegDiff
 from medsegdiff_bundle.schedulers import DDIMScheduler
 
@@ -25,14 +26,36 @@ def inferer(**options):
     return EnsembleInferer(scheduler, num_inference_steps=1, ensemble_size=2, **options)
 
 
-def test_windows_and_overlaps_of_a_ct_fit():
-    """512 x 512 x 300 voxels, 15 classes, 5 members, the hippocampus's channels, in 6 GB: a quarter for each."""
+@pytest.mark.parametrize(("memory", "members", "edge"), [(6, MEMBERS, 96), (3.5, 10, 72), (1, MEMBERS, 40)])
+def test_windows_and_what_they_keep_take_half_of_the_memory(memory, members, edge):
+    """Of 512 x 512 x 300 voxels with 15 classes, and the hippocampus's channels."""
     network = MedSegDiff(3, 1, CLASSES, (16, 32), num_heads=2)
-    window = window_that_fits(CT, network, CLASSES, 0.25, MEMBERS, 6 * 10**9)
-    assert window is not None and max(window) <= 96 and min(window) >= 32
-    assert 10 * 4 * 16 * math.prod(window) <= 1.5e9
-    assert overlap_bytes(CT, window, CLASSES, 0.25, MEMBERS) <= 1.5e9
-    assert window_that_fits([43, 59, 47], network, 3, 0.25, MEMBERS, 6 * 10**9) is None
+    window = window_that_fits(CT, network, CLASSES, 0.25, members, int(memory * 1e9), "labels")
+    assert window == [edge] * 3
+    kept = 2 * members * CLASSES * kept_voxels(CT, window, 0.25)
+    assert 18 * 4 * 16 * math.prod(window) + kept <= memory / 2 * 1e9
+
+
+def test_probabilities_take_more_than_labels():
+    """They are kept in single precision, so the same memory holds smaller windows."""
+    network = MedSegDiff(3, 1, CLASSES, (16, 32), num_heads=2)
+    labels, probabilities = (
+        window_that_fits(CT, network, CLASSES, 0.25, 10, 4 * 10**9, output) for output in ("labels", "probabilities")
+    )
+    assert max(probabilities) < max(labels)
+
+
+@pytest.mark.parametrize(("size", "window"), [([90, 50, 70], [32, 20, 24]), ([60, 20], [16, 20])])
+def test_kept_voxels_are_those_that_blending_keeps(size, window):
+    blender = _Blender(size, window, 0.3, 2, torch.device("cpu"), torch.float16)
+    index = next(blender.windows())
+    blender.add(torch.zeros(2, 3, *window), slice(0, 2), index)
+    assert sum(kept.nbytes for kept in blender.kept) == 2 * 2 * 3 * kept_voxels(size, window, 0.3)
+
+
+def test_a_small_volume_fits_whole():
+    network = MedSegDiff(3, 1, CLASSES, (16, 32), num_heads=2)
+    assert window_that_fits([43, 59, 47], network, 3, 0.25, MEMBERS, 6 * 10**9, "probabilities") is None
 
 
 def test_small_images_are_taken_whole(network):

@@ -12,6 +12,7 @@ from monai.utils import set_determinism
 from torch import nn
 
 from medsegdiff_bundle.inferers import EnsembleInferer, member_noise, sampling
+from medsegdiff_bundle.inferers.ensemble import _labels
 from medsegdiff_bundle.inferers.noise import level_mask, member_levels
 from medsegdiff_bundle.networks import ConditionFeatures, MedSegDiff
 from medsegdiff_bundle.schedulers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
@@ -225,6 +226,14 @@ def test_labels(roi_size):
     kwargs = {"anchor_only": True, "roi_size": roi_size, "output": "labels"}
     anchor = EnsembleInferer(scheduler(), 2, **kwargs)(image, net)
     assert torch.equal(anchor, labels[:, :1])
+
+
+def test_labels_are_the_first_class_of_the_highest_probability():
+    members = torch.randint(0, 3, (2, 3, 200, 4, 5), generator=torch.Generator().manual_seed(0)).float()
+    labels = _labels(members)
+    assert labels.dtype == torch.uint8
+    first = (members == members.amax(dim=2, keepdim=True)).to(torch.uint8).argmax(dim=2, keepdim=True)
+    assert torch.equal(labels.long(), first)
 
 
 @pytest.mark.parametrize("roi_size", [None, 6])

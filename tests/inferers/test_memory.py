@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from medsegdiff_bundle.inferers import EnsembleInferer, memory, sampling
+from medsegdiff_bundle.inferers import EnsembleInferer, member_noise, memory, sampling
 from medsegdiff_bundle.inferers.memory import PeakMemory, free_memory
+from medsegdiff_bundle.inferers.noise import WindowNoise
 from medsegdiff_bundle.networks import ConditionFeatures, MedSegDiff
 from medsegdiff_bundle.schedulers import DDIMScheduler
 
@@ -284,12 +285,11 @@ def test_shared_noise_leaves_smaller_seams_than_noise_of_each_window(monkeypatch
     whole = EnsembleInferer(scheduler(), 3, 4)(torch.zeros(1, 1, 48, 136), Smooth())
     inferer = EnsembleInferer(scheduler(), 3, 4, roi_size=(48, 40), overlap=0.2)
     shared = seam(inferer)
-    noise = sampling.member_noise
-    monkeypatch.setattr(
-        sampling,
-        "member_noise",
-        lambda seed, member, step, start, shape: noise(seed + sum(start), member, step, [0] * len(start), shape),
-    )
+
+    def of_its_own(self, noise, member, step, start, following):
+        noise.copy_(member_noise(self.seed + sum(start), member, step, [0] * len(start), noise.shape))
+
+    monkeypatch.setattr(WindowNoise, "fill", of_its_own)
     own = seam(inferer)
     assert shared < 0.3 * own
 

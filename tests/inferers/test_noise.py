@@ -1,11 +1,14 @@
 import hashlib
 import itertools
+import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from medsegdiff_bundle.inferers import member_noise
-from medsegdiff_bundle.inferers.noise import BLOCK, level_mask, member_levels
+from medsegdiff_bundle.inferers import noise as noise_module
+from medsegdiff_bundle.inferers.noise import BLOCK, WindowNoise, level_mask, member_levels
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -64,6 +67,85 @@ def test_definition():
     seed = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") // 2
     expected = torch.randn(3, BLOCK, BLOCK, generator=torch.Generator().manual_seed(seed))
     assert torch.equal(member_noise(4, 1, 2, [0, BLOCK], (3, BLOCK, BLOCK)), expected)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Shapes of all blocks that are drawn."""
+    shapes = []
+    draw = torch.randn
+
+    def noting(shape, **kwargs):
+        shapes.append(shape)
+        return draw(shape, **kwargs)
+
+    monkeypatch.setattr(noise_module.torch, "randn", noting)
+    return shapes
+
+
+WINDOWS = [(0, 0), (0, 20), (0, 40), (25, 0), (25, 20), (25, 40)]  # of 40 x 45 pixels, which need 2 x 2 or 3 blocks
+
+
+def of_windows(noise, windows, keys, shape):
+    """The noise of each window for each member and step."""
+    found = []
+    for window, following in itertools.pairwise([*windows, None]):
+        for member, step in keys:
+            found.append(torch.empty(shape))
+            noise.fill(found[-1], member, step, window, following)
+    return found
+
+
+@pytest.mark.parametrize("capacity", [math.inf, 2 * 45 * 50 * 40 * 4, 0])
+def test_windows_one_after_the_other_have_the_noise_of_their_places(capacity):
+    keys = [(0, 0), (0, 1), (3, 0)]
+    found = of_windows(WindowNoise(5, capacity), WINDOWS, keys, (2, 40, 45))
+    expected = [member_noise(5, *key, window, (2, 40, 45)) for window in WINDOWS for key in keys]
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize(("capacity", "blocks"), [(math.inf, [4, 2, 0, 6, 3, 0]), (0, [4, 6, 4, 6, 9, 6])])
+def test_what_a_window_shares_with_the_next_is_drawn_once(drawn, capacity, blocks):
+    noise = WindowNoise(5, capacity)
+    for (window, following), expected in zip(itertools.pairwise([*WINDOWS, None]), blocks, strict=True):
+        drawn.clear()
+        noise.fill(torch.empty(2, 40, 45), 0, 0, window, following)
+        assert drawn == [(2, BLOCK, BLOCK)] * expected
+    assert noise.size() == 0
+
+
+def test_no_more_noise_is_kept_than_the_capacity():
+    one = 3 * 40 * 44 * 4  # of the window at 0, 20, up to the end of the first one's blocks at 64
+    noise = WindowNoise(5, 2 * one)
+    for member in range(4):
+        noise.fill(torch.empty(3, 40, 45), member, 0, (0, 0), (0, 20))
+    assert noise.size() == 2 * one
+
+
+@pytest.mark.parametrize("following", [(0, 64), (0, 100), (1, 1), (0, 0), None])
+def test_nothing_is_kept_for_a_window_that_is_not_beside(following):
+    noise = WindowNoise(5, math.inf)
+    noise.fill(torch.empty(3, 40, 45), 0, 0, (0, 0), following)
+    assert noise.size() == 0
+
+
+def test_a_window_that_was_not_announced_has_its_own_noise():
+    noise, found = WindowNoise(5, math.inf), torch.empty(2, 40, 45)
+    noise.fill(found, 0, 0, (0, 0), (0, 20))
+    noise.fill(found, 0, 0, (0, 21), None)
+    assert torch.equal(found, member_noise(5, 0, 0, (0, 21), (2, 40, 45)))
+
+
+def test_threads_share_the_blocks(monkeypatch):
+    alone = member_noise(1, 0, 0, (3, 5, 7), (4, 40, 40, 40))
+    monkeypatch.setattr(noise_module, "NUMBERS_PER_THREAD", 1)
+    monkeypatch.setattr(noise_module.torch, "get_num_threads", lambda: 3)
+    begun = []
+    monkeypatch.setattr(
+        noise_module, "ThreadPoolExecutor", lambda number: begun.append(number) or ThreadPoolExecutor(number)
+    )
+    assert torch.equal(member_noise(1, 0, 0, (3, 5, 7), (4, 40, 40, 40)), alone)
+    assert begun == [3]
 
 
 @pytest.mark.parametrize("num_classes", [2, 3, 5])

@@ -19,11 +19,11 @@ def members(window, start):
     return values.reshape(1, 2, 3, *window.shape[2:])
 
 
-def all_at_once(window, start):
+def all_at_once(window, start, following):
     return [(slice(0, 2), members(window, start))]
 
 
-def one_by_one(window, start):
+def one_by_one(window, start, following):
     return [(slice(e, e + 1), members(window, start)[:, e : e + 1]) for e in (1, 0)]
 
 
@@ -92,3 +92,29 @@ def test_every_voxel_is_finished_once_and_at_once():
     labels = blend_windows(torch.zeros(1, 1, *finished.shape), (6, 10), 0.5, 2, all_at_once, finish)
     assert labels.shape == (1, 2, 1, 12, 30) and labels.dtype == torch.uint8
     assert len(pieces) == 3 * 5 and sum(pieces) == finished.numel() and max(pieces) <= 60
+
+
+def test_what_is_kept_may_be_of_half_precision():
+    """At a corner of the image the product of Gaussian weights is below the least number of half precision."""
+    image = torch.randn(1, 1, 33, 47, generator=torch.Generator().manual_seed(0))
+
+    def shares(window, start, following):
+        return [(slice(0, 2), torch.sigmoid(members(window, start)))]
+
+    exact, half = (
+        blend_windows(image, (16, 20), 0.25, 2, shares, lambda x: x, precision)
+        for precision in (torch.float32, torch.float16)
+    )
+    assert 0 < (exact - half).abs().max() < 2**-10
+
+
+def test_each_window_is_told_the_next():
+    told = []
+
+    def note(window, start, following):
+        told.append((start, following))
+        return [(slice(0, 1), torch.ones(1, 1, 1, *window.shape[2:]))]
+
+    blend_windows(torch.zeros(2, 1, 8, 12), (6, 8), 0, 1, note, lambda x: x)
+    places = [[0, 0], [2, 0], [0, 4], [2, 4]]
+    assert told == 2 * list(itertools.zip_longest(places, places[1:]))
