@@ -314,6 +314,38 @@ def test_sections_of_pictures(tmp_path):
     assert image_datalist(root, 3) == [{"image": str(root / "images" / "a.jpg")}]
 
 
+def brats(root, name, parts=("flair", "t1", "t1ce", "t2")):
+    return [str(volume(root / name / f"{name}_{part}.nii.gz")) for part in parts]
+
+
+def test_the_folder_of_one_case_is_an_image_of_a_file_for_each_channel(tmp_path):
+    """As BraTS hands out a patient; the label, and what was written beside it, are no channels."""
+    files = brats(tmp_path, "BraTS2021_00000")
+    brats(tmp_path, "BraTS2021_00000", ["seg", "flair_seg", "flair_uncertainty"])
+    assert image_datalist(tmp_path / "BraTS2021_00000", 4, 3) == [{"image": files}]
+
+
+def test_the_folder_of_a_case_that_lacks_a_channel_is_refused(tmp_path):
+    brats(tmp_path, "BraTS2021_00000", ["flair", "t1", "t2"])
+    with pytest.raises(ValueError, match=r"_flair.nii.gz' has 1 channel\(s\), the network takes 4"):
+        image_datalist(tmp_path / "BraTS2021_00000", 4, 3)
+
+
+def test_a_folder_of_other_files_is_no_case(tmp_path):
+    files = [*brats(tmp_path, "a", ["1", "2"]), str(volume(tmp_path / "a" / "other.nii.gz"))]
+    with pytest.raises(ValueError, match=r"'.*a_1.nii.gz' has 1 channel"):
+        image_datalist(tmp_path / "a", 3, 3)
+    assert image_datalist(tmp_path / "a", 1, 3) == [{"image": file} for file in files]
+
+
+def test_all_cases_of_a_set_without_labels_are_segmented(tmp_path):
+    """A rule for the cases that validate is for sets that are learned from."""
+    files = [brats(tmp_path, f"BraTS2021_0000{number}") for number in range(7)]
+    assert image_datalist(tmp_path, 4, 3) == [{"image": each} for each in files]
+    volume(tmp_path / "BraTS2021_00003" / "BraTS2021_00003_seg.nii.gz")
+    assert len(image_datalist(tmp_path, 4, 3)) == 2
+
+
 def test_every_third_case(tmp_path):
     root = pictures(tmp_path, "gkafbecdihj", image=".PNG")
     assert names(segmentation_datalist(root, "training", stride=3)) == "bei"

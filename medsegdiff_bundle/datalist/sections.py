@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .forms import Case, DataSet, cases_of, files_of, has_form, has_table, is_bids, read_data_set, read_pictures
+from .forms.case_folders import channels_of_case
 from .forms.description import SECTIONS
 from .headers import check_format, file_axes_and_channels, is_part, kind_of
 from .naming import RESULTS, case_name, check_names, without_results
@@ -146,7 +147,8 @@ def image_datalist(
     Args:
         source: an image file (a volume, a picture, the zip of a DICOM series), a folder of such files, a folder for
             `series_datalist` or the DICOMDIR in it, or a folder in a form that `segmentation_datalist` reads, of which
-            the validation cases are taken (all of a folder `images` without `masks` or `splits.json` beside it).
+            the validation cases are taken (all if no case has a label, and all of a folder `images` without `masks` or
+            `splits.json` beside it); or the folder of one case in such a form, with a file for each channel.
         in_channels: see `segmentation_datalist`.
         spatial_dims: likewise.
         case_pattern: see `matching`; of a folder in a form, as other files have names of their own.
@@ -180,7 +182,10 @@ def image_datalist(
         # A segmentation of 3D Slicer is no image.
         visible = (file for file in path.iterdir() if not file.name.startswith(".") and ".seg." not in file.name)
         images = sorted(file for file in visible if (kind_of(file) or is_zip(file)) and not is_part(file))
-        files = joined_channels(without_results(images, _series_written(path, images)), in_channels)
+        images = without_results(images, _series_written(path, images))
+        channels = channels_of_case(path, images)
+        case = in_channels is not None and len(channels) == in_channels > 1
+        files = [channels] if case else joined_channels(images, in_channels)
         if spatial_dims == 3 and files and all(kind_of(_first(file)) == "picture" for file in files):
             if series_below(path):  # beside which they are logos and key images
                 say_left_out(path, map(_first, files))
@@ -220,8 +225,10 @@ def channels_entry(files: Sequence[str | os.PathLike], in_channels: int | None, 
 
 
 def _validation(path: Path, case_pattern: str | None) -> list[Image]:
-    """Images of the validation cases of a data set."""
-    return [_image(case) for case in cases_of(matching(read_data_set(path), case_pattern), "validation")]
+    """Images of the validation cases of a data set, or of all its cases if none has a label."""
+    data_set = matching(read_data_set(path), case_pattern)
+    labelled = any(case.label is not None for case in data_set.cases)
+    return [_image(case) for case in (cases_of(data_set, "validation") if labelled else data_set.cases)]
 
 
 def _image(case: Case) -> Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..headers import is_part, kind_of
@@ -25,6 +26,20 @@ def is_case_folders(root: Path) -> bool:
     """Whether a folder holds folders of cases, each with files that begin with its name."""
     folders = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
     return bool(folders) and all(len(_files(folder)) > 1 for folder in folders[:LOOKED_AT])
+
+
+def channels_of_case(folder: Path, images: Sequence[Path]) -> tuple[Path, ...]:
+    """Files of the channels of a case in a folder of its own, in the order of their names; none if it is no such one.
+
+    Args:
+        folder: of the case.
+        images: those in it that count, results of earlier runs left out.
+    """
+    files = _files(folder)
+    named = {file: part for part, file in files.items()}
+    if not images or any(image not in named for image in images):
+        return ()
+    return tuple(image for image in sorted(images, key=named.__getitem__) if named[image].lower() not in LABELS)
 
 
 def read_case_folders(root: Path) -> DataSet:
