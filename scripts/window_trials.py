@@ -1,0 +1,95 @@
+"""How like the mask of a volume in windows is to that of the volume as a whole, by the hippocampus's shipped weights.
+
+No case of that set is larger than a window. So validation cases are mirrored about their borders, until each axis is
+three times as long as the patch of the training: a volume without seams, of some fifty hippocampi. Prints a Markdown
+table with the mean over the classes of the Dice of both masks: of the anchor, of the fused members, and of the members
+one by one. Example:
+
+    python scripts/window_trials.py --dataset_dir FOLDER --cases 2
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import medsegdiff_bundle
+from medsegdiff_bundle.datalist import segmentation_datalist
+from medsegdiff_bundle.inferers import EnsembleInferer, tune_allocator
+from medsegdiff_bundle.transforms import FuseEnsembled
+
+PATCH = (40, 56, 40)  # of configs/train.json
+TIMES = 3  # patches along an axis
+OVERLAPS = (0.25, 0.5)
+
+
+def arguments() -> argparse.Namespace:
+    """Options of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset_dir", required=True, help="of the hippocampus")
+    parser.add_argument("--cases", type=int, default=2, help="of the validation, the first so many")
+    parser.add_argument("--members", type=int, default=5)
+    parser.add_argument("--shares", type=float, nargs="+", default=[1, 0.75, 0.5], help="of the patch, for windows")
+    return parser.parse_args()
+
+
+def tiled(image: Tensor) -> Tensor:
+    """An image (C, S) and its mirror images beside it, cut to three patches along each axis."""
+    size = [TIMES * edge for edge in PATCH]
+    padding = [(0, 0), *((0, max(0, whole - edge)) for whole, edge in zip(size, image.shape[1:], strict=True))]
+    values = np.pad(image.numpy(), padding, mode="symmetric")
+    return torch.from_numpy(values[(slice(None), *map(slice, size))].copy())
+
+
+def dice(first: Tensor, second: Tensor, num_classes: int) -> float:
+    """Mean over the classes but the background, of labels of any shape."""
+    scores = []
+    for label in range(1, num_classes):
+        a, b = first == label, second == label
+        scores.append(2 * (a & b).sum().item() / max(1, a.sum().item() + b.sum().item()))
+    return sum(scores) / len(scores)
+
+
+def masks(inferer: EnsembleInferer, image: Tensor, network: torch.nn.Module, fusion: str) -> tuple[Tensor, ...]:
+    """Labels of the anchor, of the fused members and of each member: (1, S), (1, S), (M, S)."""
+    members = inferer(image.unsqueeze(0), network)[0]  # the anchor first
+    num_classes = members.shape[1]
+    fused = FuseEnsembled("pred", fusion, num_classes=num_classes)({"pred": members[1:]})["pred"]
+    if fused.shape[0] > 1:
+        fused = fused.argmax(dim=0, keepdim=True)
+    return members[:1].argmax(dim=1), fused, members[1:].argmax(dim=1)
+
+
+def main() -> None:
+    """Print the table."""
+    options = arguments()
+    tune_allocator()
+    segmenter = medsegdiff_bundle.Segmenter("hippocampus", device="cpu", ensemble_size=options.members)
+    whole = segmenter.inferer
+    whole.return_anchor, whole.output, whole.memory = True, "probabilities", None
+    cases = segmentation_datalist(options.dataset_dir, "validation", 1, 3)[: options.cases]
+    scores: dict[tuple[float, float], list[list[float]]] = {}
+    for case in cases:
+        image = tiled(torch.as_tensor(np.asarray(segmenter.preprocessing({"image": case["image"]})["image"])))
+        expected = masks(whole, image, segmenter.network, "mean")
+        num_classes = len(segmenter.class_names) + 1
+        for share in options.shares:
+            for overlap in OVERLAPS:
+                whole.roi_size, whole.overlap = [max(1, int(share * edge)) for edge in PATCH], overlap
+                found = masks(whole, image, segmenter.network, "mean")
+                row = [dice(a, b, num_classes) for a, b in zip(found, expected, strict=True)]
+                scores.setdefault((share, overlap), []).append(row)
+        whole.roi_size = None
+    print(f"{len(cases)} cases, {options.members} members\n")
+    print("| window | overlap | anchor | fused mask | a member |\n|---|---|---|---|---|")
+    for (share, overlap), rows in scores.items():
+        window = " x ".join(str(max(1, int(share * edge))) for edge in PATCH)
+        mean = np.mean(rows, axis=0)
+        print(f"| {window} | {overlap:g} | {' | '.join(f'{value:.4f}' for value in mean)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
