@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from packaging.version import Version
 
 from medsegdiff_bundle import configuration
-from medsegdiff_bundle.fusion import _distinct_patterns, staple
+from medsegdiff_bundle.fusion import _distinct_patterns, expected_dice, staple
 
 ROOT = Path(__file__).parent.parent
 
@@ -359,6 +359,11 @@ def test_bad_values_are_named(members, num_classes, message):
         staple(members, num_classes)
 
 
+def test_what_is_not_given_is_as_documented():
+    assert staple.__defaults__ == (2, 10_000) and expected_dice.__defaults__ == (2, None)
+
+
 def test_max_iterations_must_be_positive():
+    assert staple(torch.zeros(2, 4, dtype=torch.uint8), max_iterations=1).iterations == 1
     with pytest.raises(ValueError, match="max_iterations must be positive, got 0"):
         staple(torch.zeros(2, 4, dtype=torch.uint8), max_iterations=0)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from medsegdiff_bundle.inferers import EnsembleInferer
-from medsegdiff_bundle.inferers.bounds import window_that_fits
+from medsegdiff_bundle.inferers.bounds import finest_channels, output_that_fits, say_bounds, window_that_fits
 from medsegdiff_bundle.inferers.windows import _Blender, kept_voxels
 from medsegdiff_bundle.networks import MedSegDiff
 from medsegdiff_bundle.schedulers import DDIMScheduler
@@ -56,6 +56,72 @@ def test_kept_voxels_are_those_that_blending_keeps(size, window):
 def test_a_small_volume_fits_whole():
     network = MedSegDiff(3, 1, CLASSES, (16, 32), num_heads=2)
     assert window_that_fits([43, 59, 47], network, 3, 0.25, MEMBERS, 6 * 10**9, "probabilities") is None
+
+
+VOXEL = 18 * 4 * 16  # bytes of 16 channels
+
+
+@pytest.mark.parametrize(
+    ("size", "edge", "smaller"),
+    [([200, 200, 200], 96, 72), ([200, 200, 200], 72, 54), ([4096, 4096], 512, 384)],
+)
+def test_windows_by_hand_of_a_network(size, edge, smaller):
+    """The largest of 96 voxels along an axis, 512 of a picture, and steps of a quarter less."""
+    network, axes = MedSegDiff(len(size), 1, 2, (16, 16), num_transformer_blocks=0), len(size)
+    needed = VOXEL * edge**axes + 2 * 3 * 2 * kept_voxels(size, [edge] * axes, 0.25)  # of 3 members and 2 classes
+    assert window_that_fits(size, network, 2, 0.25, 3, 2 * needed, "labels") == [edge] * axes
+    assert window_that_fits(size, network, 2, 0.25, 3, 2 * needed - 2, "labels") == [smaller] * axes
+
+
+@pytest.mark.parametrize(
+    ("size", "less", "expected"),
+    [([200, 200, 200], 0, None), ([200, 200, 200], 2, [96, 96, 96]), ([200, 200, 40], 2, [96, 96, 40])],
+)
+def test_an_image_is_taken_whole_within_half_of_the_memory(size, less, expected):
+    network = MedSegDiff(3, 1, 2, (16, 16), num_transformer_blocks=0)
+    assert window_that_fits(size, network, 2, 0.25, 1, 2 * VOXEL * math.prod(size) - less, "labels") == expected
+
+
+def test_no_window_is_smaller_than_32_voxels():
+    network = MedSegDiff(3, 1, 2, (16, 16), num_transformer_blocks=0)
+    assert window_that_fits([200, 200, 20], network, 2, 0.25, 1, 1, "labels") == [32, 32, 20]
+
+
+def test_kept_voxels_by_hand():
+    """Along 30 voxels windows of 10 begin at 0, 6, 13 and 20: they share 4. Along 16 they begin at 0 and 6."""
+    assert kept_voxels([30, 16], [10, 10], 0.3) == 4 * 16 + 10 * 4
+    assert kept_voxels([10, 16], [10, 10], 0.3) == 10 * 4
+
+
+def test_members_are_kept_as_probabilities_within_a_quarter():
+    size, needed = [10, 20], 4 * 3 * 5 * 2 * 200  # bytes x images x members x classes x voxels
+    assert output_that_fits(size, 2, 5, 3, 4 * needed) == "probabilities"
+    assert output_that_fits(size, 2, 5, 3, 4 * needed - 4) == "labels"
+
+
+def test_channels_are_those_of_the_first_convolution():
+    first = torch.nn.Sequential(torch.nn.Linear(2, 9), torch.nn.Conv3d(1, 7, 1), torch.nn.Conv2d(1, 5, 1))
+    assert finest_channels(first) == 7 and finest_channels(first[2]) == 5
+    assert finest_channels(first[0]) is None and finest_channels(len) is None
+    assert window_that_fits([999, 999], len, 2, 0.25, 1, 1, "labels") is None
+
+
+@pytest.mark.parametrize(
+    ("window", "labels", "said"),
+    [
+        ([8, 9], False, ["An image of 30 x 40 voxels in 1.5 GB: windows of 8 x 9."]),
+        (
+            None,
+            True,
+            ["An image of 30 x 40 voxels in 1.5 GB: the members' labels in the place of their probabilities."],
+        ),
+        (None, False, []),
+    ],
+)
+def test_what_is_said(window, labels, said, caplog):
+    with caplog.at_level("INFO"):
+        say_bounds([30, 40], window, labels, 1_500_000_000)
+    assert [record.getMessage() for record in caplog.records] == said
 
 
 def test_small_images_are_taken_whole(network):

@@ -566,7 +566,48 @@ def test_in_monais_evaluator():
     torch.testing.assert_close(torch.stack([p.as_tensor() for p in outputs]), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_what_is_not_given_is_as_documented():
+    inferer = EnsembleInferer(scheduler())
+    told = {name: value for name, value in vars(inferer).items() if not name.startswith("_") and name != "scheduler"}
+    assert told == {
+        "num_inference_steps": 10,
+        "ensemble_size": 10,
+        "members_per_batch": None,
+        "seed": 0,
+        "roi_size": None,
+        "overlap": 0.25,
+        "start_from_anchor": None,
+        "mirror_axes": (),
+        "anchor_only": False,
+        "return_anchor": False,
+        "output": "probabilities",
+        "amp": False,
+        "channels_last": False,
+        "compile": False,
+        "progress": False,
+        "memory": None,
+        "multi_label": False,
+        "folds": (),
+    }
+
+
 # Refusals
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"num_inference_steps": 1, "ensemble_size": 1, "members_per_batch": 1, "memory": 1, "roi_size": 1},
+        {"num_inference_steps": 100, "overlap": 0, "roi_size": (1, 1)},
+        {"start_from_anchor": 0, "num_inference_steps": 1},
+        {"start_from_anchor": 99, "num_inference_steps": 100, "overlap": 0.99},
+        {"seed": -(2**63)},
+        {"seed": 2**63 - 1},
+    ],
+)
+def test_the_ends_of_every_range_are_taken(kwargs):
+    inferer = EnsembleInferer(scheduler(), **kwargs)
+    assert {name: getattr(inferer, name) for name in kwargs} == kwargs
 
 
 @pytest.mark.parametrize(
@@ -588,6 +629,13 @@ def test_in_monais_evaluator():
         ({"roi_size": (8, -1)}, r"roi_size must be positive, got \(8, -1\)"),
         ({"ensemble_size": 2.5}, "ensemble_size must be a whole number of at least 1, got 2.5"),
         ({"num_inference_steps": 2.5}, "num_inference_steps must be a whole number .* got 2.5"),
+        ({"ensemble_size": True}, "ensemble_size must be a whole number of at least 1, got True"),
+        ({"seed": 2**63}, "seed must be a whole number of 64 bits, got 9223372036854775808"),
+        ({"seed": -(2**63) - 1}, "seed must be a whole number of 64 bits, got -9223372036854775809"),
+        ({"seed": 0.5}, "seed must be a whole number of 64 bits, got 0.5"),
+        ({"seed": None}, "seed must be a whole number of 64 bits, got None"),
+        ({"ensemble_size": None}, "ensemble_size must be a whole number of at least 1, got None"),
+        ({"start_from_anchor": -1}, "start_from_anchor must be a timestep from 0 to 99, got -1"),
         ({"output": "logits"}, "output must be 'probabilities' or 'labels', got 'logits'"),
     ],
 )

@@ -9,7 +9,7 @@ from monai.engines import Evaluator
 from monai.handlers import IgniteMetricHandler, MetricsSaver, from_engine
 
 from medsegdiff_bundle import metrics
-from medsegdiff_bundle.uncertainty import mutual_information
+from medsegdiff_bundle.uncertainty import mutual_information, predictive_entropy
 
 NAMES = [
     "GeneralizedEnergyDistanceMetric",
@@ -63,6 +63,11 @@ def test_nan_is_no_perfect_score(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_works_as_it_comes(name):
     metric = from_json(name)
+    assert (metric.num_classes, metric.num_regions, metric.reduction, metric.get_not_nans) == (2, None, "mean", False)
+    assert getattr(metric, "include_background", False) is (name == "ExpectedCalibrationErrorMetric")
+    assert getattr(metric, "num_bins", 15) == 15 and getattr(metric, "fraction", 0.05) == 0.05
+    assert getattr(metric, "part", "score") == "score"
+    assert getattr(metric, "uncertainty", predictive_entropy) is predictive_entropy
     members, raters = random_case(num_classes=2)
     metric([members], [raters])
     assert 0 <= metric.aggregate().item() <= 2
@@ -81,6 +86,15 @@ def test_forms_of_members(name):
         torch.testing.assert_close(metric([members], [raters]), value)
     else:
         assert metric([members], [raters]) != value
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_region_is_a_class_and_its_rest(name):
+    members, raters = random_case(num_classes=2)
+    of_region = from_json(name, num_classes=1, multi_label=True)
+    torch.testing.assert_close(of_region([members[:, 1:]], [raters]), from_json(name)([members], [raters]))
+    with pytest.raises(ValueError, match="num_classes must be at least 1, got 0"):
+        getattr(metrics, name)(num_classes=0, multi_label=True)
 
 
 def test_numbers_of_members_and_raters_may_differ_between_cases():

@@ -9,6 +9,7 @@ from medsegdiff_bundle.networks.layers import (
     crop_like,
     normalization,
     pad_to_multiple,
+    per_axis,
     upsampling,
 )
 from medsegdiff_bundle.networks.timestep_embedding import TimestepEmbedding
@@ -35,15 +36,25 @@ def test_padding_and_back(size, factor, minimum, expected):
     assert torch.equal(padded[corner], x[corner])
 
 
+def test_arguments_of_each_level_and_axis():
+    assert per_axis("strides", None, 2, 3, 2) == [[2, 2]] * 3
+    assert per_axis("strides", [1, (2, 3), [1, 1]], 2, 3, 2) == [[1, 1], [2, 3], [1, 1]]
+    for wrong in ([1], [1, 1, 1], [0, 1], [[1, 0], 1], [[1], 1], [[1, 1, 1], 1]):
+        with pytest.raises(ValueError, match="strides must have 2 entries, each a positive number or 2 of them, got"):
+            per_axis("strides", wrong, 2, 2, 2)
+
+
 def test_no_padding_no_copy():
     x = torch.randn(1, 1, 8, 8)
     assert pad_to_multiple(x, [4, 4], [8, 8]) is x
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 6, 8, 12, 20, 64])
-def test_normalization_takes_any_channels(channels):
+@pytest.mark.parametrize(
+    ("channels", "groups"), [(1, 1), (2, 2), (3, 1), (6, 2), (8, 8), (9, 1), (12, 4), (20, 4), (64, 8)]
+)
+def test_normalization_takes_any_channels(channels, groups):
     norm = normalization(channels)
-    assert 1 <= norm.num_groups <= 8 and channels % norm.num_groups == 0
+    assert (norm.num_groups, norm.num_channels) == (groups, channels)
     assert norm(torch.randn(1, channels, 2, 2)).isfinite().all()
 
 

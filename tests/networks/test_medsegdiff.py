@@ -1,3 +1,4 @@
+import inspect
 import io
 import itertools
 import re
@@ -9,7 +10,17 @@ import torch
 from monai.networks.nets import DynUNet
 from torch import nn
 
-from medsegdiff_bundle.networks import ConditionFeatures, ConditionUNet, MedSegDiff, TrainingNetwork
+from medsegdiff_bundle.networks import (
+    BaselineNetwork,
+    ConditionFeatures,
+    ConditionUNet,
+    DenoisingUNet,
+    MedSegDiff,
+    NeuralBandPassFilter,
+    SpectrumSpaceTransformer,
+    TrainingNetwork,
+    UncertainSpatialAttention,
+)
 from medsegdiff_bundle.schedulers import DDIMScheduler
 
 SWITCHES = {
@@ -435,6 +446,16 @@ def test_filter_is_float32_under_autocast():
     assert output.dtype == torch.float32
 
 
+@pytest.mark.parametrize(
+    ("name", "weights", "tensors"),
+    [("default", 20756, 254), ("plain", 11242, 132), ("blocks_of_dynunet", 26776, 312), ("coarse_denoiser", 22955, 224)],
+)
+def test_weights_that_were_saved_fit(name, weights, tensors):
+    """Their number is part of the format: widths inside of a block change it."""
+    saved = network(**SWITCHES[name]).state_dict()
+    assert sum(each.numel() for each in saved.values()) == weights and len(saved) == tensors
+
+
 def test_state_dict_loads_into_a_fresh_network():
     net = perturbed(network())
     keys = list(net.state_dict())
@@ -532,7 +553,80 @@ def test_a_coarse_denoiser_is_the_plain_one_of_the_pooled_mask():
     assert features.stem.shape[2:] == pooled.shape[2:]
 
 
-# Refusals
+# Arguments
+
+
+def left_out(function):
+    """What each argument is that need not be given."""
+    parameters = inspect.signature(function).parameters.values()
+    return {each.name: each.default for each in parameters if each.default is not each.empty}
+
+
+BLOCKS = {"num_res_blocks": 1, "dropout": 0.0, "strides": None, "kernel_sizes": None}
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        (
+            MedSegDiff,
+            BLOCKS
+            | {
+                "channels": (32, 64, 128, 256),
+                "denoiser_channels": None,
+                "residual_condition": True,
+                "prediction_type": "sample",
+                "num_anchor_levels": None,
+                "gaussian_size": 5,
+                "num_transformer_blocks": 2,
+                "num_filter_blocks": 2,
+                "num_heads": 4,
+                "embed_dim": None,
+                "token_size": 1,
+                "image_concat": True,
+                "anchor_residual": False,
+                "stop_gradient": False,
+                "multi_label": False,
+            },
+        ),
+        (ConditionUNet, BLOCKS | {"residual": True}),
+        (DenoisingUNet, BLOCKS),
+        (SpectrumSpaceTransformer, {"num_blocks": 2, "num_filter_blocks": 2, "token_size": 1}),
+        (NeuralBandPassFilter, {"num_blocks": 2, "hidden_dim": 16}),
+        (UncertainSpatialAttention, {"kernel_size": 5}),
+        (TrainingNetwork, {"amp": False, "recycling": 0.0, "scheduler": None}),
+        (BaselineNetwork, {"multi_label": False}),
+    ],
+)
+def test_what_is_not_given_is_as_documented(part, expected):
+    assert left_out(part) == expected
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"spatial_dims": 3},
+        {"out_channels": 2},
+        {"out_channels": 1, "multi_label": True},
+        {"channels": (1, 1), "num_heads": 1},
+        {"denoiser_channels": (4, 1, 8)},
+        {"num_anchor_levels": 2},
+        {"num_anchor_levels": 0, "num_filter_blocks": 0},
+        {"num_transformer_blocks": 0, "image_concat": False},
+        {"num_anchor_levels": 0, "num_transformer_blocks": 1, "image_concat": False},
+        {"gaussian_size": 1, "num_heads": 8},
+        {"prediction_type": "v_prediction"},
+    ],
+)
+def test_the_ends_of_every_range_are_taken(kwargs):
+    net = network(**kwargs)
+    image, mask = data(net, size=(3, 6, 5)[: 3 if "spatial_dims" in kwargs else 2])
+    assert net(image, mask, torch.tensor(4)).shape == mask.shape
+
+
+def test_regions_are_counted_without_a_background():
+    with pytest.raises(ValueError, match="out_channels counts regions and must be at least 1, got 0"):
+        network(out_channels=0, multi_label=True)
 
 
 @pytest.mark.parametrize(
@@ -624,11 +718,33 @@ def test_recycling_feeds_the_networks_own_masks(recycling, amp):
     assert all(weight.grad is not None for weight in network.denoiser.parameters())
 
 
+def test_a_recycled_mask_is_the_networks_own_from_pure_noise():
+    """By the steps of the paper: predicted from noise at the last timestep, noised to the sample's, some of them."""
+    network, seen = perturbed(MedSegDiff(2, 1, 2, channels=(4, 8), num_heads=2)), []
+    scheduler = DDIMScheduler(100, "cosine", "sample")
+    training = TrainingNetwork(network, False, 0.3, scheduler)
+    image, mask = torch.randn(12, 1, 8, 8), torch.randn(12, 2, 8, 8)
+    timesteps = torch.arange(0, 96, 8)
+    hook = network.denoiser.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    torch.manual_seed(5)
+    training(image, mask, timesteps)
+    hook.remove()
+    torch.manual_seed(5)
+    with torch.no_grad():
+        own = network(image, torch.randn_like(mask), torch.full((12,), 99))
+    recycled = scheduler.add_noise(own, torch.randn_like(mask), timesteps)
+    chosen = torch.rand(12) < 0.3
+    assert 0 < chosen.sum() < 12
+    torch.testing.assert_close(seen[-1], torch.where(chosen.reshape(-1, 1, 1, 1), recycled, mask))
+
+
 def test_recycling_needs_a_scheduler_a_probability_and_masks():
     network = MedSegDiff(2, 1, 2, channels=(4, 8, 8), num_heads=2)
     scheduler = DDIMScheduler()
     with pytest.raises(ValueError, match="from 0 to 1, got 1.5"):
         TrainingNetwork(network, recycling=1.5, scheduler=scheduler)
+    with pytest.raises(ValueError, match="from 0 to 1, got -0.1"):
+        TrainingNetwork(network, recycling=-0.1, scheduler=scheduler)
     with pytest.raises(ValueError, match="recycling 0.5 needs a scheduler"):
         TrainingNetwork(network, recycling=0.5)
     network = MedSegDiff(2, 1, 2, channels=(4, 8, 8), num_heads=2, prediction_type="epsilon")

@@ -83,6 +83,7 @@ def test_a_new_filter_lets_most_through():
     torch.manual_seed(0)
     mask = NeuralBandPassFilter(3, num_heads=4, time_dim=16)(torch.randn(2, 16), token_grid([4, 5, 3], CPU))
     assert 0.7 < mask.min() and mask.max() < 0.98
+    assert NeuralBandPassFilter(2, 1, 8).head.bias.item() == 2
 
 
 def test_mask_is_exact_at_its_own_resolution():

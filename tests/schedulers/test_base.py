@@ -195,6 +195,34 @@ def test_signal_scale_is_scaling_and_renormalising(schedule, signal_scale):
 # Construction and errors
 
 
+def test_what_is_not_given_is_as_documented(scheduler_class):
+    scheduler = scheduler_class()
+    assert (scheduler.num_train_timesteps, scheduler.prediction_type) == (1000, "epsilon")
+    assert (scheduler.clip_sample, scheduler.signal_scale, scheduler.follows_network) == (True, 1.0, True)
+    assert torch.equal(scheduler.betas, StockScheduler(1000, "linear_beta").betas)
+    assert getattr(scheduler, "eta", 0.0) == 0.0 and getattr(scheduler, "solver_order", 2) == 2
+    assert scheduler.stochastic is (scheduler_class is DDPMScheduler)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: DDPMScheduler(num_train_timesteps=1),
+        lambda: DDPMScheduler(signal_scale=1.0),
+        lambda: DDIMScheduler(eta=0.0),
+        lambda: DDIMScheduler(eta=1.0),
+        lambda: DPMSolverMultistepScheduler(solver_order=1),
+        lambda: DDIMScheduler().set_timesteps(1000),
+        lambda: DDIMScheduler().set_timesteps(1, start=0),
+        lambda: DDIMScheduler().set_timesteps(1000, start=999),
+        lambda: DDIMScheduler().add_noise(noisy(), noisy(), 0),
+        lambda: DDIMScheduler().add_noise(noisy(), noisy(), torch.tensor([0, 999])),
+    ],
+)
+def test_the_ends_of_every_range_are_taken(build):
+    build()
+
+
 @pytest.mark.parametrize(
     ("name", "extra"),
     [("DDPMScheduler", {}), ("DDIMScheduler", {"eta": 0.5}), ("DPMSolverMultistepScheduler", {"solver_order": 1})],
@@ -235,8 +263,9 @@ def test_json(name, extra):
         (lambda: DDIMScheduler().add_noise(noisy(), noisy(), torch.tensor([1, 2, 3])), "(3,)"),
         (lambda: DDIMScheduler().add_noise(noisy(), noisy(), torch.tensor(0.5)), "torch.float32"),
         (lambda: DDIMScheduler().step(noisy(), 1000, noisy()), "1000"),
-        (lambda: DDIMScheduler().step(noisy((2, 2, 4, 4)), 9, noisy()), "(2, 2, 4, 4)"),
-        (lambda: DDIMScheduler().step(noisy(), 9, noisy(), noise=noisy((1, 1, 4, 4))), "(1, 1, 4, 4)"),
+        (lambda: DDIMScheduler().step(noisy((2, 2, 4, 4)), 9, noisy()), "model_output must have the sample's"),
+        (lambda: DDIMScheduler().step(noisy(), 9, noisy(), noise=noisy((1, 1, 4, 4))), "noise must have the sample's"),
+        (lambda: DDIMScheduler().step(noisy(), 9, noisy(), noise=noisy((1, 1, 4, 4))), "got (1, 1, 4, 4)"),
     ],
 )
 def test_errors_name_the_value(build, value):

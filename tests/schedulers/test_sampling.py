@@ -65,6 +65,15 @@ def test_every_schedule_is_finite(scheduler_class, prediction_type, clip_sample,
                 assert not clip_sample or x.abs().max() <= 1
 
 
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+def test_a_schedule_from_clean_data_to_pure_noise_is_finite_in_every_step(scheduler_class, prediction_type):
+    """alpha_bar is 1 at the timestep 0, so 1 - alpha_bar, by which a step divides, is 0."""
+    scheduler = scheduler_class(8, schedule="test_zero_snr", prediction_type=prediction_type)
+    assert scheduler.alphas_cumprod[0] == 1 and scheduler.timesteps[-1] == 0
+    x, x_0 = sample(scheduler, noisy())
+    assert x.isfinite().all() and torch.equal(x, x_0)
+
+
 @pytest.mark.parametrize("prediction_type", ["sample", "v_prediction"])
 def test_pure_noise_is_exact(scheduler_class, prediction_type):
     """At alpha_bar = 0 the network's x_0 is taken as it is; v is then -x_0."""
