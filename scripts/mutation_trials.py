@@ -292,6 +292,10 @@ class Trials:
         os.environ["PYTHONPATH"] = str(self.folder)
         os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         options = ["-o", "addopts=", "--import-mode=importlib", "-x", "--tb=no", "-W", "ignore"]
+        options += [
+            "--basetemp",
+            str(self.folder / "temporary"),
+        ]  # pytest's own folder is shared, and tidied at the end
         options += [each for name in NEEDLESS for each in ("-p", f"no:{name}")]
         return int(pytest.main([*files, *options], plugins=[plugin]))
 

@@ -59,6 +59,14 @@ def test_it_is_more_than_a_level_set_of_the_mean():
         assert mean_dice(found[None], members) > mean_dice(level_sets(members.mean(0)), members).max() + 1e-9
 
 
+def test_a_large_image_is_searched_like_a_small_one():
+    """Weights of members of many voxels are small numbers, whose differences must not be taken for rounding."""
+    for members in map(drawn, range(1, 60, 2)):
+        small = torch.from_numpy(members).bool()
+        large = small.repeat_interleave(20_000, dim=1)
+        assert torch.equal(expected_dice(large).labels[::20_000], expected_dice(small).labels)
+
+
 @pytest.mark.parametrize("size", range(1, VOXELS))
 def test_a_level_set_is_the_best_mask_where_all_members_are_of_one_size(size):
     generator = np.random.default_rng(size)

@@ -361,6 +361,8 @@ def test_bad_values_are_named(members, num_classes, message):
 
 def test_what_is_not_given_is_as_documented():
     assert staple.__defaults__ == (2, 10_000) and expected_dice.__defaults__ == (2, None)
+    members = torch.tensor([[0, 1, 1], [0, 1, 0]])
+    assert staple(members).posterior.shape == expected_dice(members).labels.shape == (3,)
 
 
 def test_max_iterations_must_be_positive():

@@ -288,6 +288,18 @@ def test_a_mirror_image_without_members_is_not_encoded():
     assert len(net.encoded) == 3
 
 
+@pytest.mark.parametrize("axes", [(0,), (2,), (0, 2)])
+def test_volumes_are_mirrored_along_their_axes(axes):
+    class Seeing(Counting):
+        def encode(self, image):
+            self.encoded.append(image)
+            return super().encode(image)
+
+    net, image = Seeing(), images(size=(3, 4, 5))
+    EnsembleInferer(scheduler(), 1, 2, mirror_axes=axes)(image, net)
+    assert torch.equal(net.encoded[0], image) and torch.equal(net.encoded[2], image.flip(axes[0] + 2))
+
+
 @pytest.mark.parametrize(("memory", "times"), [(None, 4), (10**9, 4), (2000, 8)])
 def test_each_mirror_image_is_encoded_once_where_memory_allows(memory, times):
     """Members that begin with masks drawn from the mean anchor need all mirror images before the first of them."""
@@ -476,6 +488,19 @@ def test_a_compiled_network_gives_the_same(monkeypatch):
     expected = EnsembleInferer(scheduler(), 2, 4, 4)(images(), other)
     torch.testing.assert_close(inferer(images(), other), expected, rtol=1e-4, atol=1e-5)
     assert len(compiled) == 2
+
+
+def test_a_network_is_compiled_once(monkeypatch):
+    """Until another one comes, and never for the anchor alone."""
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda function: compiled.append(function) or function)
+    first, second = Counting(), Counting()
+    inferer = EnsembleInferer(scheduler(), 1, 1, compile=True)
+    for each in (first, first, second, second, first):
+        inferer(images(), each)
+    EnsembleInferer(scheduler(), 1, 1)(images(), first)
+    EnsembleInferer(scheduler(), 1, 1, compile=True, anchor_only=True)(images(), first)
+    assert [function.__self__ for function in compiled] == [first, second, first]
 
 
 def test_measuring_a_member_does_not_keep_the_network_from_being_compiled(monkeypatch):

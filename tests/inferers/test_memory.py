@@ -151,6 +151,21 @@ def test_limits_of_every_group_that_the_process_is_in(version, groups, expected,
     assert free_memory(torch.device("cpu")) == expected
 
 
+def test_what_the_allocator_is_told(monkeypatch):
+    """By the numbers of malloc.h: no block of its own for a large tensor, never back to the system, 64 MiB at a time."""
+    told = []
+    library = {"mallopt": lambda parameter, value: told.append((parameter, value)) or 1, "malloc_trim": told.append}
+    monkeypatch.setattr(memory, "_c_library", library.get)
+    assert memory.tune_allocator() is True
+    memory.return_freed_memory()
+    assert told == [(-4, 0), (-1, -1), (-2, 64 * 2**20), 0]
+    library["mallopt"] = lambda parameter, value: int(parameter != -1)
+    assert memory.tune_allocator() is False
+    library.clear()
+    assert memory.tune_allocator() is False
+    memory.return_freed_memory()
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 def test_the_tuned_allocator_keeps_what_it_gets_back():
     """In a process of its own, because nothing takes it back."""

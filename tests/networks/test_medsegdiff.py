@@ -21,6 +21,7 @@ from medsegdiff_bundle.networks import (
     TrainingNetwork,
     UncertainSpatialAttention,
 )
+from medsegdiff_bundle.networks.layers import ResBlock
 from medsegdiff_bundle.schedulers import DDIMScheduler
 
 SWITCHES = {
@@ -383,12 +384,12 @@ def test_drawn_masks_of_an_image_share_its_features(size, kwargs):
     """Each is what it is alone, and the image is encoded once."""
     net = perturbed(network(len(size), **kwargs))
     image, mask = data(net, size=size)
-    drawn = torch.randn(2, 3, *mask.shape[1:])
+    drawn = torch.randn(2, 2, *mask.shape[1:])
     t = torch.tensor([999, 999])
     with torch.no_grad():
         prediction, logits = TrainingNetwork(net)(image, drawn, t)
         assert prediction.shape == drawn.shape and torch.equal(logits, net(image))
-        for member in range(3):
+        for member in range(2):
             alone, _ = TrainingNetwork(net)(image, drawn[:, member], t)
             torch.testing.assert_close(prediction[:, member], alone, atol=1e-4, rtol=1e-4)
 
@@ -448,7 +449,12 @@ def test_filter_is_float32_under_autocast():
 
 @pytest.mark.parametrize(
     ("name", "weights", "tensors"),
-    [("default", 20756, 254), ("plain", 11242, 132), ("blocks_of_dynunet", 26776, 312), ("coarse_denoiser", 22955, 224)],
+    [
+        ("default", 20756, 254),
+        ("plain", 11242, 132),
+        ("blocks_of_dynunet", 26776, 312),
+        ("coarse_denoiser", 22955, 224),
+    ],
 )
 def test_weights_that_were_saved_fit(name, weights, tensors):
     """Their number is part of the format: widths inside of a block change it."""
@@ -566,10 +572,11 @@ BLOCKS = {"num_res_blocks": 1, "dropout": 0.0, "strides": None, "kernel_sizes": 
 
 
 @pytest.mark.parametrize(
-    ("part", "expected"),
+    ("part", "given", "expected"),
     [
         (
             MedSegDiff,
+            (2, 1, 3, (4, 6)),
             BLOCKS
             | {
                 "channels": (32, 64, 128, 256),
@@ -589,17 +596,19 @@ BLOCKS = {"num_res_blocks": 1, "dropout": 0.0, "strides": None, "kernel_sizes": 
                 "multi_label": False,
             },
         ),
-        (ConditionUNet, BLOCKS | {"residual": True}),
-        (DenoisingUNet, BLOCKS),
-        (SpectrumSpaceTransformer, {"num_blocks": 2, "num_filter_blocks": 2, "token_size": 1}),
-        (NeuralBandPassFilter, {"num_blocks": 2, "hidden_dim": 16}),
-        (UncertainSpatialAttention, {"kernel_size": 5}),
-        (TrainingNetwork, {"amp": False, "recycling": 0.0, "scheduler": None}),
-        (BaselineNetwork, {"multi_label": False}),
+        (ConditionUNet, (2, 1, 3, (4, 6)), BLOCKS | {"residual": True}),
+        (DenoisingUNet, (2, 3, (4, 6), 8, None), BLOCKS),
+        (SpectrumSpaceTransformer, (2, 4, 4, 4, 2, 8), {"num_blocks": 2, "num_filter_blocks": 2, "token_size": 1}),
+        (NeuralBandPassFilter, (2, 1, 8), {"num_blocks": 2, "hidden_dim": 16}),
+        (UncertainSpatialAttention, (2, 1, 1), {"kernel_size": 5}),
+        (ResBlock, (2, 4, 4), {"time_dim": 0, "dropout": 0.0, "kernel_size": 3}),
+        (TrainingNetwork, (nn.Identity(),), {"amp": False, "recycling": 0.0, "scheduler": None}),
+        (BaselineNetwork, (nn.Identity(), 1), {"multi_label": False}),
     ],
 )
-def test_what_is_not_given_is_as_documented(part, expected):
+def test_what_is_not_given_is_as_documented(part, given, expected):
     assert left_out(part) == expected
+    part(*given, **({"num_heads": 2} if part is MedSegDiff else {}))
 
 
 @pytest.mark.parametrize(
@@ -780,6 +789,17 @@ def test_strides_and_kernels_per_axis(residual):
         tuple(layer.kernel_size) for layer in network.condition_model.encoder[0].modules() if hasattr(layer, "stride")
     }
     assert kernels == {(1, 3, 3)}
+
+
+@pytest.mark.parametrize(
+    ("strides", "kernels", "stride", "kernel"),
+    [(None, None, (2, 2), (3, 3)), ([1], [3, 5], (1, 1), (5, 5)), ([[1, 2]], [1, [1, 3]], (1, 2), (1, 3))],
+)
+def test_each_unet_takes_its_strides_and_kernels(strides, kernels, stride, kernel):
+    sizes = {"strides": strides, "kernel_sizes": kernels}
+    for unet in (ConditionUNet(2, 1, 3, (4, 6), **sizes), DenoisingUNet(2, 3, (4, 6), 8, None, **sizes)):
+        assert unet.downs[1].stride == unet.ups[0].stride == stride
+        assert unet.downs[1].kernel_size == unet.encoder[1][0].conv1.kernel_size == kernel
 
 
 def test_strides_of_none_are_those_of_two():

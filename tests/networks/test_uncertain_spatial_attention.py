@@ -103,6 +103,15 @@ def test_gaussian_sums_to_one_and_stays_finite():
             torch.testing.assert_close(window.sum(dim=1), torch.ones(3))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_module_of_another_type_softens_in_its_type(dtype):
+    usa, anchor = set_gaussian(module(), mean=0.4), torch.randn(1, 3, 6, 5)
+    expected = usa.soften(anchor)
+    softened = usa.to(dtype).soften(anchor.to(dtype))
+    assert softened.dtype == dtype
+    torch.testing.assert_close(softened.float(), expected, rtol=0.02, atol=0.02)
+
+
 def test_mean_and_variance_learn():
     usa = module()
     usa(torch.randn(2, 3, 8, 8)).square().sum().backward()
