@@ -152,7 +152,7 @@ def test_limits_of_every_group_that_the_process_is_in(version, groups, expected,
 
 
 def test_what_the_allocator_is_told(monkeypatch):
-    """By the numbers of malloc.h: no block of its own for a large tensor, never back to the system, 64 MiB at a time."""
+    """By the numbers of malloc.h: no block of its own for a large tensor, none given back, 64 MiB at a time."""
     told = []
     library = {"mallopt": lambda parameter, value: told.append((parameter, value)) or 1, "malloc_trim": told.append}
     monkeypatch.setattr(memory, "_c_library", library.get)

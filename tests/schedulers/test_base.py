@@ -59,8 +59,8 @@ def test_trailing_timesteps_at_any_number(total):
         assert (timesteps.diff() < 0).all()
 
 
-def test_a_later_start_by_hand():
-    scheduler = DDIMScheduler(num_train_timesteps=1000)
+def test_a_later_start_by_hand(scheduler_class):
+    scheduler = scheduler_class(num_train_timesteps=1000)
     scheduler.set_timesteps(4, start=399)
     assert scheduler.timesteps.tolist() == [399, 299, 199, 99]
     for start in (-1, 1000):
