@@ -1,4 +1,4 @@
-"""The paper's tasks on miniatures of their sets: one epoch, an evaluation and masks; and with the paper's recipe."""
+"""The paper's tasks on miniatures of their sets: one epoch, an evaluation and masks, with both recipes."""
 
 import json
 from pathlib import Path
@@ -11,9 +11,7 @@ from PIL import Image
 from medsegdiff_bundle import Segmenter, cli
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
-PAPER = ["--config", "recipes/paper"]
-# Classes and regions of volumes and of pictures; tests/test_recipes.py has what the recipe sets in every task.
-OF_A_KIND = ("amos22", "brats2021", "refuge2", "isic2018")
+RECIPES = {"default": [], "paper": ["--config", "recipes/paper"]}
 FEW = {"num_inference_steps": 2, "ensemble_size": 2}
 SMALL = {"network_def#channels": [4, 8], "network_def#denoiser_channels": [4, 8], "network_def#num_heads": 2}
 SMALL |= {"network_def#token_size": 2, **FEW}
@@ -23,10 +21,11 @@ def words_of(settings):
     return [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
 
 
-def train_evaluate_and_segment(layout, recipe, tmp_path, capsys):
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_train_evaluate_and_segment(layout, recipe, tmp_path, capsys):
     content = json.loads((CONFIGS / "tasks" / f"{layout.task}.json").read_text())
     size = {"picture_size": [16, 16]} if "picture_size" in content else {"patch_size": [8, 8, 8]}
-    words = ["--task", layout.task, "-d", "cpu", "-q", *recipe, *words_of({**SMALL, **size})]
+    words = ["--task", layout.task, "-d", "cpu", "-q", *RECIPES[recipe], *words_of({**SMALL, **size})]
     training = ["train", str(layout.root), "-o", str(tmp_path / "training"), "--epochs", "1", "--batch-size", "2"]
     assert cli.main([*training, *words, "--set", "val_interval=1"]) == 0
     weights = ["-c", str(tmp_path / "training" / "model.pt")]
@@ -41,15 +40,6 @@ def train_evaluate_and_segment(layout, recipe, tmp_path, capsys):
     for mask in masks:
         stored = nibabel.load(mask).get_fdata() if mask.suffix == ".gz" else np.asarray(Image.open(mask))
         assert {*np.unique(stored)} <= {*layout.values}
-
-
-def test_each_layout(layout, tmp_path, capsys):
-    train_evaluate_and_segment(layout, [], tmp_path, capsys)
-
-
-@pytest.mark.parametrize("name", OF_A_KIND)
-def test_the_recipe_of_the_paper(name, find_layout, tmp_path, capsys):
-    train_evaluate_and_segment(find_layout(name), PAPER, tmp_path, capsys)
 
 
 @pytest.mark.parametrize("name", ["btcv", "brats2021"])
