@@ -199,6 +199,25 @@ def run(trials: Sequence[Trial], way: Callable[[Trial, Path], Outcome], every: C
             every(trial, way(trial, folder))
 
 
+def faults(numbers: Sequence[int]) -> list[tuple[str, str, str, str]]:
+    """What does not end as promised of some trials: door, trial, what is wrong, what was said.
+
+    For a process that is new: PyTorch may refuse to train in the child of one that trained itself.
+
+    Args:
+        numbers: indices of the trials.
+    """
+    trials = bad_input_cases.trials()
+    found: list[tuple[str, str, str, str]] = []
+
+    def every(trial: Trial, ended: Outcome) -> None:
+        if wrong := fault(trial, ended):
+            found.append((trial.door, trial.what, wrong, ended.said))
+
+    run([trials[number] for number in numbers], outcome, every)
+    return found
+
+
 def arguments() -> argparse.Namespace:
     """Options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
