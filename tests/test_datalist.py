@@ -342,6 +342,9 @@ def test_all_cases_of_a_set_without_labels_are_segmented(tmp_path):
     """A rule for the cases that validate is for sets that are learned from."""
     files = [brats(tmp_path, f"BraTS2021_0000{number}") for number in range(7)]
     assert image_datalist(tmp_path, 4, 3) == [{"image": each} for each in files]
+    (tmp_path / "splits.json").write_text(json.dumps({"train": [], "val": ["BraTS2021_00004"]}))
+    assert image_datalist(tmp_path, 4, 3) == [{"image": files[4]}]
+    (tmp_path / "splits.json").unlink()
     volume(tmp_path / "BraTS2021_00003" / "BraTS2021_00003_seg.nii.gz")
     assert len(image_datalist(tmp_path, 4, 3)) == 2
 

@@ -147,8 +147,9 @@ def image_datalist(
     Args:
         source: an image file (a volume, a picture, the zip of a DICOM series), a folder of such files, a folder for
             `series_datalist` or the DICOMDIR in it, or a folder in a form that `segmentation_datalist` reads, of which
-            the validation cases are taken (all if no case has a label, and all of a folder `images` without `masks` or
-            `splits.json` beside it); or the folder of one case in such a form, with a file for each channel.
+            the validation cases are taken (all if the set has neither labels nor sections, and all of a folder `images`
+            without `masks` or `splits.json` beside it); or the folder of one case in such a form, with a file for each
+            channel.
         in_channels: see `segmentation_datalist`.
         spatial_dims: likewise.
         case_pattern: see `matching`; of a folder in a form, as other files have names of their own.
@@ -225,10 +226,11 @@ def channels_entry(files: Sequence[str | os.PathLike], in_channels: int | None, 
 
 
 def _validation(path: Path, case_pattern: str | None) -> list[Image]:
-    """Images of the validation cases of a data set, or of all its cases if none has a label."""
+    """Images of the validation cases of a data set, or of all its cases if none has a label and it names no section."""
     data_set = matching(read_data_set(path), case_pattern)
-    labelled = any(case.label is not None for case in data_set.cases)
-    return [_image(case) for case in (cases_of(data_set, "validation") if labelled else data_set.cases)]
+    to_learn_from = any(case.label is not None or case.section == "validation" for case in data_set.cases)
+    says = to_learn_from or data_set.folds or (path / "splits.json").is_file()
+    return [_image(case) for case in (cases_of(data_set, "validation") if says else data_set.cases)]
 
 
 def _image(case: Case) -> Image:
