@@ -113,7 +113,7 @@ def main() -> None:
         flush=True,
     )
     postprocessing({"pred": result[0]})
-    print(f"with fusion, map and volumes, peak {gigabytes():.2f} GB   (target: below 6 GB)")
+    print(f"with fusion, map and volumes, peak {gigabytes():.2f} GB   (target: 3.5 GB)")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
 from medsegdiff_bundle.datalist import (
     channels_entry,
@@ -336,6 +337,35 @@ def test_a_folder_of_other_files_is_no_case(tmp_path):
     with pytest.raises(ValueError, match=r"'.*a_1.nii.gz' has 1 channel"):
         image_datalist(tmp_path / "a", 3, 3)
     assert image_datalist(tmp_path / "a", 1, 3) == [{"image": file} for file in files]
+
+
+@pytest.mark.parametrize(
+    ("names", "shape"),
+    [
+        (["a_0.jpg", "a_1.jpg", "a_2.jpg"], (4, 4)),  # pictures of three colours
+        (["a_00.nii.gz", "a_01.nii.gz", "a_02.nii.gz"], (4, 4, 4)),  # cases by their numbers
+        (["a_t1.nii.gz", "a_t2.nii.gz", "a_x.nii.gz"], (4, 4, 4, 3)),  # each of three channels
+    ],
+)
+def test_images_of_a_folder_of_their_name_are_not_joined(names, shape, tmp_path):
+    for name in names:
+        if name.endswith(".jpg"):
+            (tmp_path / "a").mkdir(exist_ok=True)
+            Image.new("RGB", shape).save(tmp_path / "a" / name)
+        else:
+            volume(tmp_path / "a" / name, shape)
+    try:
+        found = [case["image"] for case in image_datalist(tmp_path / "a", 3, len(shape[:3]))]
+    except ValueError as error:
+        assert "has 1 channel(s), the network takes 3" in str(error) and "_00" in names[0]
+    else:
+        assert found == [str(tmp_path / "a" / name) for name in names]
+
+
+def test_the_folder_of_one_case_may_be_the_one_that_one_is_in(tmp_path, monkeypatch):
+    brats(tmp_path, "p0", ["t1", "t2", "seg"])
+    monkeypatch.chdir(tmp_path / "p0")
+    assert image_datalist(".", 2, 3) == [{"image": ["p0_t1.nii.gz", "p0_t2.nii.gz"]}]
 
 
 def test_all_cases_of_a_set_without_labels_are_segmented(tmp_path):

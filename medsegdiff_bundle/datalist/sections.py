@@ -184,9 +184,10 @@ def image_datalist(
         visible = (file for file in path.iterdir() if not file.name.startswith(".") and ".seg." not in file.name)
         images = sorted(file for file in visible if (kind_of(file) or is_zip(file)) and not is_part(file))
         images = without_results(images, _series_written(path, images))
-        channels = channels_of_case(path, images)
-        case = in_channels is not None and len(channels) == in_channels > 1
-        files = [channels] if case else joined_channels(images, in_channels)
+        files = joined_channels(images, in_channels)
+        if in_channels is not None and in_channels > 1 and files == images:
+            channels = channels_of_case(path, images)
+            files = [channels] if len(channels) == in_channels else files
         if spatial_dims == 3 and files and all(kind_of(_first(file)) == "picture" for file in files):
             if series_below(path):  # beside which they are logos and key images
                 say_left_out(path, map(_first, files))
@@ -228,7 +229,8 @@ def channels_entry(files: Sequence[str | os.PathLike], in_channels: int | None, 
 def _validation(path: Path, case_pattern: str | None) -> list[Image]:
     """Images of the validation cases of a data set, or of all its cases if none has a label and it names no section."""
     data_set = matching(read_data_set(path), case_pattern)
-    to_learn_from = any(case.label is not None or case.section == "validation" for case in data_set.cases)
+    labels = (case.label is not None and case.label.is_file() for case in data_set.cases)
+    to_learn_from = any(labels) or any(case.section == "validation" for case in data_set.cases)
     says = to_learn_from or data_set.folds or (path / "splits.json").is_file()
     return [_image(case) for case in (cases_of(data_set, "validation") if says else data_set.cases)]
 

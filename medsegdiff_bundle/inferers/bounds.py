@@ -17,7 +17,7 @@ WINDOW = {2: 512, 3: 96}  # voxels along an axis
 LEAST = 32  # of a window along an axis
 WORK_SHARE = 1 / 2  # of the memory, for the network and for what windows keep for the next
 RESULT_SHARE = 1 / 4  # of the memory, for the members' probabilities
-FEATURES = 18  # tensors of the finest level that a window of 96 voxels takes, measured, with all that is between them
+FEATURES = 18  # tensors of the finest level whose memory encoding or denoising a window of 96 voxels takes, measured
 BYTES = 4  # of a number, float32
 KEPT_BYTES = {"probabilities": 4, "labels": 2}  # of a number that windows keep for the next, by what is returned
 
@@ -39,14 +39,21 @@ def window_that_fits(
     width = finest_channels(network)
     if width is None or _network_bytes(size, width) <= WORK_SHARE * memory:
         return None
-    each = KEPT_BYTES[output] * channels * num_members
     window = [min(WINDOW.get(len(size), 96), edge) for edge in size]
     while (
         max(window) > LEAST
-        and _network_bytes(window, width) + each * kept_voxels(size, window, overlap) > WORK_SHARE * memory
+        and _network_bytes(window, width) + kept_bytes(size, window, channels, overlap, num_members, output)
+        > WORK_SHARE * memory
     ):
         window = [max(min(LEAST, edge), edge * 3 // 4) for edge in window]
     return window
+
+
+def kept_bytes(
+    size: Sequence[int], window: Sequence[int], channels: int, overlap: float, num_members: int, output: str
+) -> int:
+    """What `blend_windows` keeps for the next windows; the arguments are those of `window_that_fits`."""
+    return KEPT_BYTES[output] * channels * num_members * kept_voxels(size, window, overlap)
 
 
 def _network_bytes(size: Sequence[int], width: int) -> int:

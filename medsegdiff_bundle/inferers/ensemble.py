@@ -18,7 +18,7 @@ from tqdm import tqdm
 from medsegdiff_bundle.labels import likely
 
 from .arguments import check_counts, check_places, check_steps
-from .bounds import output_that_fits, say_bounds, window_that_fits
+from .bounds import kept_bytes, output_that_fits, say_bounds, window_that_fits
 from .memory import free_memory, return_freed_memory
 from .noise import WindowNoise
 from .sampling import Ensemble, MemberSampler
@@ -60,9 +60,9 @@ class EnsembleInferer(Inferer):
             image, whose mean it is.
         return_anchor: put the Condition Model's segmentation before the members; `SplitAnchord` takes it off.
         output: "probabilities", (N, E, K, S) float32 that sum to one over the K classes; or "labels", (N, E, 1, S)
-            uint8, K times fewer numbers of a quarter of the size. Then the probabilities of no more than
-            `members_per_batch` members exist at a time, of the image or of one window, and those of all members where
-            windows overlap, which are blended before the classes are chosen.
+            uint8, K times fewer numbers of a quarter of the size, of windows blended in half precision. Then the
+            probabilities of no more than `members_per_batch` members exist at a time, of the image or of one window,
+            and those of all members where windows overlap, which are blended before the classes are chosen.
         amp: run the network in bfloat16 autocast; without it, autocast of the caller stays in force.
         channels_last: keep the channels of a voxel side by side in memory, of the images and of the weights of the
             network that is called. It changes the speed (`docs/speed.md`), not the result.
@@ -257,6 +257,7 @@ class EnsembleInferer(Inferer):
             scheduler.prediction_type = getattr(network, "prediction_type", scheduler.prediction_type)
         scheduler.set_timesteps(self.num_inference_steps, image.device, self.start_from_anchor)
         edges = zip(image.shape[2:], roi or image.shape[2:], strict=True)
+        num_members = self.return_anchor + (1 if self.anchor_only else self.ensemble_size)
         windows = math.prod(len(window_starts(*edge, self.overlap)) for edge in edges)
         finish = _as_they_are if output != "labels" else _regions if self.multi_label else _labels
         per_window = 1 if self.anchor_only else self.ensemble_size * self.num_inference_steps
@@ -270,9 +271,8 @@ class EnsembleInferer(Inferer):
                 bytes_per_member=self._bytes_per_member,
                 advance=bar.update,
                 noise=WindowNoise(self.seed, self._for_noise()),
-                memory=self.memory,
+                memory=self._for_members(list(image.shape[2:]), roi, network, num_members, output),
             )
-            num_members = self.return_anchor + (1 if self.anchor_only else self.ensemble_size)
             if roi is not None:
                 precision = torch.float32 if output == "probabilities" else torch.float16
                 return blend_windows(image, roi, self.overlap, num_members, sample, finish, precision)
@@ -288,6 +288,15 @@ class EnsembleInferer(Inferer):
         """Bytes of noise that may be kept from one window to the next."""
         known = (free_memory(torch.device("cpu")), self.memory)
         return NOISE_SHARE * min((size for size in known if size is not None), default=math.inf)
+
+    def _for_members(
+        self, size: list[int], roi: list[int] | None, network: Any, num_members: int, output: str
+    ) -> int | None:
+        """Bytes that members may take at once: what windows keep for the next is not for them."""
+        channels = getattr(network, "out_channels", None)
+        if self.memory is None or roi is None or channels is None:
+            return self.memory
+        return max(1, self.memory - kept_bytes(size, roi, channels, self.overlap, num_members, output))
 
     def _ensemble(self) -> Ensemble:
         """What the members of a window are to be."""

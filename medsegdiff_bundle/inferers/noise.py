@@ -31,7 +31,7 @@ class Placed(NamedTuple):
         return box if all(first < last for first, last in box) else None
 
     def copy_to(self, other: Placed) -> None:
-        """Write the values where they belong in another box; through numpy, which takes one thread and no lock."""
+        """Write the values where they belong in another box; by numpy, in this thread and without Python's lock."""
         if (box := self.shared(other)) is not None:
             here, there = (
                 (slice(None), *(slice(first - a, last - a) for a, (first, last) in zip(one.start, box, strict=True)))
@@ -63,10 +63,10 @@ def member_noise(seed: int, member: int, step: int, start: Sequence[int], shape:
 
 
 class WindowNoise:
-    """`member_noise` of windows that follow one another, which draws but once what a window shares with the next.
+    """`member_noise` of windows that follow one another, which draws only once what a window shares with the next.
 
-    Blocks are larger than the steps of windows are even, so windows next to one another need many of the same blocks.
-    What the next window needs of those that were drawn is kept, for each member and step.
+    Windows overlap, and blocks reach beyond them, so windows next to one another need many of the same blocks. What the
+    next window needs of those that were drawn is kept, for each member and step.
 
     Args:
         seed: of the ensemble.
@@ -95,8 +95,9 @@ class WindowNoise:
         kept = _kept_for(following, targets[0])
         if kept is not None and self.size() + kept.values.nbytes <= self.capacity:
             targets.append(kept)
-            self._kept[member, step] = kept
         _draw((self.seed, member, step), targets, known)
+        if len(targets) > 1:
+            self._kept[member, step] = targets[1]
 
     def size(self) -> int:
         """Bytes that are kept."""

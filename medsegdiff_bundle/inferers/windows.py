@@ -64,7 +64,7 @@ def blend_windows(
     Along each axis the part of a window that the next one touches is kept and added to that one; the rest has met all
     of its windows and goes on to the next axis, in the end to `finish`. So probabilities exist for one window and for
     the overlap of two layers of windows across the longest axis, never for the volume. Along each axis the weights of a
-    voxel's windows are divided by their sum beforehand, so what is kept is never too small for half precision.
+    voxel's windows are divided by their sum beforehand, so what is below half precision is below 1e-7 of a probability.
 
     Args:
         image: (N, C, S).
@@ -153,7 +153,7 @@ class _Blender:
         return weights
 
     def add(self, values: Tensor, place: slice, window: tuple[int, ...]) -> tuple[Tensor, tuple[slice, ...]]:
-        """Take some members' weighted probabilities in a window (m, K, roi), and give what is complete, and where."""
+        """Take some members' weighted probabilities in a window (m, K, roi), and give what is complete and its place."""
         if not self.kept:
             self.kept = [
                 torch.empty(self.num_members, values.shape[1], *shape, dtype=self.precision, device=values.device)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..headers import is_part, kind_of
+from ..headers import file_axes_and_channels, is_part, kind_of
 from ..naming import case_name
 from .description import Case, DataSet, modality_of
 
@@ -29,17 +30,30 @@ def is_case_folders(root: Path) -> bool:
 
 
 def channels_of_case(folder: Path, images: Sequence[Path]) -> tuple[Path, ...]:
-    """Files of the channels of a case in a folder of its own, in the order of their names; none if it is no such one.
+    """Files of the channels of a case in a folder of its own, in the order of their names; none if it is none.
+
+    A channel is a volume of three axes, and its name has a word behind that of the folder: numbers tell cases apart.
 
     Args:
         folder: of the case.
         images: those in it that count, results of earlier runs left out.
     """
-    files = _files(folder)
-    named = {file: part for part, file in files.items()}
-    if not images or any(image not in named for image in images):
+    named = {file: part for part, file in _files(Path(os.path.abspath(folder))).items()}
+    files = {Path(os.path.abspath(image)): image for image in images}
+    if not files or any(file not in named for file in files):
         return ()
-    return tuple(image for image in sorted(images, key=named.__getitem__) if named[image].lower() not in LABELS)
+    channels = sorted((file for file in files if named[file].lower() not in LABELS), key=named.__getitem__)
+    return tuple(files[file] for file in channels) if all(_is_channel(file, named[file]) for file in channels) else ()
+
+
+def _is_channel(file: Path, part: str) -> bool:
+    """Whether a file of that part of a name is one channel of a volume, as far as its header can be read."""
+    if re.fullmatch(r"[\d_.\- ]+", part) or kind_of(file) != "volume":
+        return False
+    try:
+        return file_axes_and_channels(file) == (3, 1)
+    except ValueError:
+        return True  # so that what is wrong with the file is said
 
 
 def read_case_folders(root: Path) -> DataSet:
