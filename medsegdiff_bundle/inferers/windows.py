@@ -153,7 +153,7 @@ class _Blender:
         return weights
 
     def add(self, values: Tensor, place: slice, window: tuple[int, ...]) -> tuple[Tensor, tuple[slice, ...]]:
-        """Take some members' weighted probabilities in a window (m, K, roi), and give what is complete and its place."""
+        """Take some members' weighted probabilities in a window (m, K, roi), giving what is complete and its place."""
         if not self.kept:
             self.kept = [
                 torch.empty(self.num_members, values.shape[1], *shape, dtype=self.precision, device=values.device)
