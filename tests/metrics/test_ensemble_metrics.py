@@ -105,10 +105,17 @@ def test_numbers_of_members_and_raters_may_differ_between_cases():
     torch.testing.assert_close(together, alone)
 
 
-def test_labels_are_the_argmax_and_background_an_option():
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("GeneralizedEnergyDistanceMetric", metrics.generalized_energy_distance),
+        ("HungarianMatchedIoUMetric", metrics.hungarian_matched_iou),
+    ],
+)
+def test_labels_are_the_argmax_and_background_an_option(name, function):
     members, raters = random_case()
-    metric = from_json("GeneralizedEnergyDistanceMetric", num_classes=3, include_background=True)
-    expected = metrics.generalized_energy_distance(members.argmax(1), raters, 3, include_background=True)
+    metric = from_json(name, num_classes=3, include_background=True)
+    expected = function(members.argmax(1), raters, 3, include_background=True)
     torch.testing.assert_close(metric([members], [raters])[0], expected)
     assert expected.shape == (3,)
 
