@@ -9,8 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .forms import Case, DataSet, cases_of, files_of, has_form, has_table, is_bids, read_data_set, read_pictures
-from .forms.case_folders import channels_of_case
+from .forms import (
+    Case,
+    DataSet,
+    cases_of,
+    cases_to_segment,
+    files_of,
+    has_form,
+    has_table,
+    is_bids,
+    read_data_set,
+    read_pictures,
+)
 from .forms.description import SECTIONS
 from .headers import check_format, file_axes_and_channels, is_part, kind_of
 from .naming import RESULTS, case_name, check_names, without_results
@@ -170,31 +180,27 @@ def image_datalist(
     if path.is_file():
         files = [path]
     elif (path / "dataset.json").is_file() or is_bids(path):
-        files = _validation(path, case_pattern)
+        files = _to_segment(path, case_pattern)
     elif (path / "images").is_dir():
         if (path / "masks").is_dir():
-            files = _validation(path, case_pattern)
+            files = _to_segment(path, case_pattern)
         else:
             of_files = tuple(Case(case_name(file), (file,)) for file in sorted(files_of(path / "images").values()))
             pictures = matching(DataSet(path, "pictures", of_files, listing="its folder images"), case_pattern)
-            has_split = (path / "splits.json").is_file()
-            files = [_image(case) for case in (cases_of(pictures, "validation") if has_split else pictures.cases)]
+            files = [_image(case) for case in cases_to_segment(pictures)]
     elif path.is_dir():
         # A segmentation of 3D Slicer is no image.
         visible = (file for file in path.iterdir() if not file.name.startswith(".") and ".seg." not in file.name)
         images = sorted(file for file in visible if (kind_of(file) or is_zip(file)) and not is_part(file))
         images = without_results(images, _series_written(path, images))
-        files = joined_channels(images, in_channels)
-        if in_channels is not None and in_channels > 1 and files == images:
-            channels = channels_of_case(path, images)
-            files = [channels] if len(channels) == in_channels else files
+        files = joined_channels(path, images, in_channels)
         if spatial_dims == 3 and files and all(kind_of(_first(file)) == "picture" for file in files):
             if series_below(path):  # beside which they are logos and key images
                 say_left_out(path, map(_first, files))
                 files = []
         # The results of earlier runs in a folder of series look like cases of a folder each.
         if not files and has_form(path) and (has_table(path) or not series_below(path)):
-            files = _validation(path, case_pattern)
+            files = _to_segment(path, case_pattern)
     else:
         raise ValueError(f"There is no image file or folder {str(path)!r}.")
     if not files:
@@ -226,13 +232,9 @@ def channels_entry(files: Sequence[str | os.PathLike], in_channels: int | None, 
     return {"image": [str(file) for file in files]}
 
 
-def _validation(path: Path, case_pattern: str | None) -> list[Image]:
-    """Images of the validation cases of a data set, or of all its cases if none has a label and it names no section."""
-    data_set = matching(read_data_set(path), case_pattern)
-    labels = (case.label is not None and case.label.is_file() for case in data_set.cases)
-    to_learn_from = any(labels) or any(case.section == "validation" for case in data_set.cases)
-    says = to_learn_from or data_set.folds or (path / "splits.json").is_file()
-    return [_image(case) for case in (cases_of(data_set, "validation") if says else data_set.cases)]
+def _to_segment(path: Path, case_pattern: str | None) -> list[Image]:
+    """Images of a data set to segment."""
+    return [_image(case) for case in cases_to_segment(matching(read_data_set(path), case_pattern))]
 
 
 def _image(case: Case) -> Image:

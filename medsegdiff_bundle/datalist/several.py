@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from .forms.case_folders import channels_of_case
 from .naming import DICOM_RESULTS, RESULTS, case_name
 
 logger = logging.getLogger(__name__)
@@ -74,13 +75,14 @@ def say_what_is_left_out(folder: Path, cases: Iterable[str], parts: Iterable[Pat
         logger.warning("Left out of %r: %s.", str(folder), _listed(left_out))
 
 
-def joined_channels(images: Sequence[Path], in_channels: int | None) -> list[Image]:
+def joined_channels(folder: Path, images: Sequence[Path], in_channels: int | None) -> list[Image]:
     """Images of a folder, files of the channels of one image together where the network takes several channels.
 
     They are told by nnU-Net's names: `case_0000`, `case_0001`. An image that lacks one stays as it is, and is refused
-    for its channels.
+    for its channels. Where no names are such, the folder may be that of one case.
 
     Args:
+        folder: of the images.
         images: files in the order of their names.
         in_channels: of the network.
     """
@@ -98,6 +100,8 @@ def joined_channels(images: Sequence[Path], in_channels: int | None) -> list[Ima
             taken.update(whole)
         elif image not in taken:
             found.append(image)
+    if not taken and len(channels := channels_of_case(folder, images)) == in_channels:
+        return [channels]
     return found
 
 

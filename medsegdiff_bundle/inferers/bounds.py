@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from .windows import kept_voxels
@@ -19,7 +20,8 @@ WORK_SHARE = 1 / 2  # of the memory, for the network and for what windows keep f
 RESULT_SHARE = 1 / 4  # of the memory, for the members' probabilities
 FEATURES = 18  # tensors of the finest level whose memory encoding or denoising a window of 96 voxels takes, measured
 BYTES = 4  # of a number, float32
-KEPT_BYTES = {"probabilities": 4, "labels": 2}  # of a number that windows keep for the next, by what is returned
+# Of what windows keep for the next, by what is returned.
+PRECISION = {"probabilities": torch.float32, "labels": torch.float16}
 
 
 def window_that_fits(
@@ -53,7 +55,7 @@ def kept_bytes(
     size: Sequence[int], window: Sequence[int], channels: int, overlap: float, num_members: int, output: str
 ) -> int:
     """What `blend_windows` keeps for the next windows; the arguments are those of `window_that_fits`."""
-    return KEPT_BYTES[output] * channels * num_members * kept_voxels(size, window, overlap)
+    return PRECISION[output].itemsize * channels * num_members * kept_voxels(size, window, overlap)
 
 
 def _network_bytes(size: Sequence[int], width: int) -> int:

@@ -18,10 +18,10 @@ from tqdm import tqdm
 from medsegdiff_bundle.labels import likely
 
 from .arguments import check_counts, check_places, check_steps
-from .bounds import kept_bytes, output_that_fits, say_bounds, window_that_fits
-from .memory import free_memory, return_freed_memory
+from .bounds import PRECISION, kept_bytes, output_that_fits, say_bounds, window_that_fits
+from .memory import return_freed_memory
 from .noise import WindowNoise
-from .sampling import Ensemble, MemberSampler
+from .sampling import Ensemble, MemberSampler, known_memory
 from .windows import blend_windows, window_starts
 
 SMALLEST_WINDOW = 32  # voxels per axis, below which running out of memory is an error
@@ -224,7 +224,7 @@ class EnsembleInferer(Inferer):
         channels = getattr(network, "out_channels", None)
         if self.memory is None or channels is None:
             return roi, output
-        size, members = list(image.shape[2:]), self.return_anchor + (1 if self.anchor_only else self.ensemble_size)
+        size, members = list(image.shape[2:]), self._num_results
         if output == "probabilities":
             output = output_that_fits(size, channels, members, len(image), self.memory)
         found = roi or window_that_fits(size, network, channels, self.overlap, members, self.memory, output)
@@ -257,7 +257,6 @@ class EnsembleInferer(Inferer):
             scheduler.prediction_type = getattr(network, "prediction_type", scheduler.prediction_type)
         scheduler.set_timesteps(self.num_inference_steps, image.device, self.start_from_anchor)
         edges = zip(image.shape[2:], roi or image.shape[2:], strict=True)
-        num_members = self.return_anchor + (1 if self.anchor_only else self.ensemble_size)
         windows = math.prod(len(window_starts(*edge, self.overlap)) for edge in edges)
         finish = _as_they_are if output != "labels" else _regions if self.multi_label else _labels
         per_window = 1 if self.anchor_only else self.ensemble_size * self.num_inference_steps
@@ -271,32 +270,33 @@ class EnsembleInferer(Inferer):
                 bytes_per_member=self._bytes_per_member,
                 advance=bar.update,
                 noise=WindowNoise(self.seed, self._for_noise()),
-                memory=self._for_members(list(image.shape[2:]), roi, network, num_members, output),
+                memory=self._for_members(list(image.shape[2:]), roi, network, output),
             )
             if roi is not None:
-                precision = torch.float32 if output == "probabilities" else torch.float16
-                return blend_windows(image, roi, self.overlap, num_members, sample, finish, precision)
+                return blend_windows(image, roi, self.overlap, self._num_results, sample, finish, PRECISION[output])
             result = torch.empty(0)
             for place, members in sample(image, [0] * (image.ndim - 2)):
                 piece = finish(members)
                 if result.numel() == 0:
-                    result = piece.new_empty(len(image), num_members, *piece.shape[2:])
+                    result = piece.new_empty(len(image), self._num_results, *piece.shape[2:])
                 result[:, place] = piece
             return result
 
+    @property
+    def _num_results(self) -> int:
+        """M, of one network."""
+        return self.return_anchor + (1 if self.anchor_only else self.ensemble_size)
+
     def _for_noise(self) -> float:
         """Bytes of noise that may be kept from one window to the next."""
-        known = (free_memory(torch.device("cpu")), self.memory)
-        return NOISE_SHARE * min((size for size in known if size is not None), default=math.inf)
+        return NOISE_SHARE * min(known_memory(torch.device("cpu"), self.memory), default=math.inf)
 
-    def _for_members(
-        self, size: list[int], roi: list[int] | None, network: Any, num_members: int, output: str
-    ) -> int | None:
+    def _for_members(self, size: list[int], roi: list[int] | None, network: Any, output: str) -> int | None:
         """Bytes that members may take at once: what windows keep for the next is not for them."""
         channels = getattr(network, "out_channels", None)
         if self.memory is None or roi is None or channels is None:
             return self.memory
-        return max(1, self.memory - kept_bytes(size, roi, channels, self.overlap, num_members, output))
+        return max(1, self.memory - kept_bytes(size, roi, channels, self.overlap, self._num_results, output))
 
     def _ensemble(self) -> Ensemble:
         """What the members of a window are to be."""

@@ -18,21 +18,29 @@ BLOCK = 32  # voxels along each axis; part of the definition of the noise, so a 
 NUMBERS_PER_THREAD = 2**18  # of which drawing takes a thread longer than the thread takes to start
 
 
+Box = list[tuple[int, int]]  # first voxel and the one after the last, along each axis
+
+
+def _shared(one: Box, other: Box) -> Box | None:
+    """What two boxes share; None without any."""
+    box = [(max(a, c), min(b, d)) for (a, b), (c, d) in zip(one, other, strict=True)]
+    return box if all(first < last for first, last in box) else None
+
+
 class Placed(NamedTuple):
     """Values (channels, S) of the voxels of a box in the image, float32, on the CPU, and the first of the voxels."""
 
     start: tuple[int, ...]
     values: Tensor
 
-    def shared(self, other: Placed) -> list[tuple[int, int]] | None:
-        """First voxel and the one after the last, along each axis, of what two boxes share; None without any."""
-        edges = zip(self.start, self.values.shape[1:], other.start, other.values.shape[1:], strict=True)
-        box = [(max(a, b), min(a + n, b + m)) for a, n, b, m in edges]
-        return box if all(first < last for first, last in box) else None
+    @property
+    def box(self) -> Box:
+        """Where the values lie."""
+        return [(a, a + n) for a, n in zip(self.start, self.values.shape[1:], strict=True)]
 
     def copy_to(self, other: Placed) -> None:
         """Write the values where they belong in another box; by numpy, in this thread and without Python's lock."""
-        if (box := self.shared(other)) is not None:
+        if (box := _shared(self.box, other.box)) is not None:
             here, there = (
                 (slice(None), *(slice(first - a, last - a) for a, (first, last) in zip(one.start, box, strict=True)))
                 for one in (self, other)
@@ -136,8 +144,9 @@ def _draw(key: tuple[int, int, int], targets: Sequence[Placed], known: Placed | 
             digest = hashlib.blake2b(struct.pack(f"<{3 + len(block)}q", *key, *block), digest_size=8).digest()
             generator.manual_seed(int.from_bytes(digest, "little") >> 1)
             values = torch.randn((channels, *[BLOCK] * len(block)), generator=generator)
+            drawn = Placed(tuple(index * BLOCK for index in block), values)
             for target in targets:
-                Placed(tuple(index * BLOCK for index in block), values).copy_to(target)
+                drawn.copy_to(target)
 
     blocks = list(itertools.product(*ranges))
     if known is not None:
@@ -154,15 +163,9 @@ def _draw(key: tuple[int, int, int], targets: Sequence[Placed], known: Placed | 
 
 def _covers(known: Placed, block: Sequence[int], targets: Sequence[Placed]) -> bool:
     """Whether a box holds all that a block has of some others."""
-    box = Placed(tuple(index * BLOCK for index in block), torch.empty((0, *[BLOCK] * len(block))))
-    return all(
-        (needed := box.shared(target)) is None
-        or all(
-            a <= first and last <= a + n
-            for (first, last), a, n in zip(needed, known.start, known.values.shape[1:], strict=True)
-        )
-        for target in targets
-    )
+    box = [(index * BLOCK, (index + 1) * BLOCK) for index in block]
+    needed = [part for target in targets if (part := _shared(box, target.box)) is not None]
+    return all(_shared(part, known.box) == part for part in needed)
 
 
 def member_levels(seed: int, members: int, num_classes: int) -> Tensor:

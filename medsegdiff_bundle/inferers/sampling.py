@@ -31,7 +31,6 @@ FEATURES_SHARE = 0.05
 
 logger = logging.getLogger(__name__)
 
-
 # Position of a window's first voxel in the image, and that of the next window if there is one.
 Place = tuple[Sequence[int], Sequence[int] | None]
 
@@ -157,11 +156,7 @@ class MemberSampler:
     def _can_keep(self, features: Any, views: int, device: torch.device) -> bool:
         """Whether the features of so many mirror images take little of the memory."""
         size = sum(each.nbytes for each in tree_leaves(features) if isinstance(each, Tensor))
-        return all(views * size <= FEATURES_SHARE * known for known in self._known_memory(device))
-
-    def _known_memory(self, device: torch.device) -> list[int]:
-        """Bytes that are free, and that may be taken, of those that are known."""
-        return [size for size in (free_memory(device), self.memory) if size is not None]
+        return all(views * size <= FEATURES_SHARE * known for known in known_memory(device, self.memory))
 
     def _anchor(self, logits: Tensor, axes: Sequence[int]) -> Tensor:
         """The anchor's probabilities, mirrored back, (N, 1, K, S)."""
@@ -180,7 +175,7 @@ class MemberSampler:
         """As many as were asked for, or as a share of the free memory holds; one where that is to be measured first."""
         if self.ensemble.at_once is not None:
             return self.ensemble.at_once
-        known = self._known_memory(image.device)
+        known = known_memory(image.device, self.memory)
         if not known:
             return self.ensemble.size
         free = min(known)
@@ -256,6 +251,11 @@ class MemberSampler:
         for of_member, member in zip(noise, members, strict=True):
             self.noise.fill(of_member, member, step, *place)
         return repeat(_mirrored(noise, axes).to(logits.device), "m ... -> (n m) ...", n=len(logits))
+
+
+def known_memory(device: torch.device, memory: int | None) -> list[int]:
+    """Bytes that are free, and that may be taken, of those that are known."""
+    return [size for size in (free_memory(device), memory) if size is not None]
 
 
 def denoised(

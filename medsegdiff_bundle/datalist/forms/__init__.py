@@ -12,13 +12,14 @@ from .description import Case, DataSet, read_json
 from .nnunet import is_nnunet, read_nnunet
 from .pictures import files_of, is_pictures, read_pictures
 from .refuge import is_refuge, read_refuge
-from .sections import cases_of, folds_of
+from .sections import cases_of, cases_to_segment, folds_of
 from .table import is_table, read_table
 
 __all__ = [
     "Case",
     "DataSet",
     "cases_of",
+    "cases_to_segment",
     "files_of",
     "folds_of",
     "has_form",

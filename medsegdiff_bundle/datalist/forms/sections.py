@@ -45,6 +45,15 @@ def cases_of(data_set: DataSet, section: str, fold: int | None = None, num_folds
     return sorted(chosen, key=_order)
 
 
+def cases_to_segment(data_set: DataSet) -> list[Case]:
+    """The validation cases, as far as the set says which they are or has labels to learn from; otherwise all cases."""
+    labels = (case.label is not None and case.label.is_file() for case in data_set.cases)
+    to_learn_from = any(labels) or any(case.section == "validation" for case in data_set.cases)
+    if to_learn_from or data_set.folds or (Path(data_set.root) / "splits.json").is_file():
+        return cases_of(data_set, "validation")
+    return list(data_set.cases)
+
+
 def folds_of(data_set: DataSet, num_folds: int = 5) -> list[list[Case]]:
     """Parts of the cases, all but those of the test, of which each validates once.
 
