@@ -15,6 +15,7 @@ import argparse
 import numpy as np
 import torch
 from torch import Tensor
+from voxel_sizes import dice
 
 import medsegdiff_bundle
 from medsegdiff_bundle.datalist import segmentation_datalist
@@ -44,23 +45,11 @@ def tiled(image: Tensor) -> Tensor:
     return torch.from_numpy(values[(slice(None), *map(slice, size))].copy())
 
 
-def dice(first: Tensor, second: Tensor, num_classes: int) -> float:
-    """Mean over the classes but the background, of labels of any shape."""
-    scores = []
-    for label in range(1, num_classes):
-        a, b = first == label, second == label
-        scores.append(2 * (a & b).sum().item() / max(1, a.sum().item() + b.sum().item()))
-    return sum(scores) / len(scores)
-
-
-def masks(inferer: EnsembleInferer, image: Tensor, network: torch.nn.Module, fusion: str) -> tuple[Tensor, ...]:
+def masks(inferer: EnsembleInferer, image: Tensor, network: torch.nn.Module) -> list[np.ndarray]:
     """Labels of the anchor, of the fused members and of each member: (1, S), (1, S), (M, S)."""
     members = inferer(image.unsqueeze(0), network)[0]  # the anchor first
-    num_classes = members.shape[1]
-    fused = FuseEnsembled("pred", fusion, num_classes=num_classes)({"pred": members[1:]})["pred"]
-    if fused.shape[0] > 1:
-        fused = fused.argmax(dim=0, keepdim=True)
-    return members[:1].argmax(dim=1), fused, members[1:].argmax(dim=1)
+    fused = FuseEnsembled("pred", "mean", num_classes=members.shape[1])({"pred": members[1:]})["pred"]
+    return [np.asarray(each) for each in (members[:1].argmax(dim=1), fused, members[1:].argmax(dim=1))]
 
 
 def main() -> None:
@@ -74,12 +63,12 @@ def main() -> None:
     scores: dict[tuple[float, float], list[list[float]]] = {}
     for case in cases:
         image = tiled(torch.as_tensor(np.asarray(segmenter.preprocessing({"image": case["image"]})["image"])))
-        expected = masks(whole, image, segmenter.network, "mean")
+        expected = masks(whole, image, segmenter.network)
         num_classes = len(segmenter.class_names) + 1
         for share in options.shares:
             for overlap in OVERLAPS:
                 whole.roi_size, whole.overlap = [max(1, int(share * edge)) for edge in PATCH], overlap
-                found = masks(whole, image, segmenter.network, "mean")
+                found = masks(whole, image, segmenter.network)
                 row = [dice(a, b, num_classes) for a, b in zip(found, expected, strict=True)]
                 scores.setdefault((share, overlap), []).append(row)
         whole.roi_size = None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,16 @@ def small_run(small_dataset):
         "network_def#num_heads": 2,
         "network_def#token_size": 8,
     }
+
+
+@pytest.fixture
+def run_script(monkeypatch, capfd):
+    """What a script's `main` prints with some options; in this process, but for what it starts itself."""
+
+    def printed(script, *options):
+        monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", *map(str, options)])
+        capfd.readouterr()
+        script.main()
+        return capfd.readouterr().out
+
+    return printed

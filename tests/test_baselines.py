@@ -1,7 +1,6 @@
 """The overlays of configs/baselines and configs/ablations: each network trains and is evaluated as MedSegDiff is."""
 
 import json
-import sys
 from pathlib import Path
 
 import baseline_table
@@ -71,20 +70,7 @@ def test_an_ablation_changes_the_network_or_its_loss(name):
     assert network(image, mask, torch.tensor([5])).shape == mask.shape
 
 
-@pytest.fixture
-def run(monkeypatch, capfd):
-    """What a script prints; in this process, but for the trainings that it starts."""
-
-    def printed(script, *options):
-        monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", *map(str, options)])
-        capfd.readouterr()
-        script.main()
-        return capfd.readouterr().out
-
-    return printed
-
-
-def test_several_networks_in_turn(run, small_dataset, tmp_path):
+def test_several_networks_in_turn(run_script, small_dataset, tmp_path):
     """A training that was cut off goes on, what is done is left alone, and the table tells steps and minutes."""
     settings = ["--dataset_dir", small_dataset, "--patch_size", "[16,16,16]", "--ensemble_size", "1"]
     settings += ["--network_def#network#features", "[4,4,4,4,4,4]"]
@@ -92,7 +78,7 @@ def test_several_networks_in_turn(run, small_dataset, tmp_path):
 
     def epochs(number):
         words = ["--output", tmp_path, "--networks", "basicunet", "--", *settings, "--epochs", number]
-        return run(train_networks, *words)
+        return run_script(train_networks, *words)
 
     epochs(1)
     first = json.loads((folder / "budget.json").read_text())
@@ -105,7 +91,7 @@ def test_several_networks_in_turn(run, small_dataset, tmp_path):
 
     table = ["--dataset_dir", small_dataset, "--networks", folder / "model.pt", "--csv", tmp_path / "cases.csv"]
     table += ["--overrides", "network_def#network#features=[4,4,4,4,4,4]", "mirror_axes=[0]", "--together"]
-    lines = run(baseline_table, *table).splitlines()
+    lines = run_script(baseline_table, *table).splitlines()
     lines = [line for line in lines if line.startswith("|")]  # MONAI before 1.6 prints the widths of its BasicUNet
     assert [line.split(" | ")[0] for line in lines[2:]] == [
         "| basicunet",
@@ -118,7 +104,7 @@ def test_several_networks_in_turn(run, small_dataset, tmp_path):
     assert len(cases) == 1 + 3 * 2 * 2  # of three rows, cases and classes
 
 
-def test_an_unknown_network(run, tmp_path):
+def test_an_unknown_network(run_script, tmp_path):
     with pytest.raises(ValueError, match="There is no network 'vnet'"):
-        run(train_networks, "--output", tmp_path, "--networks", "vnet")
+        run_script(train_networks, "--output", tmp_path, "--networks", "vnet")
     assert not list(tmp_path.iterdir())

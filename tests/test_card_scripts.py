@@ -22,19 +22,6 @@ from medsegdiff_bundle import cli
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """What a script prints, in this process."""
-
-    def printed(script, *options):
-        monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", *options])
-        capsys.readouterr()
-        script.main()
-        return capsys.readouterr().out
-
-    return printed
-
-
 def test_no_shift_changes_nothing_but_the_rounding():
     image = torch.rand(3, 20, 30) * 500 - 100
     found = robustness.shifted(image, lambda unit: unit)
@@ -83,21 +70,21 @@ def test_a_shift_of_colours_needs_colours(monkeypatch):
         robustness.main()
 
 
-def test_the_robustness_table_of_named_shifts(run):
+def test_the_robustness_table_of_named_shifts(run_script):
     options = ["--networks", f"ours={ROOT / 'models' / 'model.pt'}", "--cases", "1"]
     options += ["--shifts", "half the size", "noise", "--overrides", "anchor_only=true", "mirror_axes=[]"]
-    head, _, *rows = run(robustness, *options).splitlines()
+    head, _, *rows = run_script(robustness, *options).splitlines()
     assert head == "| network | as it is | half the size | noise |"
     usual, half, noise = (float(cell) for cell in rows[0].split("|")[2:5])
     assert usual > 0.8 and -0.15 < half < -0.03 and abs(noise) < 0.1  # voxels of 2 mm are resampled to 1 mm
 
 
-def test_the_robustness_table(run, monkeypatch):
+def test_the_robustness_table(run_script, monkeypatch):
     """Of two of the usual shifts."""
     usual = {name: robustness.SHIFTS[name] for name in ("half the contrast", "noise")}
     monkeypatch.setattr(robustness, "SHIFTS", usual)
     options = ["--networks", f"ours={ROOT / 'models' / 'model.pt'}", "--cases", "1", "--overrides", "ensemble_size=2"]
-    lines = run(robustness, *options).splitlines()
+    lines = run_script(robustness, *options).splitlines()
     table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
     assert table[0] == ["network", "as it is", *usual]  # a volume has no colours
     assert [row[0] for row in table[2:]] == ["ours, anchor", "ours, anchor, mirrored", "ours, fused"]
@@ -134,8 +121,8 @@ def test_outline_and_plane_are_told_apart():
     assert other_outline[3:] == [1, 0] and other_outline[0] == other_outline[2] == pytest.approx(6 / 7)
 
 
-def test_the_table_of_outline_and_plane(run):
-    first, _, *table = run(split_table, "--cases", "1").splitlines()
+def test_the_table_of_outline_and_plane(run_script):
+    first, _, *table = run_script(split_table, "--cases", "1").splitlines()
     assert first in [f"A plane parts the label exactly in {exact} of 1 cases." for exact in (0, 1)]
     rows = {cells[1].strip(): cells[2:-1] for cells in (line.split("|") for line in table[2:])}
     assert list(rows) == ["ours, anchor", "ours, anchor, mirrored", "ours, fused"]
@@ -180,27 +167,27 @@ def test_members_in_the_space_of_the_file(tmp_path, capsys):
         assert [float(value) for value in case[5:7]] == pytest.approx([float(row[7]), float(row[8])], abs=1e-3)
 
 
-def test_figures_of_the_card(run, tmp_path):
+def test_figures_of_the_card(run_script, tmp_path):
     with SummaryWriter(tmp_path / "run") as writer:
         for epoch in range(1, 4):
             writer.add_scalar("train_loss/anchor", 1 / epoch, epoch)
             writer.add_scalar("val_dice_fused/anterior", 0.9, epoch)
     options = ["--runs", str(tmp_path / "run"), "--figures", str(tmp_path / "figures"), "--cases", "3"]
-    run(card_figures, *options, "--overrides", "ensemble_size=2")
+    run_script(card_figures, *options, "--overrides", "ensemble_size=2")
     figures = {file.name: Image.open(file) for file in (tmp_path / "figures").iterdir()}
     assert set(figures) == {"hippocampus_cases.png", "hippocampus_curves.png"}
     assert all(min(picture.size) > 200 and len(picture.getcolors(1 << 20)) > 20 for picture in figures.values())
 
 
-def test_mean_of_weights(run, tmp_path):
+def test_mean_of_weights(run_script, tmp_path):
     flat, ema = {"a": torch.ones(2), "n": torch.tensor(3)}, {"a": torch.full((2,), 3.0), "n": torch.tensor(5)}
     torch.save(flat, tmp_path / "model.pt")
     torch.save({"network": flat, "ema_network": ema, "epoch": 1}, tmp_path / "last.ckpt")
     checkpoints = [str(tmp_path / name) for name in ("model.pt", "last.ckpt")]
-    run(average_weights, *checkpoints, "--output", str(tmp_path / "mean.pt"))
+    run_script(average_weights, *checkpoints, "--output", str(tmp_path / "mean.pt"))
     found = torch.load(tmp_path / "mean.pt", weights_only=True)
     assert found.keys() == flat.keys() and found["a"].tolist() == [2, 2] and found["n"] == 3
     torch.save({"a": torch.ones(3), "n": torch.tensor(3)}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match="other.pt' are weights of different networks"):
-        run(average_weights, checkpoints[0], str(tmp_path / "other.pt"), "--output", str(tmp_path / "none.pt"))
+        run_script(average_weights, checkpoints[0], str(tmp_path / "other.pt"), "--output", str(tmp_path / "none.pt"))
     assert not (tmp_path / "none.pt").exists()
