@@ -75,9 +75,15 @@ class TrainingNetwork(nn.Module):
     def _recycle(self, mask: Tensor, timesteps: Tensor, features: ConditionFeatures) -> Tensor:
         """The noisy masks, some replaced by ones of the same timestep made from the network's own prediction."""
         assert self.scheduler is not None
-        last = torch.full_like(timesteps, self.scheduler.num_train_timesteps - 1)
-        own = self.network.denoise(torch.randn_like(mask), last, features)
-        torch.clear_autocast_cache()  # older PyTorch keeps weights that were cast without gradients
-        recycled = self.scheduler.add_noise(own, torch.randn_like(mask), timesteps)
+        start, noise = torch.randn_like(mask), torch.randn_like(mask)
         chosen = torch.rand(len(mask), device=mask.device) < self.recycling
-        return torch.where(chosen.reshape(-1, *[1] * (mask.ndim - 1)), recycled, mask)
+        # A CUDA graph has one shape and looks at no value, so a GPU denoises all of them.
+        rows = chosen.nonzero().squeeze(1) if mask.is_cpu else torch.arange(len(mask), device=mask.device)
+        if len(rows) == 0:
+            return mask
+        last = timesteps.new_full((len(rows),), self.scheduler.num_train_timesteps - 1)
+        of_rows = tree_map_only(Tensor, lambda feature: feature[rows], features)
+        own = self.network.denoise(start[rows], last, of_rows)
+        torch.clear_autocast_cache()  # older PyTorch keeps weights that were cast without gradients
+        recycled = self.scheduler.add_noise(own, noise[rows], timesteps[rows]).to(mask.dtype)
+        return torch.where(chosen.reshape(-1, *[1] * (mask.ndim - 1)), mask.index_copy(0, rows, recycled), mask)

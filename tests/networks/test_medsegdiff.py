@@ -744,6 +744,7 @@ def test_a_recycled_mask_is_the_networks_own_from_pure_noise():
     recycled = scheduler.add_noise(own, torch.randn_like(mask), timesteps)
     chosen = torch.rand(12) < 0.3
     assert 0 < chosen.sum() < 12
+    assert len(seen[0]) == chosen.sum()  # the others are not denoised for nothing
     torch.testing.assert_close(seen[-1], torch.where(chosen.reshape(-1, 1, 1, 1), recycled, mask))
 
 
