@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,11 +14,44 @@ from torch import Tensor, nn
 Edges = int | Sequence[int]  # a number for all axes, or one for each
 
 
+class Conv3d(nn.Conv3d):
+    """`torch.nn.Conv3d` that takes a batch of one volume to oneDNN, as PyTorch does with larger batches.
+
+    Of a batch of one in float32 on a CPU PyTorch (2.13.0) counts channels times the first two spatial axes. Where these
+    are 20,480 at most it takes an operator of its own, up to four times as slow
+    (`findings/torch_conv3d_batch_of_one.sh`). The result is the same but for rounding.
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002
+        if not torch.jit.is_scripting():
+            if is_left_alone(input, weight):
+                edges = (self.padding, self.stride, self.dilation)
+                return torch.mkldnn_convolution(input, weight, bias, *edges, self.groups)  # type: ignore
+        return F.conv3d(input, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+def is_left_alone(image: Tensor, weight: Tensor) -> bool:
+    """Whether PyTorch may keep a convolution from oneDNN for the size of the image alone.
+
+    Not while it is recorded for another program, which knows the common operator only, and not for kernels of one
+    voxel, for which PyTorch's own is the faster.
+
+    Args:
+        image: (N, C, D, H, W).
+        weight: (C_out, C, d, h, w).
+    """
+    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if recorded or not image.is_cpu or len(image) > 1 or image.ndim != 5 or max(weight.shape[2:]) == 1:
+        return False
+    plain = image.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return plain and torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
+
+
 def convolution(
     spatial_dims: int, in_channels: int, out_channels: int, kernel_size: Edges, stride: Edges = 1
 ) -> nn.Module:
     """Convolution that keeps the size (odd kernel, stride 1) or halves an even one (kernel 3 or 1, stride 2)."""
-    layer = Conv[Conv.CONV, spatial_dims]
+    layer: Any = Conv3d if spatial_dims == 3 else Conv[Conv.CONV, spatial_dims]
     padding = kernel_size // 2 if isinstance(kernel_size, int) else [edge // 2 for edge in kernel_size]
     return layer(in_channels, out_channels, kernel_size, stride=stride, padding=padding)
 

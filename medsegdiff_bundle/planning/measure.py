@@ -118,8 +118,6 @@ def _run_steps(
     loss = MedSegDiffLoss(model.prediction_type, alpha=1, beta=1.0, regions=regions)
     prepare = SegmentationPrepareBatch(scheduler, model.out_channels, regions=regions)
     optimizer = torch.optim.AdamW(model.parameters())
-    memory_format = torch.channels_last if len(patch) == 2 else torch.channels_last_3d
-    model.to(memory_format=memory_format)  # type: ignore[call-overload]
     batch = {
         "image": torch.randn(batch_size, model.in_channels, *patch),
         "label": torch.randint(0, model.out_channels, (batch_size, 1, *patch)).float(),

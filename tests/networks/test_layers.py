@@ -2,11 +2,13 @@ import math
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from medsegdiff_bundle.networks.layers import (
     ResBlock,
     convolution,
     crop_like,
+    is_left_alone,
     normalization,
     pad_to_multiple,
     per_axis,
@@ -125,3 +127,51 @@ def test_timestep_embedding_tells_timesteps_apart():
     distance = torch.cdist(out, out) + 1e3 * torch.eye(1000)
     assert distance.min() > 1e-4
     assert embedding(torch.tensor(3)).shape == embedding(torch.tensor([3])).shape == (1, 32)
+
+
+onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN")
+
+
+@onednn
+def test_one_volume_is_convolved_as_two_are():
+    """PyTorch keeps a small batch of one from oneDNN, which takes it to a slower operator."""
+    layer = convolution(3, 8, 8, 3)
+    volumes = torch.randn(2, 8, 10, 12, 9)
+    events = {}
+    with torch.no_grad():
+        for number in (1, 2):
+            with profile(activities=[ProfilerActivity.CPU]) as found:
+                result = layer(volumes[:number])
+            events[number] = {event.key for event in found.key_averages()} & {
+                "aten::mkldnn_convolution",
+                "aten::slow_conv3d",
+            }
+        torch.testing.assert_close(layer(volumes[:1])[0], result[0], rtol=0, atol=1e-5)
+    assert events == {1: {"aten::mkldnn_convolution"}, 2: {"aten::mkldnn_convolution"}}
+
+
+@onednn
+def test_one_volume_keeps_the_operator_that_others_know():
+    """bfloat16, kernels of one voxel, oneDNN that is switched off, and what is recorded for another program."""
+    weight, volume = torch.zeros(2, 2, 3, 3, 3), torch.zeros(1, 2, 4, 4, 4)
+    assert is_left_alone(volume, weight)
+    assert not is_left_alone(torch.zeros(2, 2, 4, 4, 4), weight)
+    assert not is_left_alone(volume.bfloat16(), weight.bfloat16())
+    assert not is_left_alone(volume, weight[:, :, :1, :1, :1])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not is_left_alone(volume, weight)
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert not is_left_alone(volume, weight)
+    traced = torch.jit.trace(convolution(3, 2, 2, 3), volume)
+    assert "mkldnn" not in str(traced.inlined_graph) and "mkldnn" not in str(
+        torch.jit.script(convolution(3, 2, 2, 3)).inlined_graph
+    )
+
+
+def test_gradients_of_one_volume():
+    layer, volume = convolution(3, 2, 3, 3, 2), torch.randn(1, 2, 4, 6, 4, requires_grad=True)
+    gradients = torch.autograd.grad(layer(volume).square().sum(), [volume, *layer.parameters()])
+    with torch.backends.mkldnn.flags(enabled=False):
+        expected = torch.autograd.grad(layer(volume).square().sum(), [volume, *layer.parameters()])
+    for gradient, each in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, each, rtol=1e-4, atol=1e-4)
