@@ -1,6 +1,6 @@
 """A case in numbers: of its image and of the mask that was made of it, to compare with those of other cases.
 
-Letters in shapes: C channels, S spatial axes.
+Letters in shapes: C channels, R regions that may overlap, S spatial axes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from medsegdiff_bundle.labels import marked
 from medsegdiff_bundle.measured import box_of, unmeasured
 
 Array = NDArray[np.float64]
@@ -63,7 +64,7 @@ def describe(
     Args:
         image: (C, S) as the network sees it.
         original: (C, S) as its file has it.
-        labels: (S) of the file.
+        labels: of the file, numbers of classes, (1, S), or regions, (R, S) of 0 and 1.
         uncertainty: (S) of the file, 0 to 1.
         structures: from `medsegdiff_bundle.statistics.ensemble_statistics`, with `structure_findings`.
         affine: (4, 4), voxel to RAS in mm; None of a picture, whose places and sizes are shares of its own.
@@ -81,8 +82,8 @@ def describe(
         _describe_values(found, channel, which)
     if len(values) == 3:
         _describe_colours(found, values[:, measured])
-    labels, uncertainty = labels.cpu()[box], uncertainty.cpu().float()[box]
-    _describe_masks(found, values, measured, labels.numpy(), uncertainty.numpy(), structures, affine)
+    labels, uncertainty = labels.cpu()[(slice(None), *box)], uncertainty.cpu().float()[box]
+    _describe_masks(found, values, measured, labels, uncertainty.numpy(), structures, affine)
     return found
 
 
@@ -123,18 +124,19 @@ def _describe_masks(
     found: Description,
     values: NDArray[Any],
     measured: NDArray[np.bool_],
-    labels: NDArray[Any],
+    labels: Tensor,
     uncertainty: NDArray[Any],
     structures: Mapping[str, Mapping[str, Any]],
     affine: NDArray[Any] | None,
 ) -> None:
-    inside = uncertainty[labels > 0]
+    anything = (labels > 0).any(dim=0).numpy()
+    inside = uncertainty[anything]
     found.add("uncertainty inside the mask", inside.mean() if inside.size else 0.0, 0.01)
     found.add("uncertainty everywhere", uncertainty[measured].mean(), 1e-3)
-    shape = np.array(labels.shape)
+    shape = np.array(labels.shape[1:])
     size = float(shape.prod())
     deviations = values[:, measured].std(axis=1) + 1e-6
-    boxes = [*ndimage.find_objects(labels.astype(np.uint8)), *[None] * len(structures)]
+    boxes = _boxes(labels, len(structures))
     for number, (name, structure) in enumerate(structures.items(), start=1):
         volume = structure["volume"] if affine is not None else structure["volume"] / size
         found.add(
@@ -148,7 +150,7 @@ def _describe_masks(
         box = boxes[number - 1]
         if box is None:
             continue
-        mask = labels[box] == number
+        mask = marked(labels[(slice(None), *box)], number).numpy()
         places = [part.start + center for part, center in zip(box, ndimage.center_of_mass(mask), strict=True)]
         off = np.array(places) - (shape - 1) / 2
         if affine is None:
@@ -159,11 +161,22 @@ def _describe_masks(
                 found.add(f"place of {name} {side}, mm", distance)
         found.add(f"share of its box that {name} fills", mask.mean(), 1e-3)
         wide = tuple(slice(max(0, part.start - SHELL), part.stop + SHELL) for part in box)
-        shell = ndimage.binary_dilation(labels[wide] == number, iterations=SHELL) & (labels[wide] == 0)
+        near = marked(labels[(slice(None), *wide)], number).numpy()
+        # Next to a class other classes do not count; a region may lie within another one, whose rest is around it.
+        taken = anything[wide] if len(labels) == 1 else near
+        shell = ndimage.binary_dilation(near, iterations=SHELL) & ~taken
         if shell.any():
             for index, (channel, deviation) in enumerate(zip(values, deviations, strict=True), start=1):
                 contrast = channel[box][mask].mean() - channel[wide][shell].mean()
                 found.add(f"contrast of {name}" + f" in channel {index}" * (len(values) > 1), contrast / deviation)
+
+
+def _boxes(labels: Tensor, number: int) -> list[tuple[slice, ...] | None]:
+    """Around each of a number of classes or regions; None where there is nothing of it."""
+    if len(labels) == 1:
+        found = ndimage.find_objects(labels[0].numpy().astype(np.uint8))
+        return [*found, *[None] * (number - len(found))]
+    return [next(iter(ndimage.find_objects((region > 0).numpy().astype(np.uint8))), None) for region in labels]
 
 
 def _along_axes(shape: NDArray[Any], affine: NDArray[Any]) -> Array:

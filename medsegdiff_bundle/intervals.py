@@ -145,7 +145,7 @@ def write_calibration(
 
 
 class VolumeIntervals(BesideWeights):
-    """Calibrated intervals from the file that `scripts/calibrate.py` writes beside weights, where they hold.
+    """Calibrated intervals from the file that `medsegdiff calibrate` writes beside weights, where they hold.
 
     Args:
         file: of the intervals; need not exist.

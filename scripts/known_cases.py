@@ -1,12 +1,10 @@
-"""Write what weights know beside them, or count how many of some cases they do not know.
+"""Count how many images the weights do not know, by the file that `medsegdiff calibrate` writes beside them.
 
-The first form segments training cases, as many as `--cases` says, drawn at random, and writes `<weights>.known.json`,
-with which `inference.json` flags cases that are unlike them. The others segment images of the validation, or of a
-folder, and count which are flagged and which are refused before. Flagged ones of the validation are false alarms; wrong
-images, as `wrong_inputs.py` makes them, are missed if they are neither. A kind is what a name begins with.
+Images of the validation, or of a folder, are segmented, and counted which are flagged and which are refused before.
+Flagged ones of the validation are false alarms; wrong images, as `wrong_inputs.py` makes them, are missed if they are
+neither. A kind is what a name begins with.
 
-    python scripts/known_cases.py --task isic --dataset_dir FOLDER --cases 140
-    python scripts/known_cases.py --task isic --dataset_dir FOLDER --section validation
+    python scripts/known_cases.py --task isic --dataset_dir FOLDER
     python scripts/known_cases.py --task isic --images wrong/isic
 """
 
@@ -18,18 +16,9 @@ import random
 import re
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
-from ignite.engine import Engine, Events
-
-import medsegdiff_bundle
-from medsegdiff_bundle import configuration
-from medsegdiff_bundle.case_numbers import Description
 from medsegdiff_bundle.datalist import segmentation_datalist
-from medsegdiff_bundle.known import write_known
 from medsegdiff_bundle.segmenter import Segmenter
-from medsegdiff_bundle.settings import bundle_root
-from medsegdiff_bundle.transforms import CheckKnownd
 
 
 def arguments() -> argparse.Namespace:
@@ -38,7 +27,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--task", default="hippocampus")
     parser.add_argument("--checkpoint", help="weights; what is shipped by default")
     parser.add_argument("--dataset_dir", help="folder of the cases")
-    parser.add_argument("--section", default="training", help="training, which is written, or validation")
+    parser.add_argument("--section", default="validation", help="validation, training or test")
     parser.add_argument("--images", type=Path, help="folder of other images, instead")
     parser.add_argument("--cases", type=int, help="so many, at random")
     return parser.parse_args()
@@ -52,20 +41,6 @@ def files(options: argparse.Namespace) -> list[str]:
         found = [str(case["image"]) for case in segmentation_datalist(options.dataset_dir, options.section)]
     random.Random(0).shuffle(found)
     return found[: options.cases]
-
-
-def described(segmenter: Segmenter, check: CheckKnownd, images: list[str]) -> list[Description]:
-    """Numbers of each case."""
-    found: list[Description] = []
-
-    def note(engine: Engine) -> None:
-        cases: Any = engine.state.output
-        found.extend(check.describe(case, "pred") for case in cases)
-
-    segmenter.evaluator.add_event_handler(Events.ITERATION_COMPLETED, note)
-    for image in images:
-        segmenter(image)
-    return found
 
 
 def count(segmenter: Segmenter, images: list[str]) -> None:
@@ -87,21 +62,11 @@ def count(segmenter: Segmenter, images: list[str]) -> None:
 
 
 def main() -> None:
-    """Write, or print the counts."""
+    """Print the counts."""
     options = arguments()
     logging.disable(logging.ERROR)
     given = {} if options.checkpoint is None else {"checkpoint": options.checkpoint}
-    segmenter = Segmenter(options.task, **given)
-    if options.images is not None or options.section != "training":
-        count(segmenter, files(options))
-        return
-    configs = bundle_root() / "configs"
-    train = configuration.load([configs / "train.json", configs / "tasks" / f"{options.task}.json"])
-    patch_size = train.get_parsed_content("patch_size")
-    check = next(each for each in segmenter.postprocessing.transforms if isinstance(each, CheckKnownd))
-    known, cases = check.known, described(segmenter, check, files(options))
-    limit = write_known(known.file, cases, known.checkpoint, known.settings, patch_size, medsegdiff_bundle.__version__)
-    print(f"Wrote {known.file}: {len(cases)} cases, the limit of the distance is {limit:.2f}")
+    count(Segmenter(options.task, **given), files(options))
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def test_numbers_of_a_volume():
     labels[12:16, 4:8, 3:6] = 1
     image = torch.rand(1, 20, 30, 10) + 3 * (labels > 0)
     affine = np.diag([2.0, 1, 3, 1])
-    found = describe(image, image, labels, torch.full(labels.shape, 0.25), STRUCTURES, affine).shown
+    found = describe(image, image, labels[None], torch.full(labels.shape, 0.25), STRUCTURES, affine).shown
     extents = [found[f"extent from {name}, mm"] for name in ("left to right", "back to front", "bottom to top")]
     assert extents == [40, 30, 30]
     place = [found[f"place of one {side}, mm"] for side in ("to the right", "to the front", "upwards")]
@@ -119,7 +119,7 @@ def test_numbers_of_a_volume():
     turned = np.zeros((4, 4))
     turned[0, 1], turned[1, 0], turned[2, 2], turned[3, 3] = -2, 1, 3, 1
     flipped = [each.movedim(-3, -2).flip(-2) for each in (image, labels)]
-    again = describe(image, flipped[0], flipped[1], torch.full((30, 20, 10), 0.25), STRUCTURES, turned).shown
+    again = describe(image, flipped[0], flipped[1][None], torch.full((30, 20, 10), 0.25), STRUCTURES, turned).shown
     assert again == pytest.approx(found, abs=1e-5)
 
 
@@ -136,8 +136,10 @@ def test_padding_is_in_no_number(value):
         torch.nn.functional.pad(each, rims, value=fill) for each, fill in ((image, value), (labels, 0), (sure, 0.0))
     )
     seen = torch.nn.functional.pad(image - image.mean(), rims, value=0)
-    expected = describe(image - image.mean(), image, labels, sure, STRUCTURES, np.eye(4)).shown
-    assert describe(seen, wide, mask, map_, STRUCTURES, np.eye(4)).shown == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    expected = describe(image - image.mean(), image, labels[None], sure, STRUCTURES, np.eye(4)).shown
+    assert describe(seen, wide, mask[None], map_, STRUCTURES, np.eye(4)).shown == pytest.approx(
+        expected, rel=1e-4, abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("empty", [True, False])
@@ -146,7 +148,7 @@ def test_numbers_of_a_picture(empty):
     labels[:3, :4] = 0 if empty else 1
     picture = torch.rand(3, 12, 8)
     structures = {"one": {"volume": float(labels.sum()), "pairwise_dice": 1.0, "components": int(not empty)}}
-    found = describe(picture, picture, labels, torch.zeros(12, 8), structures, None)
+    found = describe(picture, picture, labels[None], torch.zeros(12, 8), structures, None)
     assert found.shown["share of one"] == (0 if empty else 0.125)
     assert ("place of one along axis 1, share" in found.shown) != empty
     assert "red minus green" in found.shown and not any("extent" in name for name in found.shown)

@@ -23,6 +23,7 @@ COMMANDS = {  # and what help says of each, in its order: so no module is import
     "train": "train the weights of a task, or of your own classes",
     "segment": "segment an image, or the images of a folder",
     "evaluate": "compare masks with labels, or weights with a data set",
+    "calibrate": "intervals that hold, and alarms for images unlike the training, for weights",
     "clean": "choose by labels whether masks are cleaned: largest component, holes, small parts",
     "compare": "compare networks, or folders of masks, on the same cases",
     "sweep": "scores of a network against steps, members, fusion and start",

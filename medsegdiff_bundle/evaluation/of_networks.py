@@ -10,7 +10,7 @@ import copy
 import itertools
 import json
 import time
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from medsegdiff_bundle import configuration
 from medsegdiff_bundle import given as given_settings
 from medsegdiff_bundle.handlers import WeightsLoader
 from medsegdiff_bundle.inferers import EnsembleInferer
+from medsegdiff_bundle.labels import likely
 from medsegdiff_bundle.metrics import overlap, rater_consensus
 from medsegdiff_bundle.networks import BaselineNetwork
 from medsegdiff_bundle.settings import bundle_root
@@ -114,12 +115,24 @@ def load_task(
         checkpoint: file of weights, which may say more than the task; None leaves it to the task.
         recipe: of `configs/recipes`; None takes that of `train.json`.
     """
+    files = [ROOT / file for file in training_files(task, name, recipe)]
+    return load_files(files, dataset_dir, section, given, checkpoint)
+
+
+def load_files(
+    files: Sequence[Path],
+    dataset_dir: str | None,
+    section: str,
+    given: Mapping[str, Any],
+    checkpoint: str | Path | None = None,
+) -> ConfigParser:
+    """A training configuration of some files, with its validation part; arguments of `load_task`."""
     values = {"bundle_root": str(ROOT), "validate#dataset#data#section": section, **given}
     if dataset_dir is not None:
         values["dataset_dir"] = dataset_dir
     if checkpoint is not None:
         values["checkpoint"] = str(checkpoint)
-    return given_settings.load([ROOT / file for file in training_files(task, name, recipe)], values)
+    return given_settings.load(files, values)
 
 
 def batches(config: ConfigParser, cases: int | None) -> Iterator[dict[str, Any]]:
@@ -189,15 +202,25 @@ def inverted(case: dict[str, Any], values: Tensor, nearest: bool = False) -> Ten
     return result
 
 
-def labels_in_file(case: dict[str, Any], members: Tensor) -> Tensor:
-    """Classes of members (E, K, S), in the space of the image file, (E, S); as in the bundle's `member_labels`."""
-    return inverted(case, members.max(dim=1).indices.float(), nearest=True)
+def labels_in_file(case: dict[str, Any], members: Tensor, multi_label: bool = False) -> Tensor:
+    """Classes of members (E, K, S), in the space of the image file, (E, S); as in the bundle's `member_labels`.
+
+    Of regions, with `multi_label`, (E, R, S) of 0 and 1.
+    """
+    if not multi_label:
+        return inverted(case, members.max(dim=1).indices.float(), nearest=True)
+    flat = inverted(case, likely(members).float().flatten(0, 1), nearest=True)
+    return flat.unflatten(0, members.shape[:2])
 
 
-def fused_labels(case: dict[str, Any], fused: Tensor) -> Tensor:
-    """Classes of a mean of probabilities (K, S), or of labels (1, S), in the space of the image file, (1, S)."""
+def fused_labels(case: dict[str, Any], fused: Tensor, multi_label: bool = False) -> Tensor:
+    """Classes of a mean of probabilities (K, S), or of labels (1, S), in the space of the image file, (1, S).
+
+    Of regions, with `multi_label`, (R, S) of 0 and 1.
+    """
     data: dict[Hashable, Any] = {"image": case["image"], "fused": convert_to_dst_type(fused, case["pred"])[0]}
-    result: Tensor = InvertLabelsd("fused", case["preprocessing"])(data)["fused"].as_tensor()
+    invert = InvertLabelsd("fused", case["preprocessing"], multi_label=multi_label)
+    result: Tensor = invert(data)["fused"].as_tensor()
     return result
 
 

@@ -22,7 +22,8 @@ class CheckKnownd(MapTransform):
     the weights have such a file.
 
     Args:
-        keys: of the fused mask, (1, S), in the space of its image; it comes after `EnsembleStatisticsd`.
+        keys: of the fused mask, (1, S), of regions (R, S), in the space of its image; it comes after
+            `EnsembleStatisticsd`.
         known: what the weights know.
         windows: `roi_size` of the inferer.
         strict: refuse what would be a warning.
@@ -69,12 +70,8 @@ class CheckKnownd(MapTransform):
         image, labels, uncertainty = (
             convert_to_tensor(d[name], track_meta=False) for name in (self.image_key, key, self.uncertainty_key)
         )
-        if len(labels) > 1:
-            raise ValueError("Cases are described by classes, of which each voxel has one: these are regions.")
         original = d[self.original_key]
-        return describe(
-            image, original, labels[0], uncertainty[0], d["result"]["structures"], image_grid(original).affine
-        )
+        return describe(image, original, labels, uncertainty[0], d["result"]["structures"], image_grid(original).affine)
 
     def _found(self, d: dict[Hashable, Any], key: Hashable) -> Iterable[str]:
         image = d[self.image_key]

@@ -153,7 +153,7 @@ def test_a_pattern_chooses_cases_of_a_set_alone(find_layout, tmp_path):
         image_datalist(layout.root, 1, 3, "amos")
 
 
-WORDS = {"segment": ["{image}", "-o", "{out}"], "sweep": ["{data}"], "export": ["-o", "{out}"]}
+WORDS = {"segment": ["{image}", "-o", "{out}"], "sweep": ["{data}"], "calibrate": ["{data}"], "export": ["-o", "{out}"]}
 
 
 @pytest.mark.parametrize("command", WORDS)

@@ -1,0 +1,160 @@
+"""`medsegdiff calibrate DATA`: what weights say of other images, from cases whose labels are known."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import random
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medsegdiff_bundle import settings
+from medsegdiff_bundle.cli import bundle
+from medsegdiff_bundle.cli.options import add_settings
+from medsegdiff_bundle.cli.train import configured_settings
+
+if TYPE_CHECKING:
+    from monai.bundle import ConfigParser
+
+    from medsegdiff_bundle.segmenter import Segmenter
+
+DESCRIPTION = """\
+Write two files beside weights, which 'segment' and MONAI Label use from then on. NAME.intervals.json makes intervals
+of volumes hold what they say: validation cases are segmented, and the errors of their volumes counted. With
+NAME.known.json an image is flagged that is unlike the training cases, or whose mask is: training cases are segmented
+and described by numbers. The weights stay as they are. DATA is a folder, or the file of settings that 'configure'
+wrote."""
+EXAMPLES = ("mine.json", "photos/ -t isic --training_cases 0")
+FEWEST = {"intervals": 10, "numbers of training cases": 20}  # cases, below which they tell too little of others
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add them."""
+    add_settings(parser, "train.json")
+    parser.add_argument("data", help="folder of the data set, or the file that 'configure' wrote")
+    bundle.add_overlays(parser)
+    parser.add_argument(
+        "-c", "--checkpoint", metavar="FILE", help="weights (default: those of the file, or of the task)"
+    )
+    parser.add_argument("--section", default="validation", help="cases of the intervals: validation or test")
+    parser.add_argument("--cases", type=int, metavar="N", help="of these the first ones only; 0: no intervals")
+    parser.add_argument(
+        "--training_cases", type=int, default=200, metavar="N", help="at most so many, drawn at random (default: 200)"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write what is asked for, and print how well the intervals hold."""
+    for name in ("cases", "training_cases"):
+        if (getattr(options, name) or 0) < 0:
+            raise ValueError(f"--{name} must be at least 0, got {getattr(options, name)}.")
+    if not Path(options.data).exists():
+        raise ValueError(f"There is no data set or file of settings {options.data!r}.")
+    configured = configured_settings(Path(options.data))
+    overlays = list(options.config) if configured is None else [options.data, *options.config]
+    task = options.task or ("hippocampus" if configured is None and options.checkpoint is None else None)
+    files = bundle.chosen_files("train.json", task, overlays)
+    typed = {name: settings.typed(name, value, programs=False) for name, value in options.settings.items()}
+    from monai.utils import set_determinism
+
+    from medsegdiff_bundle import errors
+    from medsegdiff_bundle.evaluation import of_networks
+
+    errors.quiet_readers()
+    set_determinism(seed=0)
+    named = (
+        options.checkpoint or (configured or {}).get("checkpoint") or of_networks.shipped_weights(task or "hippocampus")
+    )
+    if not isinstance(named, (str, Path)) or not Path(named).is_file():
+        raise ValueError(f"There are no weights {str(named)!r}: name a file of them by -c.")
+    folder = options.data if configured is None else None
+    every = {"val_stride": 1, **typed}  # a training may validate some of the cases only
+    config = of_networks.load_files(files, folder, options.section, every, options.checkpoint)
+    validated = len(config.get_parsed_content("validate#dataset#data"))
+    validated = validated if options.cases is None else min(validated, options.cases)
+    images = [case["image"] for case in config.get_parsed_content("train#dataset#data")]
+    random.Random(0).shuffle(images)
+    images = images[: options.training_cases]
+    wanted = dict(zip(FEWEST, (validated, len(images)), strict=True))
+    few = [f"{what} take {FEWEST[what]} cases or more, got {n}" for what, n in wanted.items() if n < FEWEST[what]]
+    if len(few) == len(wanted):
+        raise ValueError(f"Nothing can be written: {' and '.join(few)}.")
+    if validated >= FEWEST["intervals"]:
+        _write_intervals(config, Path(named), options)
+    elif options.cases != 0:
+        print(f"There are no {few[0]}.".replace("take", "written: they take", 1), file=sys.stderr)
+    if len(images) >= FEWEST["numbers of training cases"]:
+        segmenter = _segmenter(
+            bundle.chosen_files("inference.json", task, overlays), {**typed, "checkpoint": str(named)}
+        )
+        _write_known(config, segmenter, images, options.quiet)
+    elif options.training_cases:
+        print(f"There are no {few[-1]}.".replace("take", "written: they take", 1), file=sys.stderr)
+    return 0
+
+
+def _write_intervals(config: ConfigParser, checkpoint: Path, options: argparse.Namespace) -> None:
+    import medsegdiff_bundle
+    from medsegdiff_bundle.evaluation import calibration, of_networks
+    from medsegdiff_bundle.intervals import LEVEL, fit, write_calibration
+
+    content = config.get_parsed_content
+    network, inferer, names = (
+        of_networks.trained(config, checkpoint),
+        content("validate#inferer"),
+        content("class_names"),
+    )
+    rows = []
+    for batch in of_networks.batches(config, options.cases):
+        case = of_networks.segmented(config, batch, network, inferer)
+        rows.append(calibration.measured(case, names, content("regions"), content("ignore_label")))
+        _say(f"segmented {len(rows)} {options.section} cases", options.quiet)
+    tables = calibration.as_tables(rows, names)
+    structures = {name: fit(t["true"], t["mean"], t["deviation"], t["size"]) for name, t in tables.items()}
+    file = checkpoint.with_suffix(".intervals.json")
+    settings = calibration.sampler_settings(inferer)
+    lines = [
+        f"Intervals of {LEVEL:.0%}, each of the {len(rows)} cases left out in turn: coverage, mean width\n",
+        *calibration.interval_lines(tables),
+        "\nRank correlation of predicted with true Dice\n",
+        *calibration.predicted_dice_lines(tables),
+        f"\nWrote {file}",
+    ]
+    write_calibration(file, structures, checkpoint, settings, medsegdiff_bundle.__version__)
+    if not options.quiet:
+        print("\n".join(lines))
+
+
+def _segmenter(files: list[Path], given: dict[str, Any]) -> Segmenter:
+    """Of the weights, with what was given of the settings of inference."""
+    from medsegdiff_bundle import configuration
+    from medsegdiff_bundle.segmenter import Segmenter
+
+    content = configuration.read(files)
+    known = {name: value for name, value in given.items() if settings.parts(name)[0] in content}
+    return Segmenter.of_files(files, known)
+
+
+def _write_known(config: ConfigParser, segmenter: Segmenter, images: list[Any], quiet: bool) -> None:
+    import medsegdiff_bundle
+    from medsegdiff_bundle.evaluation import calibration
+    from medsegdiff_bundle.known import write_known
+
+    count = iter(range(1, len(images) + 1))
+    logging.disable(logging.WARNING)  # of what a single case would be told
+    cases = calibration.described(
+        segmenter, images, lambda: _say(f"described {next(count)} of {len(images)} training cases", quiet)
+    )
+    logging.disable(logging.NOTSET)
+    known = calibration.known_check(segmenter).known
+    patch_size, version = config.get_parsed_content("patch_size"), medsegdiff_bundle.__version__
+    limit = write_known(known.file, cases, known.checkpoint, known.settings, patch_size, version)
+    if not quiet:
+        print(f"Wrote {known.file}: {len(cases)} training cases, the limit of the distance is {limit:.2f}")
+
+
+def _say(sentence: str, quiet: bool) -> None:
+    """On the last line of a terminal."""
+    if not quiet and sys.stderr.isatty():
+        print(f"\r{sentence}", end="", file=sys.stderr, flush=True)
