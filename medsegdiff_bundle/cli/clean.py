@@ -7,6 +7,8 @@ import json
 from collections.abc import Hashable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from medsegdiff_bundle.cli.evaluate import add_names, named
+
 if TYPE_CHECKING:
     from monai.data import MetaTensor
 
@@ -30,29 +32,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-c", "--checkpoint", nargs="+", metavar="FILE", help="weights that get what helps (default: none, it is shown)"
     )
-    parser.add_argument("--classes", nargs="+", metavar="NAME", help="of the numbers from 1 on (default: as they are)")
+    add_names(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Choose."""
-    from medsegdiff_bundle.evaluation.folders import find_names, find_pairs
+    from medsegdiff_bundle.evaluation.folders import find_pairs
     from medsegdiff_bundle.model_file import model_file, read_model, write_model
 
     pairs, _, _ = find_pairs(options.predictions, options.labels)
+    numbers, regions = named(options, [pairs])
     models = {file: read_model(file) for file in options.checkpoint or []}
     for file, model in models.items():
         if model is None:
             raise ValueError(f"There are no weights {file!r} with {model_file(file).name!r} beside them.")
-        if model["configuration"].get("regions"):
-            raise ValueError(f"The weights {file!r} know regions that overlap, and masks of such are not cleaned.")
+        of_weights = model["configuration"].get("regions") or []
+        if len(of_weights) != len(regions or []):
+            raise ValueError(
+                f"The weights {file!r} know {len(of_weights)} regions that overlap, and {len(regions or [])} are "
+                "named: --regions says which numbers of the files make each."
+            )
     from medsegdiff_bundle.evaluation.cleaning import choose_cleaning
 
-    named = dict(enumerate(options.classes, start=1)) if options.classes else find_names(pairs)
-    numbers = named or {number: f"class {number}" for number in range(1, _highest(_masks(pairs, {})) + 1)}
+    if not numbers:
+        numbers = {number: f"class {number}" for number in range(1, _highest(_masks(pairs, {}, None)) + 1)}
     names = [numbers.get(number, f"class {number}") for number in range(1, max(numbers, default=0) + 1)]
     if not names:
         raise ValueError("The masks and labels hold nothing but background.")
-    kept, trials = choose_cleaning(lambda: _masks(pairs, dict(enumerate(names, start=1))), names)
+    kept, trials = choose_cleaning(lambda: _masks(pairs, dict(enumerate(names, start=1)), regions), names)
     if not options.quiet:
         for trial in trials:
             said = "taken" if trial.taken else "left"
@@ -65,18 +72,25 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _masks(pairs: list[Pair], names: Mapping[int, str]) -> Iterator[Masks]:
-    """Mask and label of each case, one after the other."""
+def _masks(pairs: list[Pair], names: Mapping[int, str], regions: list[list[int]] | None) -> Iterator[Masks]:
+    """Mask and label of each case, one after the other; of regions each is told from the numbers that make it."""
+    from monai.utils import convert_to_dst_type
+
     from medsegdiff_bundle.evaluation.cleaning import Masks
     from medsegdiff_bundle.evaluation.scores import read_mask
+    from medsegdiff_bundle.labels import region_channels
     from medsegdiff_bundle.transforms import CheckGridd
 
+    known = names if regions is None else {number: "" for region in regions for number in region}
     for pair in pairs:
         both: dict[Hashable, MetaTensor] = {
-            "image": read_mask(pair.prediction, names),
-            "label": read_mask(pair.label, names),
+            "image": read_mask(pair.prediction, known),
+            "label": read_mask(pair.label, known),
         }
-        yield Masks(both["image"], CheckGridd("label")(both)["label"].as_tensor())
+        mask, label = both["image"], CheckGridd("label")(both)["label"]
+        if regions is not None:
+            mask, label = (convert_to_dst_type(region_channels(each, regions), each)[0] for each in (mask, label))
+        yield Masks(mask, label.as_tensor())
 
 
 def _highest(cases: Iterator[Masks]) -> int:

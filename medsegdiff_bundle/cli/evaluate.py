@@ -39,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     bundle.add_overlays(parser)
 
 
-def add_measures(parser: argparse.ArgumentParser) -> None:
-    """Add the options of what is measured."""
+def add_names(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name classes or regions."""
     parser.add_argument(
         "--classes", nargs="+", metavar="NAME", help="of the numbers from 1 on (default: as the files say)"
     )
@@ -50,6 +50,11 @@ def add_measures(parser: argparse.ArgumentParser) -> None:
         metavar="NUMBERS",
         help="that make each of --classes, such as 1,2,3 2,3 3, if they overlap",
     )
+
+
+def add_measures(parser: argparse.ArgumentParser) -> None:
+    """Add the options of what is measured."""
+    add_names(parser)
     parser.add_argument(
         "--tolerance", type=_distance, default=1.0, metavar="MM", help="of the surface Dice (default: %(default)s)"
     )
@@ -105,7 +110,7 @@ def named(options: argparse.Namespace, sets: Sequence[Sequence[Pair]]) -> tuple[
     """Names of classes by number, or of regions from 1 on and the numbers that make them: as asked for, or as found.
 
     Args:
-        options: `classes` and `regions`, see `add_measures`.
+        options: `classes` and `regions`, see `add_names`.
         sets: of pairs, of which the first that tells any is taken.
 
     Raises:

@@ -13,6 +13,7 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from torch import Tensor
 
+from medsegdiff_bundle.labels import marked
 from medsegdiff_bundle.transforms import Cleand
 
 KEY = "pred"  # of the mask in the configuration of inference
@@ -24,7 +25,7 @@ class Masks:
     """Of one case.
 
     Attributes:
-        mask: numbers of classes, (1, S).
+        mask: numbers of classes, (1, S), or regions that overlap, (R, S) of 0 and 1.
         label: likewise.
     """
 
@@ -60,7 +61,7 @@ def choose_cleaning(
 
     Args:
         cases: called for each trial, so that no more than one case is held at a time.
-        class_names: of the classes from 1 on.
+        class_names: of the classes, or the regions, from 1 on.
 
     Returns:
         transforms, as the entry `clean` of a configuration; and all trials in their order.
@@ -103,7 +104,7 @@ def _dice(cases: Callable[[], Iterator[Masks]], steps: list[dict[str, Any]], num
         mask = clean({KEY: case.mask})[KEY]
         row = []
         for number in numbers:
-            found, expected = mask == number, case.label == number
+            found, expected = marked(mask, number), marked(case.label, number)
             size = int(found.sum()) + int(expected.sum())
             row.append(2 * int((found & expected).sum()) / size if size else 1.0)
         rows.append(row)
@@ -118,6 +119,6 @@ def _smallest_part(cases: Callable[[], Iterator[Masks]], numbers: Sequence[int])
     for case in cases():
         unit = float(case.mask.pixdim.prod())
         for number in numbers:
-            parts, count = ndimage.label(np.asarray(case.label[0] == number))
+            parts, count = ndimage.label(np.asarray(marked(case.label, number)))
             sizes += [unit * size for size in np.bincount(parts.ravel())[1:]] if count else []
     return min(sizes, default=0.0)

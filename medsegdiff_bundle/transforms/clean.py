@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
+import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import Compose, MapTransform
@@ -17,17 +18,18 @@ from medsegdiff_bundle.remarks import add_processing
 class Cleand(MapTransform):
     """Change a mask by transforms of MONAI, such as `KeepLargestConnectedComponentd`, and say how much.
 
-    Members and uncertainty stay as they are: they tell what the networks found, not what a rule made of it.
+    Members and uncertainty stay as they are: they tell what the networks found, not what a rule made of it. Of regions
+    that overlap each is cleaned as a mask by itself, which holds its number, from 1 on, and 0.
 
     Args:
-        keys: of the masks, (1, S), numbers of classes.
-        transforms: of dictionaries with these keys; none changes nothing.
+        keys: of the masks: numbers of classes, (1, S), or regions, (R, S) of 0 and 1.
+        transforms: of dictionaries with these keys, for masks (1, S); none changes nothing.
 
     Raises:
-        ValueError: scikit-image is missing, with which MONAI finds components; or a mask holds regions that overlap.
+        ValueError: scikit-image is missing, with which MONAI finds components.
 
     Shapes:
-        (1, S) -> (1, S)
+        (1, S) -> (1, S); (R, S) -> (R, S)
     """
 
     def __init__(self, keys: KeysCollection, transforms: Sequence[Callable] = ()) -> None:
@@ -44,13 +46,18 @@ class Cleand(MapTransform):
         for key in self.key_iterator(d):
             mask = d[key]
             before = convert_to_tensor(mask, track_meta=False)
-            if len(before) > 1:
-                raise ValueError("Masks of regions that overlap are not cleaned: leave out the setting clean.")
-            # A copy, as some of these transforms write into what they are given.
-            cleaned = Compose(list(self.transforms))({key: mask.clone()})[key]
-            after = convert_to_tensor(cleaned, track_meta=False).to(before.dtype)
+            if len(before) == 1:
+                after = self._cleaned(key, mask)
+            else:
+                numbered = (mask[number - 1 : number] * number for number in range(1, len(before) + 1))
+                after = (torch.cat([self._cleaned(key, each) for each in numbered]) > 0).to(before.dtype)
             d[key] = MetaTensor(after).copy_meta_from(mask) if isinstance(mask, MetaTensor) else after
             names = ", ".join(type(each).__name__.removesuffix("d") for each in self.transforms)
             changed = int((after != before).sum())
             add_processing(d, f"The fused mask was cleaned ({names}): {changed} of its voxels changed.")
         return d
+
+    def _cleaned(self, key: Hashable, mask: Any) -> torch.Tensor:
+        """A mask (1, S) after the transforms. They are given a copy, as some of them write into what they are given."""
+        cleaned = Compose(list(self.transforms))({key: mask.clone()})[key]
+        return convert_to_tensor(cleaned, track_meta=False).to(mask.dtype)

@@ -99,6 +99,63 @@ def test_the_command_writes_beside_the_weights(tmp_path, capsys):
     assert json.loads(said.splitlines()[-1].removeprefix("clean: ")) == kept
 
 
+def nested(seed=None):
+    """A region and a smaller one within it, (2, S); with a seed, specks of both and a hole in the inner one."""
+    masks = torch.zeros(2, 16, 16, 12)
+    masks[0, 2:12, 2:12, 2:9], masks[1, 4:10, 4:10, 3:8] = 1, 1
+    if seed is not None:
+        x, z = np.random.default_rng(seed).integers(13, 16), 10
+        masks[0, x, 2, z] = masks[1, x, 6, z] = 1
+        masks[1, 6, 6, 5] = 0
+    return MetaTensor(masks)
+
+
+def test_each_region_is_cleaned_by_itself():
+    """The hole of the inner one is not one of the outer one, and what is kept of one says nothing of the other."""
+    cases = [Masks(nested(seed), nested().as_tensor()) for seed in range(4)]
+    kept, trials = choose_cleaning(lambda: iter(cases), ["whole", "core"])
+    assert [trial.name for trial in trials if trial.taken] == [
+        "largest component of whole",
+        "largest component of core",
+        "filled holes of core",
+    ]
+    assert trials[-1].after == 1.0
+    data = {"pred": nested(0), "image": MetaTensor(torch.zeros(1, 16, 16, 12))}
+    only = Cleand("pred", [KeepLargestConnectedComponentd("pred", applied_labels=[2])])(data)["pred"]
+    assert torch.equal(only[0], nested(0)[0]) and int((only[1] != nested(0)[1]).sum()) == 1
+    assert isinstance(only, MetaTensor) and only.dtype == nested().dtype
+
+
+def test_the_command_tells_regions_from_numbers(tmp_path, capsys):
+    """Those of the files, of which the inner region is written as 4; as many as the weights know."""
+    for folder in ("masks", "labels"):
+        (tmp_path / folder).mkdir()
+    for case in range(4):
+        for folder, values in (("masks", nested(case)), ("labels", nested())):
+            numbers = np.where(values[1] > 0, 4, np.asarray(values[0])).astype(np.uint8)
+            nibabel.save(nibabel.Nifti1Image(numbers, np.eye(4)), tmp_path / folder / f"c{case}.nii.gz")
+    weights = tmp_path / "model.pt"
+    weights.write_bytes(b"weights")
+    about = {"class_names": ["whole", "core"], "regions": [[1, 2], [2]], "spatial_dims": 3, "image_channels": 1}
+    write_model(weights, {"task": None, "version": "0.13.0", "configuration": about})
+    words = [
+        "clean",
+        str(tmp_path / "masks"),
+        str(tmp_path / "labels"),
+        "-c",
+        str(weights),
+        "--classes",
+        "whole",
+        "core",
+    ]
+    assert cli.main(words) == 2
+    assert "know 2 regions that overlap, and 0 are named: --regions says" in capsys.readouterr().err
+    assert cli.main([*words, "--regions", "1,4", "4"]) == 0
+    assert "largest component of core: Dice 0.99" in capsys.readouterr().out
+    kept = read_model(weights)["configuration"]["clean"]
+    assert {step["_target_"]: step.get("applied_labels") for step in kept}["FillHolesd"] == [2]
+
+
 @pytest.mark.parametrize("weights", [True, False])
 def test_segment_cleans(small_dataset, tmp_path, weights):
     """By the file beside the weights, or by a setting of a file; members and uncertainty stay."""
