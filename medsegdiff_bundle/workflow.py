@@ -141,7 +141,8 @@ def _put_in_typed(run: Caller) -> None:
     parser = run.parser
     config: Any = dict(parser.get())
     for name in dict.fromkeys([*settings.KINDS, *run.given]):
-        if name not in parser:
+        # The parser looks for the most similar entry of all, a slow search, before it says that there is none.
+        if settings.parts(name)[0] not in config or name not in parser:
             continue
         value = run.given.get(name, parser[name])
         if value is None and parser[name] is not None and settings.kind(name, config) is None:
