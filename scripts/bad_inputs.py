@@ -31,9 +31,10 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import bad_input_cases
+import children
 import torch
 from bad_input_cases import DOORS, OUT, RAN, Trial
 
@@ -90,30 +91,14 @@ def outcome(trial: Trial, folder: Path) -> Outcome:
 
 
 def _be_child(trial: Trial, folder: Path) -> None:
-    """Be the child: what Python does with an error that nothing catches is done here."""
+    """Be the child."""
     os.chdir(folder)
-    streams = [os.open(name, os.O_WRONLY | os.O_CREAT) for name in (".stdout", ".stderr")]
-    os.dup2(streams[0], 1)
-    os.dup2(streams[1], 2)
-    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+    children.write_to(Path(".stdout"), Path(".stderr"))
     used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT))
-    code: Any = 0
-    try:
-        {"command": command, "runner": runner}.get(DOORS[trial.door], python)(trial.call)
-    except SystemExit as ended:
-        code = ended.code or 0
-        if isinstance(code, str):
-            print(code, file=sys.stderr)
-            code = 1
-    except BaseException:
-        code = 1
-        sys.excepthook(*sys.exc_info())
-    with contextlib.suppress(Exception):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(int(code))
+    door = {"command": command, "runner": runner}.get(DOORS[trial.door], python)
+    os._exit(children.status(lambda: door(trial.call)))
 
 
 def _outcome(status: int, folder: Path, seconds: float = 0.0) -> Outcome:

@@ -54,7 +54,7 @@ def train(task: str, recipe: str | None, name: str, folder: Path, settings: list
         subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, check=True)
     state = torch.load(folder / "last.ckpt", map_location="cpu", weights_only=True)
     with whole_file(budget) as file:
-        file.write_text(json.dumps({"steps": state["iteration"], "minutes": round(state["cpu_seconds"] / 60, 1)}))
+        file.write_text(json.dumps({"steps": state["iteration"], "minutes": round(state["cpu_seconds"] / 60, 2)}))
     print(f"{name}: {budget.read_text()}", flush=True)
 
 

@@ -1,10 +1,11 @@
-"""Fixtures: a small Decathlon folder of real cases, and overrides that make a run small."""
+"""Fixtures: a small Decathlon folder of parts of real cases, and overrides that make a run small."""
 
 import json
 import os
 import sys
 from pathlib import Path
 
+import nibabel
 import pytest
 
 # Networks of a few voxels gain nothing from threads, which only wait for each other where other work fills the cores.
@@ -15,15 +16,28 @@ SAMPLE_DATA = ROOT / "medsegdiff_bundle" / "sample_data" / "hippocampus"
 
 
 @pytest.fixture(scope="session")
-def small_dataset(tmp_path_factory):
-    """Three training and two validation cases of the embedded data."""
-    folder = tmp_path_factory.mktemp("hippocampus")
-    dataset = json.loads((SAMPLE_DATA / "dataset.json").read_text())
-    dataset["training"], dataset["validation"] = dataset["training"][:3], dataset["validation"][:2]
-    (folder / "dataset.json").write_text(json.dumps(dataset))
-    for part in ("imagesTr", "labelsTr"):
-        (folder / part).symlink_to(SAMPLE_DATA / part)
-    return folder
+def make_dataset(tmp_path_factory):
+    """A folder of the middle of some training and validation cases of the embedded data."""
+
+    def make(training, validation):
+        folder = tmp_path_factory.mktemp("hippocampus")
+        dataset = json.loads((SAMPLE_DATA / "dataset.json").read_text())
+        dataset |= {"training": dataset["training"][:training], "validation": dataset["validation"][:validation]}
+        (folder / "dataset.json").write_text(json.dumps(dataset))
+        for part in ("imagesTr", "labelsTr"):
+            (folder / part).mkdir()
+        for entry in dataset["training"] + dataset["validation"]:
+            for file in (entry["image"], entry["label"]):
+                nibabel.save(nibabel.load(SAMPLE_DATA / file).slicer[6:30, 10:42, 6:30], folder / file)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_dataset(make_dataset):
+    """Three training and two validation cases."""
+    return make_dataset(3, 2)
 
 
 @pytest.fixture(scope="session")

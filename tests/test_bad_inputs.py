@@ -1,12 +1,12 @@
 """scripts/bad_inputs.py: a bad input through each door, of each kind; and settings that no text of a caller runs."""
 
-import multiprocessing
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import bad_input_cases
 import bad_inputs
+import forks
 import pytest
 
 from medsegdiff_bundle import settings
@@ -26,7 +26,7 @@ def test_each_door_refuses_each_kind():
     """The first of each; the runner's doors once, and with a None, which MONAI passes over."""
     chosen = [number for (door, kind), number in FIRST.items() if door not in SLOW or kind == "setting"]
     chosen += [number for number, trial in enumerate(TRIALS) if trial.what == "amp 'None'"]
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as new:
+    with ProcessPoolExecutor(1, forks.PYTHON) as new:
         found = new.submit(bad_inputs.faults, chosen).result()
     assert len(chosen) > 15 and not found
 

@@ -1,9 +1,11 @@
 """The overlays of configs/baselines and configs/ablations: each network trains and is evaluated as MedSegDiff is."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import baseline_table
+import forks
 import monai.bundle
 import pytest
 import torch
@@ -70,11 +72,18 @@ def test_an_ablation_changes_the_network_or_its_loss(name):
     assert network(image, mask, torch.tensor([5])).shape == mask.shape
 
 
-def test_several_networks_in_turn(run_script, small_dataset, tmp_path):
+def test_several_networks_in_turn(run_script, small_dataset, tmp_path, monkeypatch):
     """A training that was cut off goes on, what is done is left alone, and the table tells steps and minutes."""
     settings = ["--dataset_dir", small_dataset, "--patch_size", "[16,16,16]", "--ensemble_size", "1"]
     settings += ["--network_def#network#features", "[4,4,4,4,4,4]"]
     folder = tmp_path / "basicunet"
+
+    def trained(command, cwd, stdout, **options):
+        done = forks.run(command, cwd)
+        stdout.write(done.stdout + done.stderr)
+        done.check_returncode()
+
+    monkeypatch.setattr(subprocess, "run", trained)
 
     def epochs(number):
         words = ["--output", tmp_path, "--networks", "basicunet", "--", *settings, "--epochs", number]

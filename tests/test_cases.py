@@ -2,11 +2,11 @@
 
 import json
 import logging
-import os
 import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import nibabel
 import numpy as np
 import pytest
@@ -150,13 +150,8 @@ def test_channels_in_files_of_their_own(tmp_path, caplog):
 
 def test_monai_s_runner_goes_on(folder, settings, tmp_path):
     words = [f"--{name}={value}" for name, value in {**settings, "dataset_dir": folder, "output_dir": tmp_path}.items()]
-    process = subprocess.run(
-        [sys.executable, "-m", "monai.bundle", "run", f"--config_file={CONFIGS / 'inference.json'}", *words],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
+    command = [sys.executable, "-m", "monai.bundle", "run", f"--config_file={CONFIGS / 'inference.json'}", *words]
+    process = forks.run(command, cwd=ROOT)
     assert process.returncode == 1
     assert "error: 3 of 6 images could not be segmented:\n" in process.stderr
     assert "Traceback" not in process.stderr + process.stdout

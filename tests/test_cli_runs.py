@@ -3,11 +3,11 @@
 import csv
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import monai
 import numpy as np
 import pytest
@@ -62,12 +62,11 @@ def test_the_same_masks_as_by_monai_s_runner(trained, tmp_path):
     image = IMAGES / "hippocampus_001.nii.gz"
     given |= {"checkpoint": str(trained / "model.pt"), "device": "cpu"}
     given |= {"dataset_dir": str(image), "output_dir": str(tmp_path / "runner")}
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     words = ["segment", image, "-o", tmp_path / "ours", "-m", "3", "-s", "2", "-f", "staple", "--seed", "5"]
     words += ["-c", given["checkpoint"], "-d", "cpu", *SET]
     assert cli.main([*map(str, words)]) == 0
     command = ["--config_file=configs/inference.json", *(f"--{name}={value}" for name, value in given.items())]
-    subprocess.run([sys.executable, "-m", "monai.bundle", "run", *command], cwd=ROOT, env=environment, check=True)
+    forks.run([sys.executable, "-m", "monai.bundle", "run", *command], cwd=ROOT, check=True)
     names = [sorted(file.name for file in (tmp_path / folder).iterdir()) for folder in ("ours", "runner")]
     assert names[0] == names[1]
     for name in names[0]:

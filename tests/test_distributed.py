@@ -1,13 +1,15 @@
-"""Training, evaluation and inference on two processes of the CPU, started as a user would."""
+"""Training, evaluation and inference on two processes of the CPU: the training started as a user would."""
 
 import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import monai.bundle
 import nibabel
 import numpy as np
@@ -18,7 +20,6 @@ from medsegdiff_bundle.journal import read_journal
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
-SAMPLE_DATA = ROOT / "medsegdiff_bundle" / "sample_data" / "hippocampus"
 
 
 def one_process(*configs, **settings):
@@ -31,15 +32,19 @@ def one_process(*configs, **settings):
     )
 
 
-def two_processes(*configs, folder, **settings):
-    """`monai.bundle run` by torchrun; the finished process, whatever its exit status."""
+def command_of(configs, settings):
     options = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
-        *("-m", "monai.bundle", "run", "--config_file", str([str(CONFIGS / each) for each in configs])),
-        *options,
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return ["-m", "monai.bundle", "run", "--config_file", str([str(CONFIGS / each) for each in configs]), *options]
+
+
+ENVIRONMENT = {"PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def torchrun(*configs, folder, **settings):
+    """`monai.bundle run` by torchrun; the finished process, whatever its exit status."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = [*launcher, *command_of(configs, settings)]
+    environment = {**os.environ, **ENVIRONMENT}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=folder, env=environment, **pipes) as process:
         try:
@@ -50,23 +55,28 @@ def two_processes(*configs, folder, **settings):
     return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
+def two_processes(*configs, folder, **settings):
+    """The same in forks, whose environment is the one that torchrun gives, and which it ends when one fails."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    ranks = [{"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"} for rank in "01"]
+    environments = [{**os.environ, **ENVIRONMENT, **place, **rank} for rank in ranks]
+    return forks.run_together([sys.executable, *command_of(configs, settings)], environments, folder)
+
+
 def output_of(process):
     assert process.returncode == 0, process.stderr
     return process.stdout
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
+def dataset(make_dataset):
     """Four training and three validation cases, and a folder of the latter's images."""
-    folder = tmp_path_factory.mktemp("cases")
-    entries = json.loads((SAMPLE_DATA / "dataset.json").read_text())
-    chosen = {"training": entries["training"][:4], "validation": entries["validation"][:3]}
-    (folder / "dataset.json").write_text(json.dumps(chosen))
-    for part in ("imagesTr", "labelsTr"):
-        (folder / part).symlink_to(SAMPLE_DATA / part)
+    folder = make_dataset(4, 3)
     (folder / "images").mkdir()
-    for entry in chosen["validation"]:
-        (folder / "images" / Path(entry["image"]).name).symlink_to(SAMPLE_DATA / entry["image"])
+    for entry in json.loads((folder / "dataset.json").read_text())["validation"]:
+        (folder / "images" / Path(entry["image"]).name).symlink_to(folder / entry["image"])
     return folder
 
 
@@ -115,9 +125,7 @@ def trained(training, tmp_path_factory):
     """Output folder of one process with batches of two."""
     config, options = training
     folder = tmp_path_factory.mktemp("one_process")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "tests"))
-        one_process("train.json", config, output_dir=str(folder), batch_size=2, **options)
+    one_process("train.json", config, output_dir=str(folder), batch_size=2, **options)
     return folder
 
 
@@ -125,7 +133,7 @@ def test_two_processes_train_as_one_with_the_doubled_batch(training, trained, tm
     config, options = training
     files = ("train.json", "multi_gpu_train.json", config)
     options = {**options, "train#sampler#shuffle": False, "batch_size": 1}
-    output = output_of(two_processes(*files, folder=tmp_path, output_dir=tmp_path, **options))
+    output = output_of(torchrun(*files, folder=tmp_path, output_dir=tmp_path, **options))
     assert output.count("Dice: ") == 1 and (tmp_path / "model.pt").is_file()
     one, two = (torch.load(folder / "last.ckpt", weights_only=True) for folder in (trained, tmp_path))
     assert one["iteration"] == two["iteration"] == 4
@@ -195,9 +203,9 @@ def copy_of(dataset, folder, cases):
     entries = json.loads((dataset / "dataset.json").read_text())
     entries["validation"] = entries["validation"][:cases]
     (folder / "imagesTr").mkdir(parents=True)
-    (folder / "labelsTr").symlink_to(SAMPLE_DATA / "labelsTr")
+    (folder / "labelsTr").symlink_to(dataset / "labelsTr")
     for entry in entries["validation"]:
-        shutil.copy(SAMPLE_DATA / entry["image"], folder / entry["image"])
+        shutil.copy(dataset / entry["image"], folder / entry["image"])
     (folder / "dataset.json").write_text(json.dumps(entries))
     return folder / "imagesTr"
 

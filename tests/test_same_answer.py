@@ -1,10 +1,10 @@
 """The same seed gives the same mask, however it is computed."""
 
 import hashlib
-import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import nibabel
 import numpy as np
 import pytest
@@ -86,7 +86,7 @@ def test_another_process(given, expected):
         f"mask = medsegdiff_bundle.segment({str(file)!r}, **{settings!r}).mask\n"
         "print(hashlib.sha256(mask.tobytes()).hexdigest())"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    done = forks.run([sys.executable, "-c", code], cwd=ROOT, check=True)
     assert done.stdout.split()[-1] == hashlib.sha256(expected.mask.tobytes()).hexdigest()
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import pytest
 
 from medsegdiff_bundle import cli
@@ -18,7 +19,7 @@ def run(script, *options):
     """What a script prints."""
     command = [sys.executable, str(ROOT / "scripts" / script), *options]
     environment = {**os.environ, "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1"}
-    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+    return forks.run(command, env=environment, check=True).stdout
 
 
 def numbers(pattern, text):
@@ -30,7 +31,7 @@ def numbers(pattern, text):
 def test_costs():
     options = [*SMALL, "--members", "2", "--members_per_batch", "2", "--contiguous"]
     command = [sys.executable, "-m", "medsegdiff_bundle", "benchmark", *options, "--untuned"]
-    output = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    output = forks.run(command, cwd=ROOT, check=True).stdout
     assert output.splitlines()[1] == (
         "allocator as it is, channels-last off, float32, mirrored axes 0, compiled off, members per batch 2"
     )

@@ -1,11 +1,10 @@
 """Settings and errors of `python -m monai.bundle run`, by the first expression of the bundle's `initialize`."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow, create_workflow
@@ -144,14 +143,16 @@ def test_from_a_shell(small_run, tmp_path):
     torch.save(network.state_dict(), tmp_path / "small.pt")
     changed = {"dataset_dir": broken, "checkpoint": tmp_path / "small.pt"}
     words = [f"--{key}={value}" for key, value in {**small_run, **changed}.items()]
-    process = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", f"--config_file={CONFIGS / 'inference.json'}"]
-        + [*words, "--amp", "false", f"--output_dir={tmp_path}"],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "monai.bundle",
+        "run",
+        f"--config_file={CONFIGS / 'inference.json'}",
+    ]
+    process = forks.run([*command, *words, "--amp", "false", f"--output_dir={tmp_path}"], cwd=ROOT)
     assert process.returncode == 1
     lines = process.stderr.splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: ") and str(broken) in lines[0]

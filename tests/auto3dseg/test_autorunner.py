@@ -2,10 +2,10 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import nibabel
 import numpy as np
 import pytest
@@ -62,12 +62,12 @@ def task(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def work(task, tmp_path_factory):
-    """Folder of a run of AutoRunner in a process of its own."""
+    """Folder of a run of AutoRunner in a process that did nothing before."""
     work_dir = tmp_path_factory.mktemp("a work")
     command = [sys.executable, "-m", "monai.apps.auto3dseg", "AutoRunner", "run", "--input", str(task)]
     words = ["--work_dir", str(work_dir), "--algos", "medsegdiff", "--templates_path_or_url", str(TEMPLATES)]
     environment = {**os.environ, "PATH": "/nowhere"}  # no python but the one that runs
-    done = subprocess.run([*command, *words], env=environment, capture_output=True, text=True)
+    done = forks.run([*command, *words], env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return work_dir
 

@@ -4,10 +4,9 @@ import gc
 import logging
 import math
 import platform
-import subprocess
 import sys
-from pathlib import Path
 
+import forks
 import pytest
 import torch
 
@@ -16,8 +15,6 @@ from medsegdiff_bundle.inferers.memory import PeakMemory, free_memory
 from medsegdiff_bundle.inferers.noise import WindowNoise
 from medsegdiff_bundle.networks import ConditionFeatures, MedSegDiff
 from medsegdiff_bundle.schedulers import DDIMScheduler
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 class Local(torch.nn.Module):
@@ -56,8 +53,7 @@ def small_network():
 
 def printed(code):
     """Words that some lines of Python print in a process of their own."""
-    command = [sys.executable, "-c", code]
-    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+    return forks.run([sys.executable, "-c", code], check=True).stdout.split()
 
 
 # Members per batch
