@@ -4,7 +4,8 @@ On lists that `diffusers` can express correctly: its DDIM steps to t - T // n, w
 T; its DDPM and DPM-Solver take lists.
 """
 
-import diffusers
+import importlib
+
 import pytest
 import torch
 
@@ -33,6 +34,12 @@ def assert_same(ours, theirs, **arguments):
     torch.testing.assert_close(sample(ours), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.fixture(scope="module")
+def diffusers():
+    """Imported by the worker that needs it, as that takes seconds."""
+    return importlib.import_module("diffusers")
+
+
 @pytest.fixture(params=PREDICTION_TYPES)
 def prediction_type(request):
     return request.param
@@ -45,7 +52,7 @@ def pair(ours, theirs_class, **arguments):
 
 @pytest.mark.parametrize("clip_sample", [False, True])
 @pytest.mark.parametrize("steps", DIVIDING + OTHERS)
-def test_ddpm(prediction_type, steps, clip_sample):
+def test_ddpm(diffusers, prediction_type, steps, clip_sample):
     ours = DDPMScheduler(prediction_type=prediction_type, clip_sample=clip_sample)
     ours.set_timesteps(steps)
     theirs = pair(ours, diffusers.DDPMScheduler, clip_sample=clip_sample)
@@ -56,7 +63,7 @@ def test_ddpm(prediction_type, steps, clip_sample):
 @pytest.mark.parametrize("clip_sample", [False, True])
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("steps", DIVIDING)
-def test_ddim(prediction_type, steps, eta, clip_sample):
+def test_ddim(diffusers, prediction_type, steps, eta, clip_sample):
     """With clipping, ours is their `use_clipped_model_output`: the noise belongs to the clipped x_0."""
     ours = DDIMScheduler(prediction_type=prediction_type, clip_sample=clip_sample, eta=eta)
     ours.set_timesteps(steps)
@@ -67,7 +74,7 @@ def test_ddim(prediction_type, steps, eta, clip_sample):
 
 @pytest.mark.parametrize("solver_order", [1, 2])
 @pytest.mark.parametrize("steps", DIVIDING + OTHERS)
-def test_dpm_solver(prediction_type, steps, solver_order):
+def test_dpm_solver(diffusers, prediction_type, steps, solver_order):
     ours = DPMSolverMultistepScheduler(prediction_type=prediction_type, clip_sample=False, solver_order=solver_order)
     ours.set_timesteps(steps)
     theirs = pair(
@@ -79,7 +86,7 @@ def test_dpm_solver(prediction_type, steps, solver_order):
 
 
 @pytest.mark.parametrize("schedule", ["scaled_linear_beta", "sigmoid_beta"])
-def test_other_tables(schedule, prediction_type):
+def test_other_tables(diffusers, schedule, prediction_type):
     ours = DPMSolverMultistepScheduler(schedule=schedule, prediction_type=prediction_type, clip_sample=False)
     ours.set_timesteps(12)
     theirs = pair(ours, diffusers.DPMSolverMultistepScheduler, final_sigmas_type="zero")
@@ -87,7 +94,7 @@ def test_other_tables(schedule, prediction_type):
     assert_same(ours, theirs)
 
 
-def test_noise_and_velocity(prediction_type):
+def test_noise_and_velocity(diffusers, prediction_type):
     ours = DDIMScheduler(prediction_type=prediction_type)
     theirs = pair(ours, diffusers.DDIMScheduler)
     x_0, noise, t = torch.randn(3, 1, 4, 4), torch.randn(3, 1, 4, 4), torch.tensor([0, 400, 999])
