@@ -13,6 +13,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parent.parent
 SAMPLE_DATA = ROOT / "medsegdiff_bundle" / "sample_data" / "hippocampus"
+SLOWEST = {"test_distributed.py", "test_bundle.py", "test_runs.py", "test_autorunner.py", "test_weights.py"}
+
+
+def pytest_collection_modifyitems(items):
+    """Files that take a minute come first, so that no worker begins one when the other has no more to do."""
+    items.sort(key=lambda item: item.path.name not in SLOWEST)
 
 
 @pytest.fixture(scope="session")
