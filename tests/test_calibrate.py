@@ -162,6 +162,21 @@ def test_too_few_cases_are_said_and_nothing_is_written(trained, capsys):
     assert {file.name: file.read_bytes() for file in weights.parent.glob("model.*")} == beside
 
 
+def test_regions_are_swept(trained, capsys):
+    """A Dice of each, and what the members and the labels mark of both together."""
+    weights, folder = str(trained / "mine_training" / "model.pt"), str(trained / "set")
+    words = ["sweep", folder, "-c", weights, "--steps", "1", "--members", "2", "--starts", "200", "--cases", "2"]
+    values = ["--set", "regions=[[1,2],[2]]", "--set", "device=cpu", "--fusions", "mean", "staple"]
+    assert cli.main([*words, *values]) == 0
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    table = [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]
+    assert [row["fusion"] for row in table] == ["mean", "staple"]
+    for row in table:
+        disc, cup = map(float, row["Dice per class"].split(" / "))
+        assert float(row["fused"]) == pytest.approx((disc + cup) / 2, abs=1e-4)
+        assert 0 < float(row["matched IoU"]) < 1 and 0 <= float(row["GED^2"]) < 2
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

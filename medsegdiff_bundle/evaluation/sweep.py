@@ -68,20 +68,21 @@ class Sweep:
     """
 
     def __init__(self, config: ConfigParser, network: Any, fusions: Sequence[str], cases: int | None = None) -> None:
-        if config.get_parsed_content("multi_label"):
-            raise ValueError("A sweep compares classes; of regions that may overlap `evaluate` has the scores.")
         self.config, self.network, self.cases = config, network, cases
-        self.inferer = config.get_parsed_content("validate#inferer")
         self.num_classes = config.get_parsed_content("num_classes")
+        self.multi_label = config.get_parsed_content("multi_label")
+        self.inferer = config.get_parsed_content("validate#inferer")
+        self.ignore_label = config.get_parsed_content("ignore_label")
         steps = config.get_parsed_content("validate#postprocessing").transforms
         self.postprocessing: Mapping[str, Compose] = {
-            fusion: Compose(
-                [FuseEnsembled("pred", fusion, labels=False) if isinstance(s, FuseEnsembled) else s for s in steps]
-            )
+            fusion: Compose([self._fuse(fusion) if isinstance(step, FuseEnsembled) else step for step in steps])
             for fusion in fusions
         }
         self.of_cases: list[CaseRow] = []  # of all rows so far
         self.without_label = 0  # cases that have no Dice, as their label is empty
+
+    def _fuse(self, fusion: str) -> FuseEnsembled:
+        return FuseEnsembled("pred", fusion, labels=False, multi_label=self.multi_label)
 
     def rows(self, starts: Sequence[int | None], steps: Sequence[int], members: Sequence[int]) -> Iterator[Row]:
         """Sample in all combinations; one row for each of them and each fusion.
@@ -105,13 +106,13 @@ class Sweep:
         seconds: list[float] = []
         for batch in batches(self.config, self.cases):
             case = segmented(self.config, batch, self.network, inferer)
-            label = case["label"].as_tensor()
-            agreement.append(self._agreement(case, label))
             seconds.append(case["seconds"])
-            masks = self._masks(case)
+            masks, label = self._masks(case)
+            agreement.append(self._agreement(case, label))
             for name, mask in masks.items():
-                dices[name].append(dice(mask, label, self.num_classes))
-                with_reader[name].append(scores(mask, label, self.num_classes)[0, 0])
+                parts = list(self._parts(mask[None] if self.multi_label else mask, label))
+                dices[name].append(torch.cat([dice(*part) for part in parts]))
+                with_reader[name].append(torch.stack([scores(*part)[0, 0] for part in parts]).mean())
             of_case = agreement[-1][:2].tolist()
             case_id = case_name(case["image"].meta["filename_or_obj"])
             for fusion in self.postprocessing:
@@ -139,19 +140,36 @@ class Sweep:
                 seconds=statistics.median(seconds),
             )
 
+    def _parts(self, masks: Tensor, label: Tensor) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """What is compared, and in how many classes: all classes at once, or each region as one that is or is not.
+
+        Args:
+            masks: (M, S), or of regions (M, R, S).
+            label: of the readers, or of the regions.
+        """
+        if not self.multi_label:
+            yield masks, label, self.num_classes
+            return
+        for region in range(self.num_classes):
+            yield masks[:, region], label[region : region + 1], 2
+
     def _agreement(self, case: dict[str, Any], label: Tensor) -> Tensor:
         """GED^2, matched IoU, and the shares of voxels that members and raters mark, (4,)."""
-        pair = labels_in_file(case, case["pred"].as_tensor()[1:]), label
+        members = labels_in_file(case, case["pred"].as_tensor()[1:], self.multi_label)
+        if self.ignore_label is not None:
+            members = members.masked_fill((case["label"].as_tensor() == self.ignore_label).any(dim=0), 0)
+        parts = list(self._parts(members, label))
         measured = [
-            measure(*pair, self.num_classes) for measure in (generalized_energy_distance, hungarian_matched_iou)
+            torch.cat([measure(*part) for part in parts])
+            for measure in (generalized_energy_distance, hungarian_matched_iou)
         ]
-        marked = [(masks > 0).double().mean() for masks in pair]
+        marked = [(masks > 0).double().mean() for masks in (members, label)]
         return torch.stack([*(values.nanmean() for values in measured), *marked])
 
-    def _masks(self, case: dict[str, Any]) -> dict[str, Tensor]:
-        """The mask of each fusion, and the anchor's, (1, S)."""
+    def _masks(self, case: dict[str, Any]) -> tuple[dict[str, Tensor], Tensor]:
+        """The mask of each fusion and the anchor's, (1, S) or (R, S), and the label, without what nobody annotated."""
         found: dict[str, Tensor] = {}
         for fusion, postprocessing in self.postprocessing.items():
             done: Any = postprocessing(case)
             found[fusion], found["anchor"] = done["pred"], done["anchor"]
-        return found
+        return found, done["label"].as_tensor()
