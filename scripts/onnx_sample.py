@@ -4,7 +4,9 @@
 
 image.npy holds channels first, (C, H, W) or (C, D, H, W), turned and resized as "preprocessing" in sampler.json says;
 from the normalisation on this is done here. result.npz holds `members` (E, K, ...), each member's probability of each
-class, `labels` (...), the class of the largest mean, and `uncertainty` (...), the entropy of the mean, 0 to 1.
+class, `labels` (...), the class of the largest mean, and `uncertainty` (...), the entropy of the mean, 0 to 1. Of
+regions that overlap `members` holds the probability of each, `labels` (R, ...) whether its mean is above a half, and
+`uncertainty` the mean over the regions.
 """
 
 from __future__ import annotations
@@ -57,6 +59,7 @@ class OnnxSampler:
     Attributes:
         settings: content of sampler.json.
         draws: how often a member takes noise: at the start, and with eta > 0 at every step but the last.
+        multi_label: whether the channels are regions that may overlap, and no classes.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -64,6 +67,7 @@ class OnnxSampler:
         self.encoder = onnxruntime.InferenceSession(folder / "encoder.onnx")
         self.denoiser = onnxruntime.InferenceSession(folder / "denoiser.onnx")
         self.draws = len(self.settings["timesteps"]) if self.settings["eta"] > 0 else 1
+        self.multi_label = self.settings["multi_label"]
         self.alpha_bar = np.clip(self.settings["alphas_cumprod"], 1e-38, 1 - 1e-12)  # float64; no division by zero
 
     def pad(self, x: Array) -> Array:
@@ -110,10 +114,10 @@ class OnnxSampler:
         Args:
             image: normalised, (C, S).
             noise: standard normal, (E, draws, K, S).
-            level: of each member, (E, K), see `levels`; needed where members start from the anchor.
+            level: of each member, (E, K), of regions (E, 2), see `levels`; needed where members start from the anchor.
 
         Returns:
-            probabilities, (E, K, S).
+            probabilities, (E, K, S), K the number of regions where there are such.
 
         Raises:
             ValueError: a shape does not fit.
@@ -136,16 +140,27 @@ class OnnxSampler:
         return {entry.name: value for entry, value in zip(self.encoder.get_outputs(), outputs, strict=True)}
 
     def _drawn_from_anchor(self, image: Array, views: Sequence[Sequence[int]], level: Array) -> Array:
-        """Masks one-hot in [-1, 1], (E, K, S): of highest probability / level by the mean of the mirror images."""
+        """Masks one-hot in [-1, 1], (E, K, S): of highest probability / level by the mean of the mirror images.
+
+        Each region is where its probability is above the member's one level.
+        """
         total = np.zeros(1, dtype=np.float32)
         for view in views:
             logits = self._encode(np.flip(image, view))["logits"][
                 (slice(None), slice(None), *map(slice, image.shape[1:]))
             ]
             anchor = np.exp(logits - logits.max(axis=1, keepdims=True))
-            total = total + np.flip(anchor / anchor.sum(axis=1, keepdims=True), view)
-        classes = (total / level.reshape(*level.shape, *[1] * (image.ndim - 1))).argmax(axis=1)
+            anchor = self._sigmoid(logits) if self.multi_label else anchor / anchor.sum(axis=1, keepdims=True)
+            total = total + np.flip(anchor, view) / len(views)
+        shares = level.reshape(*level.shape, *[1] * (image.ndim - 1))
+        if self.multi_label:
+            return np.where(total > shares[:, 1:], 1, -1).astype(np.float32)
+        classes = (total / shares).argmax(axis=1)
         return np.moveaxis(2 * np.eye(level.shape[1], dtype=np.float32)[classes] - 1, -1, 1)
+
+    @staticmethod
+    def _sigmoid(logits: Array) -> Array:
+        return 0.5 * (1 + np.tanh(0.5 * logits))
 
     def _sample(self, image: Array, noise: Array, begin: Array | None) -> Array:
         """Members of one mirror image, from pure noise or from the masks that they begin with."""
@@ -165,6 +180,8 @@ class OnnxSampler:
             (output,) = self.denoiser.run(None, {"mask": self.pad(x), "timestep": timestep, **inputs})
             x, clean = self._step(output[inside], x, t, following, again, previous)
             previous = t, clean
+        if self.multi_label:
+            return np.clip((x + 1) / 2, 0, 1)
         probabilities = np.clip((x + 1) / 2, 1e-6, 1)
         return probabilities / probabilities.sum(axis=1, keepdims=True)
 
@@ -216,7 +233,7 @@ class OnnxSampler:
         expected = (self.draws, len(self.settings["class_names"]), *image.shape[1:])
         if noise.shape[1:] != expected or len(noise) < 1:
             raise ValueError(f"The noise must be (members, {', '.join(map(str, expected))}), got shape {noise.shape}.")
-        needed = (len(noise), expected[1]) if self.settings["start_from_anchor"] else None
+        needed = (len(noise), 2 if self.multi_label else expected[1]) if self.settings["start_from_anchor"] else None
         if (None if level is None else level.shape) != needed:
             raise ValueError(f"The levels must be {needed}, got {None if level is None else level.shape}.")
 
@@ -237,20 +254,27 @@ def main() -> None:
         image = sampler.prepare(np.load(options.image))
         shape = members, sampler.draws, len(classes), *image.shape[1:]
         noise = np.random.default_rng(options.seed).standard_normal(shape)
-        level = levels(options.seed, members, len(classes)) if sampler.settings["start_from_anchor"] else None
+        simplex = 2 if sampler.multi_label else len(classes)
+        level = levels(options.seed, members, simplex) if sampler.settings["start_from_anchor"] else None
         samples = sampler(image, noise.astype(np.float32), level)
         if np.isnan(samples).any():
             raise ValueError("The probabilities hold NaN: the values of the image are not finite, or overflow.")
     except ValueError as error:
         sys.exit(f"onnx_sample.py: {error}")
     mean = samples.mean(axis=0)
-    labels = mean.argmax(axis=0).astype(np.uint8)
-    uncertainty = np.clip(-(mean * np.log(mean)).sum(axis=0) / np.log(len(classes)), 0, 1)
+    if sampler.multi_label:
+        labels = (mean > 0.5).astype(np.uint8)
+        pair = np.clip(np.stack([mean, 1 - mean]), 1e-12, 1)
+        uncertainty = -(pair * np.log(pair)).sum(axis=0).mean(axis=0) / np.log(2)
+    else:
+        labels = mean.argmax(axis=0).astype(np.uint8)
+        uncertainty = np.clip(-(mean * np.log(mean)).sum(axis=0) / np.log(len(classes)), 0, 1)
     unfinished = options.output.with_name(f".unfinished-{options.output.name}.npz")
     np.savez_compressed(unfinished, members=samples, labels=labels, uncertainty=uncertainty)
     unfinished.replace(options.output if options.output.suffix == ".npz" else Path(f"{options.output}.npz"))
     for value, name in enumerate(classes):
-        print(f"{name}: {int((labels == value).sum())} voxels")
+        marked = labels[value] == 1 if sampler.multi_label else labels == value
+        print(f"{name}: {int(marked.sum())} voxels")
 
 
 if __name__ == "__main__":

@@ -153,11 +153,11 @@ def test_own_weights_get_intervals_and_alarms(trained, tmp_path, capsys):
 def test_too_few_cases_are_said_and_nothing_is_written(trained, capsys):
     weights = trained / "mine_training" / "model.pt"
     beside = {file.name: file.read_bytes() for file in weights.parent.glob("model.*")}
-    words = ["calibrate", str(trained / "mine.json"), "--cases", "9", "--training_cases", "19", "--set", "device=cpu"]
+    words = ["calibrate", str(trained / "mine.json"), "--cases", "9", "--training_cases", "29", "--set", "device=cpu"]
     assert cli.main(words) == 2
     assert (
-        "Nothing can be written: intervals take 10 cases or more, got 9 and numbers of training cases take 20 cases or "
-        "more, got 19." in capsys.readouterr().err
+        "Nothing can be written: intervals take 10 cases or more, got 9 and numbers of training cases take 30 cases or "
+        "more, got 29." in capsys.readouterr().err
     )
     assert {file.name: file.read_bytes() for file in weights.parent.glob("model.*")} == beside
 

@@ -16,6 +16,7 @@ from medsegdiff_bundle.inferers.noise import member_levels
 from medsegdiff_bundle.networks import MedSegDiff
 from medsegdiff_bundle.schedulers import DDIMScheduler
 from medsegdiff_bundle.transforms import NormalizeIntensityd
+from medsegdiff_bundle.uncertainty import of_regions
 
 ROOT = Path(__file__).parent.parent
 
@@ -51,6 +52,15 @@ CASES = {  # configuration on top of inference.json, and size of the image
     "eta": (
         {"spatial_dims": 2, "displayable_configs#num_inference_steps": 3, "scheduler#eta": 0.5},
         (17, 20),
+    ),
+    "regions": (
+        {
+            "spatial_dims": 2,
+            "class_names": ["whole", "core", "enhancing"],
+            "regions": [[1, 2, 3], [2, 3], [3]],
+            "mirror_axes": [0, 1],
+        },
+        (15, 26),
     ),
     "epsilon": (
         {
@@ -109,7 +119,7 @@ def test_members_are_those_of_the_inferer(exported):
     expected = inferer(torch.from_numpy(normalized)[None], network)[0]
     level = None
     if sampler.settings["start_from_anchor"]:
-        level = member_levels(0, 3, 3).numpy()
+        level = member_levels(0, 3, 2 if sampler.multi_label else 3).numpy()
     found = torch.from_numpy(sampler(normalized, noise.numpy(), level))
     assert found.shape == (3, 3, *size)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
@@ -167,9 +177,16 @@ def test_without_torch(exported, tmp_path):
     assert process.returncode == 0, process.stderr
     result = np.load(tmp_path / "result.npz")
     assert result["members"].shape == (2, 3, *size)
-    assert result["labels"].shape == result["uncertainty"].shape == size
+    assert result["uncertainty"].shape == size
     counts = [int(line.split(": ")[1].split()[0]) for line in process.stdout.splitlines()]
-    assert counts == np.bincount(result["labels"].ravel(), minlength=3).tolist()
+    if onnx_sample.OnnxSampler(folder).multi_label:
+        labels, members = torch.from_numpy(result["labels"]), torch.from_numpy(result["members"])
+        assert labels.shape == (3, *size) and counts == labels.sum((1, 2)).tolist()
+        expected = of_regions("entropy", members)
+        torch.testing.assert_close(torch.from_numpy(result["uncertainty"]).float(), expected, rtol=0, atol=1e-4)
+    else:
+        assert result["labels"].shape == size
+        assert counts == np.bincount(result["labels"].ravel(), minlength=3).tolist()
     assert 0 < result["uncertainty"].max() <= 1
 
 
@@ -180,7 +197,7 @@ def test_wrong_shapes_are_named(exported):
     with pytest.raises(ValueError, match=f"must have {network.in_channels} channel"):
         sampler(image[0], np.zeros((1, sampler.draws, 3, *size), dtype=np.float32))
     with pytest.raises(ValueError, match="noise must be"):
-        sampler(image, np.zeros((1, sampler.draws, 2, *size), dtype=np.float32))
+        sampler(image, np.zeros((1, sampler.draws, 4, *size), dtype=np.float32))
 
 
 def test_what_cannot_be_exported_is_named(tmp_path):
@@ -206,15 +223,6 @@ def test_a_difference_is_found(exported):
         parameter.data += 1
     with pytest.raises(RuntimeError, match="differ from the network"):
         export_onnx.check(other, config.get_parsed_content("spatial_dims"), folder)
-
-
-def test_regions_are_not_exported(tmp_path):
-    """The sampler of NumPy knows classes alone, and `export` says so before it makes a file."""
-    mine = {"class_names": ["all", "core"], "regions": [[1, 2], [2]], "num_classes": 2, "checkpoint": ""}
-    (tmp_path / "mine.json").write_text(json.dumps(mine))
-    config = export_onnx.read_config([ROOT / "configs" / "inference.json", tmp_path / "mine.json"])
-    with pytest.raises(ValueError, match="Regions that may overlap are not exported: the sampler without torch knows"):
-        export_onnx.sampler_settings(config, config.get_parsed_content("network_def"))
 
 
 def test_settings_say_how_to_prepare_an_image(tmp_path):

@@ -26,7 +26,7 @@ NAME.known.json an image is flagged that is unlike the training cases, or whose 
 and described by numbers. The weights stay as they are. DATA is a folder, or the file of settings that 'configure'
 wrote."""
 EXAMPLES = ("mine.json", "photos/ -t isic --training_cases 0")
-FEWEST = {"intervals": 10, "numbers of training cases": 20}  # cases, below which they tell too little of others
+FEWEST = {"intervals": 10, "numbers of training cases": 30}  # cases, below which they tell too little of others
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -177,8 +177,7 @@ def sampler_settings(config: ConfigParser, network: MedSegDiff) -> dict[str, Any
     Raises:
         ValueError: the configuration's sampler is none of those that onnx_sample.py knows.
     """
-    if config.get_parsed_content("multi_label"):
-        raise ValueError("Regions that may overlap are not exported: the sampler without torch knows classes alone.")
+    names, multi_label = config.get_parsed_content("class_names"), config.get_parsed_content("multi_label")
     inferer = config.get_parsed_content("inferer")
     scheduler = copy.deepcopy(inferer.scheduler)
     if not isinstance(scheduler, (DDIMScheduler, DPMSolverMultistepScheduler)):
@@ -187,7 +186,8 @@ def sampler_settings(config: ConfigParser, network: MedSegDiff) -> dict[str, Any
         )
     scheduler.set_timesteps(inferer.num_inference_steps, start=inferer.start_from_anchor)
     return {
-        "class_names": ["background", *config.get_parsed_content("class_names")],
+        "class_names": list(names) if multi_label else ["background", *names],  # a channel each
+        "multi_label": multi_label,
         "in_channels": network.in_channels,
         "spatial_dims": config.get_parsed_content("spatial_dims"),
         **padding(network),
