@@ -54,7 +54,8 @@ def test_what_it_sets_in_training_and_in_inference(task, paper_last):
         assert type(scheduler) is own and scheduler.prediction_type == "epsilon"
         assert scheduler.signal_scale == 1 and scheduler.num_train_timesteps == 1000
         assert scheduler.betas[-1] == pytest.approx(0.02)  # linear
-        network = config.get_parsed_content("network_def")
+        with torch.device("meta"):  # without values, whose drawing takes longest
+            network = config.get_parsed_content("network_def")
         assert network.image_stem is None and not network.anchor_residual and network.prediction_type == "epsilon"
         assert list(config.get_parsed_content(f"{prefix}inferer").mirror_axes) == []
         if paper_last:
@@ -74,7 +75,8 @@ def test_what_it_sets_in_training_and_in_inference(task, paper_last):
 def test_the_recipe_in_which_the_condition_alone_guides(task):
     for kind, prefix in (("train", "validate#"), ("inference", "")):
         config = parser(kind, *TASKS[task], "recipes/conditional.json")
-        network = config.get_parsed_content("network_def")
+        with torch.device("meta"):  # without values, whose drawing takes longest
+            network = config.get_parsed_content("network_def")
         assert network.image_stem is None and not network.anchor_residual and network.prediction_type == "sample"
         assert len(network.anchor_gates) == 2 and network.denoiser.transformer is not None
         inferer = config.get_parsed_content(f"{prefix}inferer")
