@@ -185,7 +185,7 @@ def test_windows_labels_and_anchor_only(trained, small_run, tmp_path):
     few = {"displayable_configs#num_inference_steps": 2, "displayable_configs#ensemble_size": 4}
     for name, settings in {
         "whole": {},
-        "windows": {"roi_size": [32, 32, 32]},
+        "windows": {"roi_size": [24, 24, 24]},
         "labels": {"output": "labels", "displayable_configs#fusion": "vote"},
         "anchor": {"anchor_only": True},
     }.items():

@@ -24,7 +24,7 @@ def words_of(settings):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_train_evaluate_and_segment(layout, recipe, tmp_path, capsys):
     content = json.loads((CONFIGS / "tasks" / f"{layout.task}.json").read_text())
-    size = {"picture_size": [16, 16]} if "picture_size" in content else {"patch_size": [16, 16, 8]}
+    size = {"picture_size": [16, 16]} if "picture_size" in content else {"patch_size": [12, 12, 8]}
     words = ["--task", layout.task, "-d", "cpu", "-q", *RECIPES[recipe], *words_of({**SMALL, **size})]
     training = ["train", str(layout.root), "-o", str(tmp_path / "training"), "--epochs", "1", "--batch-size", "2"]
     assert cli.main([*training, *words, "--set", "val_interval=1"]) == 0
