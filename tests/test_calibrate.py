@@ -153,13 +153,18 @@ def test_own_weights_get_intervals_and_alarms(trained, tmp_path, capsys):
 def test_too_few_cases_are_said_and_nothing_is_written(trained, capsys):
     weights = trained / "mine_training" / "model.pt"
     beside = {file.name: file.read_bytes() for file in weights.parent.glob("model.*")}
-    words = ["calibrate", str(trained / "mine.json"), "--cases", "9", "--training_cases", "29", "--set", "device=cpu"]
-    assert cli.main(words) == 2
+    words = ["calibrate", str(trained / "mine.json"), "-d", "cpu", "--cases", "9", "--training_cases"]
+    assert cli.main([*words, "29"]) == 2
     assert (
         "Nothing can be written: intervals take 10 cases or more, got 9 and numbers of training cases take 30 cases or "
         "more, got 29." in capsys.readouterr().err
     )
     assert {file.name: file.read_bytes() for file in weights.parent.glob("model.*")} == beside
+    assert cli.main([*words, "30"]) == 0
+    told = capsys.readouterr()
+    assert (
+        told.err.endswith("Not written: intervals take 10 cases or more, got 9.\n") and "30 training cases" in told.out
+    )
 
 
 def test_regions_are_swept(trained, capsys):

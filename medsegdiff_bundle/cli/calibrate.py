@@ -6,6 +6,7 @@ import argparse
 import logging
 import random
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-c", "--checkpoint", metavar="FILE", help="weights (default: those of the file, or of the task)"
     )
+    parser.add_argument("-d", "--device", help="such as cpu or cuda:0 (default: a GPU if there is one)")
     parser.add_argument("--section", default="validation", help="cases of the intervals: validation or test")
     parser.add_argument("--cases", type=int, metavar="N", help="of these the first ones only; 0: no intervals")
     parser.add_argument(
@@ -55,7 +57,8 @@ def run(options: argparse.Namespace) -> int:
     overlays = list(options.config) if configured is None else [options.data, *options.config]
     task = options.task or ("hippocampus" if configured is None and options.checkpoint is None else None)
     files = bundle.chosen_files("train.json", task, overlays)
-    typed = {name: settings.typed(name, value, programs=False) for name, value in options.settings.items()}
+    given = {**options.settings, **({} if options.device is None else {"device": options.device})}
+    typed = {name: settings.typed(name, value, programs=False) for name, value in given.items()}
     from monai.utils import set_determinism
 
     from medsegdiff_bundle import errors
@@ -81,35 +84,32 @@ def run(options: argparse.Namespace) -> int:
     if len(few) == len(wanted):
         raise ValueError(f"Nothing can be written: {' and '.join(few)}.")
     if validated >= FEWEST["intervals"]:
-        _write_intervals(config, Path(named), options)
+        _write_intervals(config, Path(named), validated, options)
     elif options.cases != 0:
-        print(f"There are no {few[0]}.".replace("take", "written: they take", 1), file=sys.stderr)
+        print(f"Not written: {few[0]}.", file=sys.stderr)
     if len(images) >= FEWEST["numbers of training cases"]:
         segmenter = _segmenter(
             bundle.chosen_files("inference.json", task, overlays), {**typed, "checkpoint": str(named)}
         )
         _write_known(config, segmenter, images, options.quiet)
     elif options.training_cases:
-        print(f"There are no {few[-1]}.".replace("take", "written: they take", 1), file=sys.stderr)
+        print(f"Not written: {few[-1]}.", file=sys.stderr)
     return 0
 
 
-def _write_intervals(config: ConfigParser, checkpoint: Path, options: argparse.Namespace) -> None:
+def _write_intervals(config: ConfigParser, checkpoint: Path, number: int, options: argparse.Namespace) -> None:
     import medsegdiff_bundle
     from medsegdiff_bundle.evaluation import calibration, of_networks
     from medsegdiff_bundle.intervals import LEVEL, fit, write_calibration
 
     content = config.get_parsed_content
-    network, inferer, names = (
-        of_networks.trained(config, checkpoint),
-        content("validate#inferer"),
-        content("class_names"),
-    )
+    network, inferer = of_networks.trained(config, checkpoint), content("validate#inferer")
+    names, regions, ignore_label = content("class_names"), content("regions"), content("ignore_label")
     rows = []
-    for batch in of_networks.batches(config, options.cases):
+    batches = of_networks.batches(config, options.cases)
+    for batch in _shown(batches, f"{options.section} cases", options.quiet, number):
         case = of_networks.segmented(config, batch, network, inferer)
-        rows.append(calibration.measured(case, names, content("regions"), content("ignore_label")))
-        _say(f"segmented {len(rows)} {options.section} cases", options.quiet)
+        rows.append(calibration.measured(case, names, regions, ignore_label))
     tables = calibration.as_tables(rows, names)
     structures = {name: fit(t["true"], t["mean"], t["deviation"], t["size"]) for name, t in tables.items()}
     file = checkpoint.with_suffix(".intervals.json")
@@ -141,12 +141,11 @@ def _write_known(config: ConfigParser, segmenter: Segmenter, images: list[Any], 
     from medsegdiff_bundle.evaluation import calibration
     from medsegdiff_bundle.known import write_known
 
-    count = iter(range(1, len(images) + 1))
     logging.disable(logging.WARNING)  # of what a single case would be told
-    cases = calibration.described(
-        segmenter, images, lambda: _say(f"described {next(count)} of {len(images)} training cases", quiet)
-    )
-    logging.disable(logging.NOTSET)
+    try:
+        cases = calibration.described(segmenter, _shown(images, "training cases", quiet))
+    finally:
+        logging.disable(logging.NOTSET)
     known = calibration.known_check(segmenter).known
     patch_size, version = config.get_parsed_content("patch_size"), medsegdiff_bundle.__version__
     limit = write_known(known.file, cases, known.checkpoint, known.settings, patch_size, version)
@@ -154,7 +153,9 @@ def _write_known(config: ConfigParser, segmenter: Segmenter, images: list[Any], 
         print(f"Wrote {known.file}: {len(cases)} training cases, the limit of the distance is {limit:.2f}")
 
 
-def _say(sentence: str, quiet: bool) -> None:
-    """On the last line of a terminal."""
-    if not quiet and sys.stderr.isatty():
-        print(f"\r{sentence}", end="", file=sys.stderr, flush=True)
+def _shown(things: Iterable[Any], name: str, quiet: bool, number: int | None = None) -> Iterable[Any]:
+    """With a bar on a terminal that says how many are done."""
+    from tqdm import tqdm
+
+    hidden = quiet or not sys.stderr.isatty()
+    return tqdm(things, desc=name, total=number, disable=hidden, leave=False)

@@ -7,7 +7,7 @@ The way of a case that trained nothing: `segmented` -> `measured`, a row for eac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -145,13 +145,12 @@ def known_check(segmenter: Segmenter) -> CheckKnownd:
     return next(each for each in segmenter.postprocessing.transforms if isinstance(each, CheckKnownd))
 
 
-def described(segmenter: Segmenter, images: Iterable[Any], advance: Callable[[], None]) -> list[Description]:
+def described(segmenter: Segmenter, images: Iterable[Any]) -> list[Description]:
     """Numbers of each case, of its image and of the mask that is made of it.
 
     Args:
         segmenter: of the weights.
         images: as the segmenter takes them.
-        advance: called after each.
     """
     found: list[Description] = []
     check = known_check(segmenter)
@@ -163,5 +162,4 @@ def described(segmenter: Segmenter, images: Iterable[Any], advance: Callable[[],
     with segmenter.evaluator.add_event_handler(Events.ITERATION_COMPLETED, note):
         for image in images:
             segmenter(image)
-            advance()
     return found
