@@ -167,6 +167,16 @@ def test_too_few_cases_are_said_and_nothing_is_written(trained, capsys):
     )
 
 
+@pytest.mark.parametrize("value", ["ensemble_size=1", "anchor_only=true"])
+def test_intervals_take_members_that_differ(value, trained, capsys):
+    weights = trained / "mine_training" / "model.pt"
+    before = {file.name: file.read_bytes() for file in weights.parent.glob("model.*")}
+    words = ["calibrate", str(trained / "mine.json"), "-d", "cpu", "--cases", "10", "--training_cases", "0"]
+    assert cli.main([*words, "--set", value]) == 2
+    assert "Intervals take two members or more" in capsys.readouterr().err
+    assert {file.name: file.read_bytes() for file in weights.parent.glob("model.*")} == before
+
+
 def test_regions_are_swept(trained, capsys):
     """A Dice of each, and what the members and the labels mark of both together."""
     weights, folder = str(trained / "mine_training" / "model.pt"), str(trained / "set")

@@ -103,7 +103,10 @@ def _write_intervals(config: ConfigParser, checkpoint: Path, number: int, option
     from medsegdiff_bundle.intervals import LEVEL, fit, write_calibration
 
     content = config.get_parsed_content
-    network, inferer = of_networks.trained(config, checkpoint), content("validate#inferer")
+    inferer = content("validate#inferer")
+    if inferer.anchor_only or inferer.ensemble_size < 2:
+        raise ValueError("Intervals take two members or more, whose volumes differ: leave them out by --cases 0.")
+    network = of_networks.trained(config, checkpoint)
     names, regions, ignore_label = content("class_names"), content("regions"), content("ignore_label")
     rows = []
     batches = of_networks.batches(config, options.cases)
