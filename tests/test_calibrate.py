@@ -200,6 +200,7 @@ def test_regions_are_swept(trained, capsys):
         (["DATA", "-c", "none.pt"], "There are no weights 'none.pt': name a file of them by -c."),
         (["DATA", "-t", "other"], "There are no weights of the task 'other': name a file of them as checkpoint."),
         (["DATA", "-t", "liver"], "There is no task 'liver'"),
+        (["DATA", "-d", "abacus"], "There is no device 'abacus' here."),
     ],
 )
 def test_what_cannot_be(words, sentence, trained, capsys):

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", help="folder of the data set, or the file that 'configure' wrote")
     bundle.add_overlays(parser)
     parser.add_argument(
-        "-c", "--checkpoint", metavar="FILE", help="weights (default: those of the file, or of the task)"
+        "-c", "--checkpoint", metavar="FILE", help="weights (default: those of the file, or that come with the task)"
     )
     parser.add_argument("-d", "--device", help="such as cpu or cuda:0 (default: a GPU if there is one)")
     parser.add_argument("--section", default="validation", help="cases of the intervals: validation or test")
@@ -63,7 +63,10 @@ def run(options: argparse.Namespace) -> int:
 
     from medsegdiff_bundle import errors
     from medsegdiff_bundle.evaluation import of_networks
+    from medsegdiff_bundle.workflow import check_device
 
+    if options.device is not None:
+        check_device(options.device)
     errors.quiet_readers()
     set_determinism(seed=0)
     named = (
