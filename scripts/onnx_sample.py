@@ -149,18 +149,19 @@ class OnnxSampler:
             logits = self._encode(np.flip(image, view))["logits"][
                 (slice(None), slice(None), *map(slice, image.shape[1:]))
             ]
-            anchor = np.exp(logits - logits.max(axis=1, keepdims=True))
-            anchor = self._sigmoid(logits) if self.multi_label else anchor / anchor.sum(axis=1, keepdims=True)
-            total = total + np.flip(anchor, view) / len(views)
+            total = total + np.flip(self._probabilities(logits), view) / len(views)
         shares = level.reshape(*level.shape, *[1] * (image.ndim - 1))
         if self.multi_label:
             return np.where(total > shares[:, 1:], 1, -1).astype(np.float32)
         classes = (total / shares).argmax(axis=1)
         return np.moveaxis(2 * np.eye(level.shape[1], dtype=np.float32)[classes] - 1, -1, 1)
 
-    @staticmethod
-    def _sigmoid(logits: Array) -> Array:
-        return 0.5 * (1 + np.tanh(0.5 * logits))
+    def _probabilities(self, logits: Array) -> Array:
+        """Of classes, which sum to one, or of regions, each for itself, (1, K, S) -> the same."""
+        if self.multi_label:
+            return 0.5 * (1 + np.tanh(0.5 * logits))
+        shares: Array = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return shares / shares.sum(axis=1, keepdims=True)
 
     def _sample(self, image: Array, noise: Array, begin: Array | None) -> Array:
         """Members of one mirror image, from pure noise or from the masks that they begin with."""

@@ -36,7 +36,7 @@ KINDS = ("calibrated", "constant width", "by the anchor's error", "members' 5 to
 
 
 def measured(
-    case: Mapping[str, Any],
+    case: dict[str, Any],
     class_names: Sequence[str],
     regions: Sequence[Sequence[int]] | None = None,
     ignore_label: int | None = None,
@@ -54,9 +54,9 @@ def measured(
     """
     stacked, label = case["pred"].as_tensor(), case["label"].as_tensor()
     multi_label = regions is not None
-    members = labels_in_file(dict(case), stacked[1:], multi_label).to(torch.uint8)  # (E, S) or (E, R, S)
-    fused = fused_labels(dict(case), stacked[1:].mean(dim=0), multi_label).to(torch.uint8)  # (1, S) or (R, S)
-    anchor = inverted(dict(case), stacked[0]).clamp(0, 1).double()  # (K, S) or (R, S)
+    members = labels_in_file(case, stacked[1:], multi_label).to(torch.uint8)  # (E, S) or (E, R, S)
+    fused = fused_labels(case, stacked[1:].mean(dim=0), multi_label).to(torch.uint8)  # (1, S) or (R, S)
+    anchor = inverted(case, stacked[0]).clamp(0, 1).double()  # (K, S) or (R, S)
     if ignore_label is not None:
         ignored = (label == ignore_label).any(dim=0)
         members, fused, anchor, label = (x.masked_fill(ignored, 0) for x in (members, fused, anchor, label))
