@@ -78,6 +78,17 @@ def test_splits_json_comes_first(tmp_path):
     assert names(decathlon_datalist(root, "test")) == "d"
 
 
+def test_a_pattern_takes_some_of_the_cases_of_splits_json(tmp_path):
+    """Those that it leaves out are not missed, and those that are not there are."""
+    splits = {"train": ["ct1", "mr1"], "val": ["ct2", "mr2"]}
+    root = folder(tmp_path, ["ct1", "mr1", "ct2", "mr2"], splits=splits)
+    taken = [names(segmentation_datalist(root, section, case_pattern="ct.*")) for section in ("training", "validation")]
+    assert taken == ["ct1", "ct2"]
+    (root / "splits.json").write_text(json.dumps({**splits, "val": ["ct2", "mr3"]}))
+    with pytest.raises(ValueError, match="names the case 'mr3', which dataset.json lacks"):
+        segmentation_datalist(root, "validation", case_pattern="ct.*")
+
+
 def test_only_splits_json_names_test_cases(tmp_path):
     root = folder(tmp_path, test=[])
     with pytest.raises(ValueError, match="holds no test case"):

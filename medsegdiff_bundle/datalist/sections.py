@@ -100,7 +100,8 @@ def matching(data_set: DataSet, case_pattern: str | None) -> DataSet:
         raise ValueError(f"No case of {str(data_set.root)!r} has a name that matches {case_pattern!r}.")
     names = {case.name for case in kept}
     folds = tuple(tuple(name for name in fold if name in names) for fold in data_set.folds)
-    return dataclasses.replace(data_set, cases=kept, folds=folds)
+    left_out = frozenset(case.name for case in data_set.cases) - names
+    return dataclasses.replace(data_set, cases=kept, folds=folds, left_out=left_out)
 
 
 def _datalist(

@@ -58,6 +58,7 @@ class DataSet:
         licence: as the set says.
         listing: where the cases are listed, for sentences.
         folds: names of the validation cases of each fold, if the set has its own.
+        left_out: names of cases that are there and not asked for.
     """
 
     root: Path
@@ -73,6 +74,7 @@ class DataSet:
     licence: str | None = None
     listing: str = "its list of cases"
     folds: tuple[tuple[str, ...], ...] = ()
+    left_out: frozenset[str] = frozenset()
 
 
 def read_json(path: Path) -> dict[str, Any]:

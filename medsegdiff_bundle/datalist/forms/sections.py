@@ -164,10 +164,11 @@ def _named(data_set: DataSet, subset: str) -> list[Case]:
             raise ValueError(
                 f"splits.json in {str(root)!r} cannot tell {first!r} from {second!r}: both are the case {case.name!r}."
             )
-    missing = [name for name in splits[subset] if name not in cases]
+    named = [name for name in splits[subset] if name not in data_set.left_out]
+    missing = [name for name in named if name not in cases]
     if missing:
         raise ValueError(f"splits.json in {str(root)!r} names the case {missing[0]!r}, which {data_set.listing} lacks.")
-    return [cases[name] for name in splits[subset]]
+    return [cases[name] for name in named]
 
 
 def _shown(root: Path, case: Case) -> str:
