@@ -7,11 +7,21 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from medsegdiff_bundle.provenance import checksum
 
+if TYPE_CHECKING:
+    from medsegdiff_bundle.inferers import EnsembleInferer
+
 BROKEN = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
+
+
+def sampler_settings(inferer: EnsembleInferer) -> dict[str, Any]:
+    """What the numbers of such a file depend on, by the names of `inference.json`."""
+    names = ("num_inference_steps", "ensemble_size", "start_from_anchor", "anchor_only")
+    settings = {name: getattr(inferer, name) for name in names}
+    return settings | {"mirror_axes": list(inferer.mirror_axes), "eta": getattr(inferer.scheduler, "eta", None)}
 
 
 class BesideWeights(ABC):

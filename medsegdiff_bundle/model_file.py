@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+FOLD = ("fold", "num_folds")  # of the cases, that the weights were validated on; no part of what they do
 STEPS = ("load", "preparation", "crop", "normalization", "clean")  # lists of transforms
 ENTRIES = (
     *("spatial_dims", "image_channels", "class_names", "regions", "regions_class_order"),
-    *("spacing", "mirror_axes", "modality"),
+    *("spacing", "patch_size", "mirror_axes", "modality"),
     *("num_train_timesteps", "schedule", "signal_scale", "prediction_type", "scheduler", "network_def"),
     *("displayable_configs", "start_from_anchor", "mirror_members", "roi_size", "overlap"),
     *STEPS,
@@ -80,6 +81,8 @@ def described_model() -> dict[str, Any] | None:
 def describe_model(parser: ConfigParser) -> dict[str, Any]:
     """What a configuration says of its model: `task`, `version` of this package, and the `configuration`'s entries.
 
+    Of a fold of a cross-validation also `fold` and `num_folds`.
+
     Raises:
         ValueError: it has something that `read_model` would refuse, such as components of one's own.
     """
@@ -90,7 +93,8 @@ def describe_model(parser: ConfigParser) -> dict[str, Any]:
     for name, value in entries.items():
         for text in _programs(_plain(value, name)):
             raise ValueError(f"{name} holds {text!r}, which is none of MONAI's or this package's components.")
-    return {"task": config.get("task"), "version": medsegdiff_bundle.__version__, "configuration": entries}
+    fold = {} if config.get("fold") is None else {name: _plain(config[name], name) for name in FOLD}
+    return {"task": config.get("task"), "version": medsegdiff_bundle.__version__, **fold, "configuration": entries}
 
 
 def no_weights(task: str, checkpoint: Any) -> str:
@@ -104,13 +108,18 @@ def no_weights(task: str, checkpoint: Any) -> str:
     checkpoint = missing[0]
     if os.path.isdir(checkpoint):
         return f"There are no weights in the folder {str(checkpoint)!r} itself: name a file, such as model.pt."
-    folds = sorted(map(str, Path(checkpoint).parent.glob(f"fold_*/{Path(checkpoint).name}")))
+    folds = weights_of_folds(checkpoint)
     there = (
         f" There are those of folds, to be named as checkpoint, or all by --folds all: {', '.join(folds)}."
         if folds
         else ""
     )
     return f"There are no weights of the task {task!r}: the file {str(checkpoint)!r} does not exist.{there}"
+
+
+def weights_of_folds(checkpoint: str | os.PathLike) -> list[str]:
+    """Files of the folds of a cross-validation, where these are what is there of weights."""
+    return sorted(map(str, Path(checkpoint).parent.glob(f"fold_*/{Path(checkpoint).name}")))
 
 
 def write_model(checkpoint: str | os.PathLike, model: Mapping[str, Any]) -> None:
@@ -157,9 +166,27 @@ def read_model(checkpoint: Any) -> dict[str, Any] | None:
         raise ValueError(f"{str(file)!r} holds {text[:200]!r}, which may be a program.")
     try:
         _check_entries(entries)
+        fold_of(content)
     except ValueError as error:
         raise ValueError(f"{str(file)!r} does not describe weights: {str(error)[:400]}") from error
     return dict(content)
+
+
+def task_of(checkpoint: Any) -> str | None:
+    """The task of `configs/tasks` that weights say, whose file also says how labels are read; None if it is of others.
+
+    Weights that a task trained for other classes than its own are of none.
+    """
+    model, configs = read_model(checkpoint), settings.bundle_root() / "configs"
+    if model is None or model["task"] not in configuration.tasks(configs):
+        return None
+    of_task = settings.read_object(configs / "tasks" / f"{model['task']}.json")
+    return model["task"] if of_task.get("class_names") == model["configuration"]["class_names"] else None
+
+
+def fold_of(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that part the cases as the training of a fold did, of what `read_model` found; none of others."""
+    return {name: settings.typed(name, model[name]) for name in FOLD if name in model}
 
 
 def _check_entries(entries: Mapping[str, Any]) -> None:

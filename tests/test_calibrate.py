@@ -1,6 +1,8 @@
 """`medsegdiff calibrate`: from cases with labels to what weights say of other images."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +11,12 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, EnsureTyped
 from PIL import Image
 
-from medsegdiff_bundle import cli
+from medsegdiff_bundle import cli, model_file
 from medsegdiff_bundle.case_numbers import describe
 from medsegdiff_bundle.evaluation.calibration import COLUMNS, measured
 from medsegdiff_bundle.planning import plan
 from medsegdiff_bundle.planning.measure import Cost
+from medsegdiff_bundle.settings import bundle_root
 
 SMALL = {"network_def#channels": [4, 8], "network_def#denoiser_channels": [4, 8], "network_def#num_heads": 2}
 SMALL |= {"network_def#strides": None, "network_def#kernel_sizes": None, "epochs": 1, "val_interval": 1}
@@ -167,6 +170,89 @@ def test_too_few_cases_are_said_and_nothing_is_written(trained, capsys):
     )
 
 
+def test_what_was_not_asked_for_is_not_missed(trained, capsys):
+    words = ["calibrate", str(trained / "mine.json"), "-d", "cpu", "--training_cases", "0", "--cases"]
+    assert cli.main([*words, "9"]) == 2
+    assert capsys.readouterr().err.endswith("Nothing can be written: intervals take 10 cases or more, got 9.\n")
+    assert cli.main([*words, "0"]) == 2
+    assert capsys.readouterr().err.endswith("Nothing can be written: no cases are asked for.\n")
+
+
+def weights_at(file, trained, **entries):
+    """A copy of the weights, and of what they say, with other entries."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(trained / "mine_training" / "model.pt", file)
+    said = json.loads((trained / "mine_training" / "model.model.json").read_text())
+    model_file.write_model(file, {**{name: said[name] for name in ("task", "version", "configuration")}, **entries})
+    return file
+
+
+def test_weights_of_a_fold_are_calibrated_with_its_cases(trained, tmp_path, monkeypatch, capsys):
+    """Or with those of the fold that is asked for; the one split would calibrate with cases that trained them."""
+    seen = []
+
+    def keep(config, checkpoint, number, options):
+        cases = config.get_parsed_content("validate#dataset#data")
+        seen.append([Path(case["label"]).name for case in cases])
+
+    monkeypatch.setattr("medsegdiff_bundle.cli.calibrate._write_intervals", keep)
+    weights = weights_at(tmp_path / "fold_3" / "model.pt", trained, fold=3, num_folds=5)
+    words = ["calibrate", str(trained / "mine.json"), "-d", "cpu", "--training_cases", "0", "-c", str(weights)]
+    for more in ([], ["--set", "fold=3"], ["--set", "fold=none"]):
+        assert cli.main([*words, *more]) == 0, capsys.readouterr().err
+    assert seen[0] == seen[1] != seen[2]
+
+
+def test_weights_of_a_folder_know_their_patches(trained, tmp_path):
+    """A data set without the file of settings does: the weights say what they were trained on."""
+    weights = weights_at(tmp_path / "model.pt", trained)
+    words = ["calibrate", str(trained / "set"), "-d", "cpu", "--cases", "0", "--training_cases", "30", "-c"]
+    assert cli.main([*words, str(weights), "-q"]) == 0
+    patches = json.loads((trained / "mine.json").read_text())["patch_size"]
+    assert json.loads((tmp_path / "model.known.json").read_text())["patch_size"] == patches
+    assert cli.main(["evaluate", "--data", str(trained / "set"), "-c", str(weights), "-d", "cpu", "-q"]) == 0
+
+
+def test_what_replaces_what_ships_is_said(trained, monkeypatch, capsys):
+    """Before any work, and nothing else is said of a copy."""
+
+    def load(*arguments):
+        raise ValueError("enough")
+
+    monkeypatch.setattr("medsegdiff_bundle.evaluation.of_networks.load_files", load)
+    assert cli.main(["calibrate", str(trained / "set"), "-t", "isic"]) == 2
+    file = str(bundle_root() / "models" / "isic.pt")
+    assert f"What comes with the weights {file!r} is replaced: -c names others, or a copy." in capsys.readouterr().err
+    assert cli.main(["calibrate", str(trained / "mine.json")]) == 2
+    assert capsys.readouterr().err == "error: ValueError: enough\n"
+
+
+def test_one_file_of_weights_at_a_time(trained, tmp_path, capsys):
+    """A list, and folds alone: what can be named is said."""
+    entries = json.loads((trained / "mine.json").read_text())
+    both = [str(weights_at(tmp_path / f"fold_{fold}" / "model.pt", trained)) for fold in (0, 1)]
+    for checkpoint, sentence in (
+        (both, "Weights are taken one file at a time, and here are 2: name one of them by -c."),
+        (str(tmp_path / "model.pt"), f"name a file of them by -c, such as that of a fold, {both[0]!r}."),
+        (None, "names no weights: name a file of them by -c."),
+    ):
+        (tmp_path / "mine.json").write_text(json.dumps({**entries, "checkpoint": checkpoint}))
+        assert cli.main(["calibrate", str(tmp_path / "mine.json")]) == 2
+        assert capsys.readouterr().err.endswith(f"{sentence}\n")
+
+
+def test_one_broken_training_case_is_one_sentence(trained, tmp_path, capsys, caplog):
+    shutil.copytree(trained / "set", tmp_path / "set")
+    broken = tmp_path / "set" / "imagesTr" / "c03_0000.png"
+    broken.write_bytes(b"no picture")
+    weights = weights_at(tmp_path / "model.pt", trained)
+    words = ["calibrate", str(tmp_path / "set"), "-d", "cpu", "--cases", "0", "-c", str(weights)]
+    assert cli.main(words) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {str(broken)!r} cannot be read") and err.count("\n") == 1
+    assert not caplog.messages and not (tmp_path / "model.known.json").exists()
+
+
 @pytest.mark.parametrize("value", ["ensemble_size=1", "anchor_only=true"])
 def test_intervals_take_members_that_differ(value, trained, capsys):
     weights = trained / "mine_training" / "model.pt"
@@ -198,7 +284,7 @@ def test_regions_are_swept(trained, capsys):
         (["nowhere"], "There is no data set or file of settings 'nowhere'."),
         (["DATA", "--cases", "-1"], "--cases must be at least 0, got -1."),
         (["DATA", "-c", "none.pt"], "There are no weights 'none.pt': name a file of them by -c."),
-        (["DATA", "-t", "other"], "There are no weights of the task 'other': name a file of them as checkpoint."),
+        (["DATA", "-t", "other"], "There are no weights of the task 'other': name a file of them by -c, or as check"),
         (["DATA", "-t", "liver"], "There is no task 'liver'"),
         (["DATA", "-d", "abacus"], "There is no device 'abacus' here."),
     ],

@@ -229,6 +229,7 @@ def test_weights_of_before_load_with_a_remark(trained, tmp_path, caplog):
         (lambda model: with_entry(model, base="/any.json"), "mine.model.json'.*: base is no part of a model"),
         (lambda model: with_entry(model, initialize=["@run"]), "mine.model.json'.*: initialize is no part of a model"),
         (lambda model: with_entry(model, spacing="no"), "mine.model.json'.*: spacing must be a voxel size"),
+        (lambda model: {**model, "fold": -1}, "mine.model.json'.*: fold must be a whole number of at least 0"),
         (lambda model: with_entry(model, network_def=3), "mine.model.json'.*: network_def must be a component, got 3"),
         (lambda model: with_entry(model, preparation="no"), "mine.model.json'.*: preparation must be a list of trans"),
         (lambda model: with_entry(model, displayable_configs={"ensemble_size": 0}), "ensemble_size must be a whole"),
@@ -254,6 +255,22 @@ def test_shipped_weights_say_what_the_files_of_their_task_say(task):
     model = model_file.read_model(config.get_parsed_content("checkpoint"))
     assert model["task"] == task
     assert model["configuration"] == model_file.describe_model(config)["configuration"]
+
+
+@pytest.mark.parametrize("task", configuration.tasks_with_weights(CONFIGS))
+def test_weights_name_the_task_that_reads_their_labels(task, tmp_path):
+    """Unless it trained them for other classes."""
+    config = configuration.load(
+        [CONFIGS / "inference.json", CONFIGS / "tasks" / f"{task}.json"], {"bundle_root": str(ROOT), "device": "cpu"}
+    )
+    shipped = config.get_parsed_content("checkpoint")
+    assert model_file.task_of(shipped) == task
+    torch.save({}, tmp_path / "own.pt")
+    assert model_file.task_of(tmp_path / "own.pt") is None
+    model = model_file.read_model(shipped)
+    for change in ({"task": "mine"}, with_entry(model, class_names=["liver"])):
+        model_file.write_model(tmp_path / "own.pt", {**model, **change, "sha256": checksum(tmp_path / "own.pt")})
+        assert model_file.task_of(tmp_path / "own.pt") is None
 
 
 def parser_of(**entries):
@@ -295,6 +312,12 @@ def test_components_of_monai_by_their_whole_names(entries, tmp_path):
     (tmp_path / "mine.pt").touch()
     model_file.write_model(tmp_path / "mine.pt", model)
     assert model_file.read_model(tmp_path / "mine.pt")["configuration"] == model["configuration"]
+
+
+def test_a_fold_is_said_and_one_split_is_not():
+    assert "fold" not in model_file.describe_model(parser_of())
+    said = model_file.describe_model(parser_of(fold=2, num_folds=4))
+    assert model_file.fold_of(said) == {"fold": 2, "num_folds": 4} and "fold" not in said["configuration"]
 
 
 def test_a_resumed_training_describes_what_is_there(trained, small_dataset, tmp_path):

@@ -13,10 +13,10 @@ from medsegdiff_bundle import configuration, settings
 from medsegdiff_bundle.cli.options import task_files
 
 
-def add_overlays(parser: argparse.ArgumentParser) -> None:
-    """Add the options that choose configuration files."""
+def add_overlays(parser: argparse.ArgumentParser, default: str = "hippocampus") -> None:
+    """Add the options that choose configuration files; the task is `default`, in words, if none is given."""
     tasks = [path.stem for path in task_files()]
-    parser.add_argument("-t", "--task", help=f"of configs/tasks: {', '.join(tasks)} (default: hippocampus)")
+    parser.add_argument("-t", "--task", help=f"of configs/tasks: {', '.join(tasks)} (default: {default})")
     parser.add_argument(
         "--config",
         action="append",

@@ -10,10 +10,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medsegdiff_bundle import settings
+from medsegdiff_bundle import model_file, settings
 from medsegdiff_bundle.cli import bundle
 from medsegdiff_bundle.cli.options import add_settings
 from medsegdiff_bundle.cli.train import configured_settings
+from medsegdiff_bundle.files import check_writable
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add them."""
     add_settings(parser, "train.json")
     parser.add_argument("data", help="folder of the data set, or the file that 'configure' wrote")
-    bundle.add_overlays(parser)
+    bundle.add_overlays(parser, "that of the weights, or hippocampus")
     parser.add_argument(
         "-c", "--checkpoint", metavar="FILE", help="weights (default: those of the file, or that come with the task)"
     )
@@ -55,8 +56,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"There is no data set or file of settings {options.data!r}.")
     configured = configured_settings(Path(options.data))
     overlays = list(options.config) if configured is None else [options.data, *options.config]
-    task = options.task or ("hippocampus" if configured is None and options.checkpoint is None else None)
-    files = bundle.chosen_files("train.json", task, overlays)
+    bundle.chosen_files("train.json", options.task, overlays)  # or a sentence, before torch is there
     given = {**options.settings, **({} if options.device is None else {"device": options.device})}
     typed = {name: settings.typed(name, value, programs=False) for name, value in given.items()}
     from monai.utils import set_determinism
@@ -67,15 +67,20 @@ def run(options: argparse.Namespace) -> int:
 
     if options.device is not None:
         check_device(options.device)
+    named = options.checkpoint or (configured or {}).get("checkpoint")
+    if configured is not None and named is None:
+        raise ValueError(f"{options.data!r} names no weights: name a file of them by -c.")
+    task, weights = of_networks.chosen(options.task, named)
+    check_writable(weights.parent)
+    if named is None and not options.quiet:
+        print(f"What comes with the weights {str(weights)!r} is replaced: -c names others, or a copy.", file=sys.stderr)
     errors.quiet_readers()
+    logging.getLogger("ignite").setLevel(logging.CRITICAL)  # says what the sentence of an error says
     set_determinism(seed=0)
-    named = (
-        options.checkpoint or (configured or {}).get("checkpoint") or of_networks.shipped_weights(task or "hippocampus")
-    )
-    if not isinstance(named, (str, Path)) or not Path(named).is_file():
-        raise ValueError(f"There are no weights {str(named)!r}: name a file of them by -c.")
+    files = bundle.chosen_files("train.json", task, overlays)
     folder = options.data if configured is None else None
-    every = {"val_stride": 1, **typed}  # a training may validate some of the cases only
+    of_fold = model_file.fold_of(model_file.read_model(weights) or {})
+    every = {"val_stride": 1, **of_fold, **typed}  # a training may validate some of the cases only
     config = of_networks.load_files(files, folder, options.section, every, options.checkpoint)
     validated = len(config.get_parsed_content("validate#dataset#data"))
     validated = validated if options.cases is None else min(validated, options.cases)
@@ -83,25 +88,28 @@ def run(options: argparse.Namespace) -> int:
     random.Random(0).shuffle(images)
     images = images[: options.training_cases]
     wanted = dict(zip(FEWEST, (validated, len(images)), strict=True))
-    few = [f"{what} take {FEWEST[what]} cases or more, got {n}" for what, n in wanted.items() if n < FEWEST[what]]
+    few = {what: f"{what} take {FEWEST[what]} cases or more, got {n}" for what, n in wanted.items() if n < FEWEST[what]}
     if len(few) == len(wanted):
-        raise ValueError(f"Nothing can be written: {' and '.join(few)}.")
+        asked = zip(few.values(), (options.cases, options.training_cases), strict=True)
+        said = " and ".join(sentence for sentence, number in asked if number != 0)
+        raise ValueError(f"Nothing can be written: {said or 'no cases are asked for'}.")
     if validated >= FEWEST["intervals"]:
-        _write_intervals(config, Path(named), validated, options)
+        _write_intervals(config, weights, validated, options)
     elif options.cases != 0:
-        print(f"Not written: {few[0]}.", file=sys.stderr)
+        print(f"Not written: {few['intervals']}.", file=sys.stderr)
     if len(images) >= FEWEST["numbers of training cases"]:
         segmenter = _segmenter(
-            bundle.chosen_files("inference.json", task, overlays), {**typed, "checkpoint": str(named)}
+            bundle.chosen_files("inference.json", task, overlays), {**typed, "checkpoint": str(weights)}
         )
         _write_known(config, segmenter, images, options.quiet)
     elif options.training_cases:
-        print(f"Not written: {few[-1]}.", file=sys.stderr)
+        print(f"Not written: {few['numbers of training cases']}.", file=sys.stderr)
     return 0
 
 
 def _write_intervals(config: ConfigParser, checkpoint: Path, number: int, options: argparse.Namespace) -> None:
     import medsegdiff_bundle
+    from medsegdiff_bundle.beside_weights import sampler_settings
     from medsegdiff_bundle.evaluation import calibration, of_networks
     from medsegdiff_bundle.intervals import LEVEL, fit, write_calibration
 
@@ -119,7 +127,6 @@ def _write_intervals(config: ConfigParser, checkpoint: Path, number: int, option
     tables = calibration.as_tables(rows, names)
     structures = {name: fit(t["true"], t["mean"], t["deviation"], t["size"]) for name, t in tables.items()}
     file = checkpoint.with_suffix(".intervals.json")
-    settings = calibration.sampler_settings(inferer)
     lines = [
         f"Intervals of {LEVEL:.0%}, each of the {len(rows)} cases left out in turn: coverage, mean width\n",
         *calibration.interval_lines(tables),
@@ -127,7 +134,7 @@ def _write_intervals(config: ConfigParser, checkpoint: Path, number: int, option
         *calibration.predicted_dice_lines(tables),
         f"\nWrote {file}",
     ]
-    write_calibration(file, structures, checkpoint, settings, medsegdiff_bundle.__version__)
+    write_calibration(file, structures, checkpoint, sampler_settings(inferer), medsegdiff_bundle.__version__)
     if not options.quiet:
         print("\n".join(lines))
 

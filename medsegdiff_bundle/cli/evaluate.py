@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from medsegdiff_bundle.cli import bundle
 from medsegdiff_bundle.cli.options import add_settings
+from medsegdiff_bundle.files import check_writable
+from medsegdiff_bundle.model_file import task_of
 
 if TYPE_CHECKING:
     from medsegdiff_bundle.evaluation import Pair, Scores
@@ -36,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="FOLDER", help="data set whose validation cases are segmented and compared")
     parser.add_argument("-c", "--checkpoint", metavar="FILE", help="weights, with --data (default: those of the task)")
     parser.add_argument("-d", "--device", help="with --data, such as cpu or cuda:0 (default: a GPU if there is one)")
-    bundle.add_overlays(parser)
+    bundle.add_overlays(parser, "that of the weights, or hippocampus")
 
 
 def add_names(parser: argparse.ArgumentParser) -> None:
@@ -85,6 +87,8 @@ def _evaluate_folders(options: argparse.Namespace) -> int:
 
     pairs, predictions, labels = find_pairs(options.predictions, options.labels)
     names, regions = named(options, [pairs])
+    if options.output:
+        check_writable(options.output)
     rows, failures = score_folder(pairs, predictions, labels, names, options.tolerance, options.quiet, regions)
     if rows:
         from medsegdiff_bundle.evaluation import summary
@@ -179,7 +183,8 @@ def score_folder(
 
 
 def _evaluate_weights(options: argparse.Namespace) -> int:
-    files = bundle.chosen_files("train.json", options.task, options.config, ["evaluate.json"])
+    task = options.task or task_of(options.checkpoint)
+    files = bundle.chosen_files("train.json", task, options.config, ["evaluate.json"])
     given = {"dataset_dir": options.data, **options.settings}
     for name, value in (("checkpoint", options.checkpoint), ("device", options.device), ("output_dir", options.output)):
         if value is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from medsegdiff_bundle import settings
 from medsegdiff_bundle.cli.options import add_settings, task_files
+from medsegdiff_bundle.files import check_writable, whole_file
 
 if TYPE_CHECKING:
     from medsegdiff_bundle.evaluation.sweep import CaseRow, Row
@@ -56,9 +57,10 @@ def run(options: argparse.Namespace) -> int:
             raise ValueError(f"--{name} must be at least {lowest}, got {given}.")
     for fusion in options.fusions:
         settings.typed("fusion", fusion)
-    task = options.task if options.checkpoint else options.task or "hippocampus"
-    if task is not None and task not in [path.stem for path in task_files()]:
-        raise ValueError(f"There is no task {task!r}.")
+    if options.task is not None and options.task not in [path.stem for path in task_files()]:
+        raise ValueError(f"There is no task {options.task!r}.")
+    if options.csv is not None:
+        check_writable(Path(options.csv).parent)
     typed = {name: settings.typed(name, value, programs=False) for name, value in options.settings.items()}
     from monai.utils import set_determinism
 
@@ -67,8 +69,8 @@ def run(options: argparse.Namespace) -> int:
 
     errors.quiet_readers()
     set_determinism(seed=0)
+    task, weights = of_networks.chosen(options.task, options.checkpoint)
     config = of_networks.load_task(task, options.data, options.section, typed, checkpoint=options.checkpoint)
-    weights = Path(options.checkpoint or of_networks.shipped_weights(task or "hippocampus"))
     swept = sweep.Sweep(config, of_networks.trained(config, weights), options.fusions, options.cases)
     starts = [None if start < 0 else start for start in options.starts]
     head = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|\n"
@@ -93,7 +95,6 @@ def _line(row: Row) -> str:
 
 def _write(rows: Sequence[CaseRow], path: Path) -> None:
     from medsegdiff_bundle.evaluation.sweep import CaseRow
-    from medsegdiff_bundle.files import whole_file
 
     with whole_file(path) as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

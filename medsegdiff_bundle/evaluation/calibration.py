@@ -7,7 +7,7 @@ The way of a case that trained nothing: `segmented` -> `measured`, a row for eac
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,12 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from medsegdiff_bundle.case_numbers import Description
-from medsegdiff_bundle.inferers import EnsembleInferer
 from medsegdiff_bundle.intervals import conformal_quantile, leave_one_out
 from medsegdiff_bundle.labels import marked, region_channels
 from medsegdiff_bundle.metrics.overlap import dice, shared_voxels
 from medsegdiff_bundle.segmenter import Segmenter
 from medsegdiff_bundle.statistics import ensemble_statistics, region_statistics
-from medsegdiff_bundle.transforms import CheckKnownd
+from medsegdiff_bundle.transforms import CheckKnownd, MaskIgnoredd
 
 from .of_networks import fused_labels, inverted, labels_in_file
 
@@ -58,8 +57,8 @@ def measured(
     fused = fused_labels(case, stacked[1:].mean(dim=0), multi_label).to(torch.uint8)  # (1, S) or (R, S)
     anchor = inverted(case, stacked[0]).clamp(0, 1).double()  # (K, S) or (R, S)
     if ignore_label is not None:
-        ignored = (label == ignore_label).any(dim=0)
-        members, fused, anchor, label = (x.masked_fill(ignored, 0) for x in (members, fused, anchor, label))
+        found: dict[Hashable, Any] = {"members": members, "fused": fused, "anchor": anchor, "label": label}
+        members, fused, anchor, label = MaskIgnoredd([*found], ignore_label)(found).values()
     affine = torch.as_tensor(case["label"].meta["affine"]).double()[:3, :3]
     voxel_volume = abs(float(torch.linalg.det(affine))) if label.ndim == 4 else None
     scale = 1.0 if voxel_volume is None else voxel_volume / 1000
@@ -94,13 +93,6 @@ def _mean_dice(mask: Tensor, readers: Tensor) -> float:
     """Mean Dice of a mask (S) with those of readers (R, S); 1 of two empty ones."""
     shared = shared_voxels(mask[None].to(torch.uint8), readers.to(torch.uint8), 2, False)
     return float(dice(shared)[0, 0, 1:].mean())
-
-
-def sampler_settings(inferer: EnsembleInferer) -> dict[str, Any]:
-    """What the intervals hold for, by the names of `inference.json`."""
-    names = ("num_inference_steps", "ensemble_size", "start_from_anchor", "anchor_only")
-    settings = {name: getattr(inferer, name) for name in names}
-    return settings | {"mirror_axes": list(inferer.mirror_axes), "eta": getattr(inferer.scheduler, "eta", None)}
 
 
 def as_tables(rows: Sequence[Array], names: Sequence[str]) -> dict[str, dict[str, Array]]:

@@ -29,7 +29,9 @@ from medsegdiff_bundle.handlers import WeightsLoader
 from medsegdiff_bundle.inferers import EnsembleInferer
 from medsegdiff_bundle.labels import likely
 from medsegdiff_bundle.metrics import overlap, rater_consensus
+from medsegdiff_bundle.model_file import task_of, weights_of_folds
 from medsegdiff_bundle.networks import BaselineNetwork
+from medsegdiff_bundle.provenance import weight_files
 from medsegdiff_bundle.settings import bundle_root
 from medsegdiff_bundle.transforms import InvertLabelsd
 
@@ -150,6 +152,31 @@ def segmented(config: ConfigParser, batch: dict[str, Any], network: Any, inferer
     return {**case, "seconds": seconds, "preprocessing": config.get_parsed_content("validate#preprocessing")}
 
 
+def chosen(task: str | None, checkpoint: Any) -> tuple[str | None, Path]:
+    """Task and file of weights, of which each tells the other where only one of them is asked for.
+
+    Args:
+        task: of `configs/tasks`; None is that of the weights, or hippocampus.
+        checkpoint: what was named as weights; None takes those that come with the task.
+
+    Returns:
+        The task is None of weights that say none of `configs/tasks`, and know by themselves what they segment.
+
+    Raises:
+        ValueError: there is no such file, or there are several.
+    """
+    if checkpoint is None:
+        return task or "hippocampus", shipped_weights(task or "hippocampus")
+    files = weight_files(checkpoint)
+    if len(files) > 1:
+        raise ValueError(f"Weights are taken one file at a time, and here are {len(files)}: name one of them by -c.")
+    if not files or not Path(files[0]).is_file():
+        folds = weights_of_folds(files[0]) if files else []
+        such = f", such as that of a fold, {folds[0]!r}" if folds else ""
+        raise ValueError(f"There are no weights {', '.join(files)!r}: name a file of them by -c{such}.")
+    return task or task_of(files[0]), Path(files[0])
+
+
 def shipped_weights(task: str) -> Path:
     """The weights that inference takes by default for a task.
 
@@ -159,7 +186,7 @@ def shipped_weights(task: str) -> Path:
     files = [ROOT / "configs" / "inference.json", ROOT / "configs" / "tasks" / f"{task}.json"]
     config = configuration.load(files, {"bundle_root": str(ROOT)})
     if (file := config.get_parsed_content("checkpoint")) is None:
-        raise ValueError(f"There are no weights of the task {task!r}: name a file of them as checkpoint.")
+        raise ValueError(f"There are no weights of the task {task!r}: name a file of them by -c, or as checkpoint.")
     return Path(file)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from medsegdiff_bundle.datalist import case_name
 from medsegdiff_bundle.metrics import generalized_energy_distance, hungarian_matched_iou
-from medsegdiff_bundle.transforms import FuseEnsembled
+from medsegdiff_bundle.transforms import FuseEnsembled, MaskIgnoredd
 
 from .of_networks import batches, dice, labels_in_file, scores, segmented
 
@@ -157,7 +157,8 @@ class Sweep:
         """GED^2, matched IoU, and the shares of voxels that members and raters mark, (4,)."""
         members = labels_in_file(case, case["pred"].as_tensor()[1:], self.multi_label)
         if self.ignore_label is not None:
-            members = members.masked_fill((case["label"].as_tensor() == self.ignore_label).any(dim=0), 0)
+            masked: Any = MaskIgnoredd("members", self.ignore_label)({"members": members, "label": case["label"]})
+            members = masked["members"]
         parts = list(self._parts(members, label))
         measured = [
             torch.cat([measure(*part) for part in parts])
