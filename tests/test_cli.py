@@ -1,5 +1,6 @@
 """The command line: its words, its help, what it refuses, and how quickly."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -212,3 +213,49 @@ def test_the_list_of_commands_imports_none_of_them():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("words", "work"),
+    [
+        (["check", "SET", "-o", "FILE/faults.csv"], "medsegdiff_bundle.planning.check_data_set"),
+        (["configure", "SET", "-o", "FILE/mine.json"], "medsegdiff_bundle.planning.configure.configure"),
+        (["evaluate", "LABELS", "LABELS", "-o", "FILE/scores"], "medsegdiff_bundle.cli.evaluate.score_folder"),
+        (["compare", "LABELS", "a=LABELS", "b=LABELS", "-o", "FILE"], "medsegdiff_bundle.cli.compare.score_folder"),
+        (["sweep", "SET", "--csv", "FILE/cases.csv"], "medsegdiff_bundle.evaluation.of_networks.load_task"),
+    ],
+)
+def test_a_place_that_takes_no_results_is_said_before_the_work(words, work, tmp_path, monkeypatch, capsys):
+    def unexpected(*arguments, **named):
+        raise AssertionError("work of hours")
+
+    monkeypatch.setattr(work, unexpected)
+    (tmp_path / "file").write_text("")
+    data = ROOT / "medsegdiff_bundle" / "sample_data" / "hippocampus"
+    places = {"SET": data, "LABELS": data / "labelsTr", "FILE": tmp_path / "file"}
+    for name, place in places.items():
+        words = [word.replace(name, str(place)) for word in words]
+    status, _, err = printed(capsys, *words)
+    assert status == 2 and "cannot be written" in err and "a file, not a folder" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "work"),
+    [
+        (["calibrate", "SET", "-c", "WEIGHTS"], "medsegdiff_bundle.evaluation.of_networks.load_files"),
+        (["clean", "LABELS", "LABELS", "-c", "WEIGHTS"], "medsegdiff_bundle.evaluation.cleaning.choose_cleaning"),
+    ],
+)
+def test_weights_that_nothing_can_be_written_beside_are_said_before_the_work(words, work, monkeypatch, capsys):
+    def unexpected(*arguments, **named):
+        raise AssertionError("work of hours")
+
+    def refuse(dir, **named):
+        raise OSError(errno.EROFS, "Read-only file system", str(dir))
+
+    monkeypatch.setattr(work, unexpected)
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", refuse)
+    data = ROOT / "medsegdiff_bundle" / "sample_data" / "hippocampus"
+    places = {"SET": data, "LABELS": data / "labelsTr", "WEIGHTS": ROOT / "models" / "model.pt"}
+    status, _, err = printed(capsys, *(places.get(word, word) for word in words))
+    assert status == 2 and err == f"error: {str(ROOT / 'models')!r} cannot be written: Read-only file system.\n"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medsegdiff_bundle.files import whole_file
+from medsegdiff_bundle.files import check_writable, whole_file
 
 if TYPE_CHECKING:
     from medsegdiff_bundle.planning import Fault
@@ -34,6 +34,8 @@ def run(options: argparse.Namespace) -> int:
     from medsegdiff_bundle.datalist import read_data_set
 
     data_set = read_data_set(options.data)
+    if options.output:
+        check_writable(Path(options.output).parent)
     errors.quiet_readers()
     from tqdm import tqdm
 

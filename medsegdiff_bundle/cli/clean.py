@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Hashable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medsegdiff_bundle.cli.evaluate import add_names, named
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Choose."""
     from medsegdiff_bundle.evaluation.folders import find_pairs
+    from medsegdiff_bundle.files import check_writable
     from medsegdiff_bundle.model_file import model_file, read_model, write_model
 
     pairs, _, _ = find_pairs(options.predictions, options.labels)
@@ -52,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
                 f"The weights {file!r} know {len(of_weights)} regions that overlap, and {len(regions or [])} are "
                 "named: --regions says which numbers of the files make each."
             )
+        check_writable(Path(file).parent)
     from medsegdiff_bundle.evaluation.cleaning import choose_cleaning
 
     if not numbers:

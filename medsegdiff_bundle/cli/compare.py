@@ -10,6 +10,7 @@ from pathlib import Path
 
 from medsegdiff_bundle.cli.evaluate import add_measures, named, score_folder
 from medsegdiff_bundle.cli.options import task_files
+from medsegdiff_bundle.files import check_writable
 
 DESCRIPTION = """\
 Score several folders of masks against the same labels, on the cases that all of them have, and print one table: means
@@ -43,6 +44,8 @@ def run(options: argparse.Namespace) -> int:
     weights = {name: path for name, path in sources.items() if path.is_file()}
     if weights and (options.images is None or options.output is None):
         raise ValueError(f"{next(iter(weights.values()))} is a file of weights: --images and -o FOLDER are needed.")
+    if options.output:
+        check_writable(options.output)
     from medsegdiff_bundle.evaluation.folders import find_pairs
 
     failed = False

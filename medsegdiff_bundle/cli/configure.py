@@ -33,6 +33,7 @@ def run(options: argparse.Namespace) -> int:
     """Configure."""
     from medsegdiff_bundle import errors
     from medsegdiff_bundle.datalist import read_data_set
+    from medsegdiff_bundle.files import check_writable
 
     target = Path(options.output)
     if target.suffix.lower() != ".json":
@@ -41,6 +42,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"There is a file {str(target)!r} already: --overwrite replaces it.")
     names = _names(options.class_names)
     data_set = read_data_set(options.data)
+    check_writable(target.parent)
     errors.quiet_readers()
     from tqdm import tqdm
 

@@ -180,12 +180,13 @@ def epoch_seconds(parameters: int, folder: Path) -> float:
 
     Args:
         parameters: of the network.
-        folder: on whose disk the training writes.
+        folder: on whose disk the training writes; made if need be.
     """
     state = torch.zeros(KEPT * parameters)
     rows = [
         {"epoch": float(epoch), "loss anchor": 1.0, "loss diffusion": 1.0, "val_fused": 0.5} for epoch in range(ROWS)
     ]
+    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as place:
         seconds = []
         for _ in range(2):

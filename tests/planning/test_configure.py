@@ -329,3 +329,8 @@ def test_names_of_a_table_are_as_many_as_its_classes(tmp_path, make_ct_set, caps
     assert cli.main(["configure", str(root / "cases.json"), "-o", str(tmp_path / "mine.json"), "-d", "cpu"]) == 2
     assert "class_names must be 2, one for each value of the labels but 0, got ['organ']." in capsys.readouterr().err
     assert not (tmp_path / "mine.json").exists()
+
+
+def test_a_folder_of_the_settings_that_is_not_there_is_made(tmp_path):
+    assert measure.epoch_seconds(10, tmp_path / "new" / "folder") > 0
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
