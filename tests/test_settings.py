@@ -292,6 +292,7 @@ def test_axes_that_the_images_do_not_have(given, said):
     with pytest.raises(ValueError, match=said):
         settings.check_fit({"spatial_dims": 3, **given})
     settings.check_fit({"spatial_dims": 3, "roi_size": 32, "patch_size": [16], "mirror_axes": [0, 2]})
+    settings.check_fit({"spatial_dims": 2, "patch_size": [40, 56, 40]}, ())  # nothing is trained
     settings.check_fit({"spatial_dims": "@axes", **given})
 
 

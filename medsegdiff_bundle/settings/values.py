@@ -66,6 +66,8 @@ ACTS_IN = {"window": "preparation", "class_values": "label_checks", "class_ratio
 def check_fit(config: Mapping[str, Any], names: Collection[str] | None = None) -> None:
     """Refuse values that do not fit the others: of axes that the images do not have, and such as nothing uses.
 
+    Patches are of a training alone: where none is run, the file of another task may say those of other axes.
+
     Args:
         config: with values as `typed` makes them; what is a program there is left alone.
         names: of settings that must be of use; all, if that is None. What weights say of themselves may not be: it
@@ -74,7 +76,8 @@ def check_fit(config: Mapping[str, Any], names: Collection[str] | None = None) -
     Raises:
         ValueError: naming the setting.
     """
-    _check_axes(config)
+    of_training = names is None or "patch_size" in names
+    _check_axes(config if of_training else {**config, "patch_size": None})
     for name, place in ACTS_IN.items():
         if names is not None and name not in names:
             continue
