@@ -104,14 +104,15 @@ class WithoutTraceback(logging.Filter):
 def quiet_readers() -> None:
     """Silence what libraries say of files besides.
 
-    MONAI's regret that it has no decoder of a GPU, nibabel's remarks on headers, and highdicom's on a patient's name,
-    which nobody wants in a log.
+    MONAI's regret that it has no decoder of a GPU, nibabel's remarks on headers, highdicom's on a patient's name, which
+    nobody wants in a log, and scikit-image's on how MONAI calls it.
 
     What is wrong with a header is said in the sentence of an error, or in the report.
     """
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+    warnings.filterwarnings("ignore", message="Parameter `min_size` is deprecated")
     warnings.filterwarnings("ignore", message="The string .* is unlikely to represent the intended person name")
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medsegdiff_bundle.cli.evaluate import add_names, named
+from medsegdiff_bundle.cli.evaluate import add_names, named, say_unmatched
 
 if TYPE_CHECKING:
-    from monai.data import MetaTensor
-
     from medsegdiff_bundle.evaluation import Pair
     from medsegdiff_bundle.evaluation.cleaning import Masks
 
@@ -38,11 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Choose."""
+    from medsegdiff_bundle import errors
     from medsegdiff_bundle.evaluation.folders import find_pairs
     from medsegdiff_bundle.files import check_writable
     from medsegdiff_bundle.model_file import model_file, read_model, write_model
 
-    pairs, _, _ = find_pairs(options.predictions, options.labels)
+    pairs, *unmatched = find_pairs(options.predictions, options.labels)
+    say_unmatched(*unmatched)
+    errors.quiet_readers()
     numbers, regions = named(options, [pairs])
     models = {file: read_model(file) for file in options.checkpoint or []}
     for file, model in models.items():
@@ -62,6 +63,11 @@ def run(options: argparse.Namespace) -> int:
     names = [numbers.get(number, f"class {number}") for number in range(1, max(numbers, default=0) + 1)]
     if not names:
         raise ValueError("The masks and labels hold nothing but background.")
+    for file, model in models.items():
+        assert model is not None
+        of_weights = model["configuration"]["class_names"]
+        if len(names) > len(of_weights):
+            raise ValueError(f"The weights {file!r} know {', '.join(of_weights)}, and here are {', '.join(names)}.")
     kept, trials = choose_cleaning(lambda: _masks(pairs, dict(enumerate(names, start=1)), regions), names)
     if not options.quiet:
         for trial in trials:
@@ -80,17 +86,13 @@ def _masks(pairs: list[Pair], names: Mapping[int, str], regions: list[list[int]]
     from monai.utils import convert_to_dst_type
 
     from medsegdiff_bundle.evaluation.cleaning import Masks
-    from medsegdiff_bundle.evaluation.scores import read_mask
+    from medsegdiff_bundle.evaluation.folders import find_ignored
+    from medsegdiff_bundle.evaluation.scores import read_pair
     from medsegdiff_bundle.labels import region_channels
-    from medsegdiff_bundle.transforms import CheckGridd
 
-    known = names if regions is None else {number: "" for region in regions for number in region}
+    ignored = find_ignored(pairs)
     for pair in pairs:
-        both: dict[Hashable, MetaTensor] = {
-            "image": read_mask(pair.prediction, known),
-            "label": read_mask(pair.label, known),
-        }
-        mask, label = both["image"], CheckGridd("label")(both)["label"]
+        mask, label = read_pair(pair.prediction, pair.label, names, ignored, regions)
         if regions is not None:
             mask, label = (convert_to_dst_type(region_channels(each, regions), each)[0] for each in (mask, label))
         yield Masks(mask, label.as_tensor())

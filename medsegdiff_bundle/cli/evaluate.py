@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medsegdiff_bundle import settings
 from medsegdiff_bundle.cli import bundle
 from medsegdiff_bundle.cli.options import add_settings
 from medsegdiff_bundle.files import check_writable
@@ -118,15 +119,18 @@ def named(options: argparse.Namespace, sets: Sequence[Sequence[Pair]]) -> tuple[
         sets: of pairs, of which the first that tells any is taken.
 
     Raises:
-        ValueError: the regions have no names, or are no numbers.
+        ValueError: the regions have no names, or are no numbers; or two names are the same.
     """
     from medsegdiff_bundle.evaluation.folders import find_names, find_regions
 
+    if options.classes and len(set(options.classes)) < len(options.classes):
+        raise ValueError(f"--classes must be names, each of them once, got {options.classes}.")
     if options.regions:
         try:
-            regions = [[int(number) for number in region.split(",")] for region in options.regions]
+            regions = settings.typed("regions", [region.split(",") for region in options.regions])
         except ValueError as error:
-            raise ValueError(f"--regions must be numbers such as 1,2,3 2,3 3, got {options.regions}.") from error
+            said = f"--regions must be numbers from 1 on, such as 1,2,3 2,3 3, got {options.regions}."
+            raise ValueError(said) from error
         if len(regions) != len(options.classes or []):
             raise ValueError(f"--classes must name each of {len(regions)} regions, got {options.classes}.")
         return dict(enumerate(options.classes, start=1)), regions
@@ -135,6 +139,13 @@ def named(options: argparse.Namespace, sets: Sequence[Sequence[Pair]]) -> tuple[
     if found := next(filter(None, map(find_regions, sets)), None):
         return dict(enumerate(found, start=1)), [*found.values()]
     return next(filter(None, map(find_names, sets)), {}), None
+
+
+def say_unmatched(predictions: Sequence[Path], labels: Sequence[Path]) -> None:
+    """Say on standard error what `find_pairs` found no partner of."""
+    for what, files in (("prediction(s) without a label", predictions), ("label(s) without a prediction", labels)):
+        if files:
+            print(f"{len(files)} {what}: {', '.join(file.name for file in files)}", file=sys.stderr)
 
 
 def score_folder(
@@ -150,9 +161,7 @@ def score_folder(
 
     What does not match and what fails is said on standard error.
     """
-    for what, files in (("prediction(s) without a label", predictions), ("label(s) without a prediction", labels)):
-        if files:
-            print(f"{len(files)} {what}: {', '.join(file.name for file in files)}", file=sys.stderr)
+    say_unmatched(predictions, labels)
     from tqdm import tqdm
 
     from medsegdiff_bundle import errors

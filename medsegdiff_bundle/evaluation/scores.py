@@ -17,7 +17,7 @@ from torch import Tensor
 from medsegdiff_bundle.datalist.naming import PICTURES
 from medsegdiff_bundle.grid import image_grid
 from medsegdiff_bundle.labels import region_channels
-from medsegdiff_bundle.transforms import CheckGridd, load_image
+from medsegdiff_bundle.transforms import CheckGridd, MaskIgnoredd, load_image
 from medsegdiff_bundle.transforms.label_files import (
     WHOLE,
     is_lossy,
@@ -78,6 +78,21 @@ def compare_files(
     Raises:
         ValueError: a file cannot be read, is no mask, holds other classes, or they lie on different grids.
     """
+    pair = read_pair(prediction, label, names, ignore, regions)
+    masks = [each.as_tensor()[0].to(torch.int32) for each in pair]
+    grid = image_grid(pair[0])
+    spacing = grid.spacing if grid.spacing is not None else (1.0,) * len(grid.shape)
+    return compare_masks(masks[0], masks[1], spacing, case, names, tolerance, grid.affine is None, regions)
+
+
+def read_pair(
+    prediction: Path,
+    label: Path,
+    names: Mapping[int, str],
+    ignore: int | None = None,
+    regions: Sequence[Sequence[int]] | None = None,
+) -> tuple[MetaTensor, MetaTensor]:
+    """A mask and its label as numbers on one grid, (1, S) each; arguments and errors of `compare_files`."""
     known = dict(names) if regions is None else {number: "" for region in regions for number in region}
     pair: dict[Hashable, MetaTensor] = {
         "image": read_mask(prediction, known),
@@ -87,18 +102,14 @@ def compare_files(
         pair["label"] = CheckGridd("label")(pair)["label"]
     except ValueError as error:
         raise ValueError(str(error).replace("its image", "the prediction")) from error
-    masks = [each.as_tensor()[0].to(torch.int32) for each in (pair["image"], pair["label"])]
     if ignore is not None:
-        ignored = masks[1] == ignore
-        masks = [mask.masked_fill(ignored, 0) for mask in masks]
-    for values, file in zip(masks, (prediction, label), strict=True):
-        for number in values.unique().tolist():
+        pair = MaskIgnoredd(["image", "label"], ignore)(pair)
+    for values, file in zip((pair["image"], pair["label"]), (prediction, label), strict=True):
+        for number in values.as_tensor().to(torch.int32).unique().tolist():
             if number != 0 and known and number not in known:
                 listed = ", ".join(f"{each} {name}".strip() for each, name in sorted(known.items()))
                 raise ValueError(f"{str(file)!r} holds {number}, which is none of the classes {listed}.")
-    grid = image_grid(pair["image"])
-    spacing = grid.spacing if grid.spacing is not None else (1.0,) * len(grid.shape)
-    return compare_masks(masks[0], masks[1], spacing, case, names, tolerance, grid.affine is None, regions)
+    return pair["image"], pair["label"]
 
 
 def compare_masks(

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import nibabel
 import numpy as np
@@ -77,20 +79,33 @@ def test_the_mask_is_cleaned_and_that_is_said():
     assert Cleand("pred")(data)["pred"] is mask
 
 
+def write_masks(root, folder, number):
+    """A folder "labels", or "masks" that are wrong."""
+    (root / folder).mkdir()
+    for case in range(number):
+        values = wrong(label_of(), case) if folder == "masks" else label_of()
+        image = nibabel.Nifti1Image(np.asarray(values)[0].astype(np.uint8), np.diag([1, 1, 2, 1]))
+        nibabel.save(image, root / folder / f"c{case}{'_seg' * (folder == 'masks')}.nii.gz")
+    return root / folder
+
+
+def weights_of(file):
+    """A file of weights that know two classes."""
+    file.write_bytes(b"weights")
+    about = {"class_names": ["edge", "core"], "spatial_dims": 3, "image_channels": 1}
+    write_model(file, {"task": None, "version": "0.13.0", "configuration": about})
+    return str(file)
+
+
 def test_the_command_writes_beside_the_weights(tmp_path, capsys):
     for folder in ("masks", "labels"):
-        (tmp_path / folder).mkdir()
-    for case in range(4):
-        for folder, values in (("masks", wrong(label_of(), case)), ("labels", label_of())):
-            image = nibabel.Nifti1Image(np.asarray(values)[0].astype(np.uint8), np.diag([1, 1, 2, 1]))
-            nibabel.save(image, tmp_path / folder / f"c{case}{'_seg' * (folder == 'masks')}.nii.gz")
+        write_masks(tmp_path, folder, 4)
     weights = tmp_path / "model.pt"
     weights.write_bytes(b"weights")
     words = ["clean", str(tmp_path / "masks"), str(tmp_path / "labels"), "--classes", "edge", "core"]
     assert cli.main([*words, "-c", str(weights)]) == 2
     assert "with 'model.model.json' beside them" in capsys.readouterr().err
-    about = {"class_names": ["edge", "core"], "spatial_dims": 3, "image_channels": 1}
-    write_model(weights, {"task": None, "version": "0.13.0", "configuration": about})
+    weights_of(weights)
     assert cli.main([*words, "-c", str(weights)]) == 0
     said = capsys.readouterr().out
     assert "largest component of edge: Dice 0.9" in said and "(+0.0" in said and ": taken" in said
@@ -154,6 +169,40 @@ def test_the_command_tells_regions_from_numbers(tmp_path, capsys):
     assert "largest component of core: Dice 0.99" in capsys.readouterr().out
     kept = read_model(weights)["configuration"]["clean"]
     assert {step["_target_"]: step.get("applied_labels") for step in kept}["FillHolesd"] == [2]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--classes", "edge"], "c0_seg.nii.gz' holds 2, which is none of the classes 1 edge."),
+        (["--classes", "edge", "core", "rim"], "model.pt' know edge, core, and here are edge, core, rim."),
+        (["--classes", "edge", "core", "--regions", "7", "8"], "know 0 regions that overlap, and 2 are named"),
+    ],
+)
+def test_masks_of_others_change_no_weights(words, sentence, tmp_path, capsys):
+    folders = [str(write_masks(tmp_path, folder, 2)) for folder in ("masks", "labels")]
+    weights = weights_of(tmp_path / "model.pt")
+    before = (tmp_path / "model.model.json").read_bytes()
+    assert cli.main(["clean", *folders, "-c", weights, *words]) == 2
+    assert sentence in capsys.readouterr().err
+    assert (tmp_path / "model.model.json").read_bytes() == before
+
+
+def test_what_was_not_annotated_and_what_has_no_label_count_in_nothing(tmp_path):
+    """In a process of its own, which says the first but not what libraries regret."""
+    folders = [write_masks(tmp_path, folder, 3) for folder in ("masks", "labels")]
+    (tmp_path / "labels" / "c2.nii.gz").unlink()
+    labels = {"background": 0, "edge": 1, "core": 2, "ignore": 3}
+    (tmp_path / "labels" / "dataset.json").write_text(json.dumps({"labels": labels}))
+    for file in sorted((tmp_path / "labels").glob("*.nii.gz")):
+        values = np.asarray(nibabel.load(file).dataobj).copy()
+        values[11:, :, 8:] = 3  # where the specks are
+        nibabel.save(nibabel.Nifti1Image(values, np.diag([1, 1, 2, 1])), file)
+    words = [sys.executable, "-m", "medsegdiff_bundle", "clean", *map(str, folders)]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert ended.stderr == "1 prediction(s) without a label: c2_seg.nii.gz\n"
+    assert "largest component of edge: Dice 0.9988 -> 0.9978 (+0.0000 ± 0.0000): left" in ended.stdout
+    assert "filled holes of edge: Dice 0.9988 -> 1.0000" in ended.stdout
 
 
 @pytest.mark.parametrize("weights", [True, False])
