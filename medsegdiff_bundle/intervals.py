@@ -92,7 +92,8 @@ def fit(
     true, mean, deviation = (np.asarray(values, dtype=np.float64) for values in (true, mean, deviation))
     size = np.broadcast_to(np.asarray(size, dtype=np.float64), mean.shape)
     errors = np.abs(true - mean)
-    unit = max(float((mean / size).mean()), np.finfo(float).tiny)
+    # Of what the members find; of what is there, if they find nothing; anything, if nothing is there.
+    unit = next((found for each in (mean, true) if (found := float((each / size).mean())) > 0), 1.0)
     best, chosen = math.inf, (unit, 0.0)
     for share, floor in itertools.product(SHARES, FLOORS):
         scale = _scale(mean, deviation, size, floor * unit, share)

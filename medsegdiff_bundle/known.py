@@ -96,9 +96,15 @@ def write_known(
     patch_size: Sequence[int],
     version: str,
 ) -> float:
-    """Write what weights know, of some training cases, and return the limit of the distance."""
+    """Write what weights know, of some training cases, and return the limit of the distance.
+
+    Raises:
+        ValueError: the cases are all alike, and tell nothing of others.
+    """
     compared = [case.compared for case in cases]
     reference, limit = fit(compared), MARGIN * float(np.quantile(left_out_distances(compared), USUAL))
+    if not 0 < limit < math.inf:
+        raise ValueError(f"The {len(cases)} training cases are all alike: nothing can be told of others by them.")
     numbers = {}
     for index, name in enumerate(reference.names):
         low, high = np.quantile([case.shown[name] for case in cases if name in case.shown], [0.025, 0.975])

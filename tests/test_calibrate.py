@@ -13,7 +13,7 @@ from PIL import Image
 
 from medsegdiff_bundle import cli, model_file
 from medsegdiff_bundle.case_numbers import describe
-from medsegdiff_bundle.evaluation.calibration import COLUMNS, measured
+from medsegdiff_bundle.evaluation.calibration import COLUMNS, measured, predicted_dice_lines
 from medsegdiff_bundle.planning import plan
 from medsegdiff_bundle.planning.measure import Cost
 from medsegdiff_bundle.settings import bundle_root
@@ -92,6 +92,15 @@ def test_the_numbers_of_a_region_within_another():
     assert found["contrast of cup"] * picture.std() == pytest.approx(1, abs=0.05)
     with_nothing = describe(picture, picture, torch.zeros_like(masks), torch.zeros(20, 20), structures, None).shown
     assert "contrast of cup" not in with_nothing and with_nothing["uncertainty inside the mask"] == 0
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_is_the_same_in_all_cases_has_no_rank():
+    """As the Dice of a structure that is always missed."""
+    table = {"dice": np.zeros(10), "pairwise": np.linspace(0, 1, 10), "expected": np.ones(10)}
+    assert list(predicted_dice_lines({"cup": table}))[-1] == "| cup | 0.0000 | - | - |"
+    table |= {"dice": np.linspace(0, 1, 10)}
+    assert list(predicted_dice_lines({"cup": table}))[-1] == "| cup | 0.5000 | +1.00 | - |"
 
 
 def write_pictures(root, number):

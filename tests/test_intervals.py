@@ -203,3 +203,13 @@ def test_what_ships_holds_for_its_weights_and_the_defaults(path):
     )
     shipped = parser.get_parsed_content("volume_intervals")
     assert shipped.missing is None and set(shipped.structures) == set(parser.get_parsed_content("class_names"))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_structure_that_the_weights_never_find():
+    """Intervals reach as far as what they miss; of one that no case has, both ends are nothing."""
+    true, nothing, size = np.linspace(1e4, 2e4, 12), np.zeros(12), np.full(12, 65536.0)
+    low, high = fit(true, nothing, nothing, size).ends(0.0, 0.0, 65536.0)
+    assert low == 0 and 1.9e4 < high < 2.1e4
+    assert leave_one_out(true, nothing, nothing, size)[0] == pytest.approx(11 / 12)
+    assert fit(nothing, nothing, nothing, size).ends(0.0, 0.0, 65536.0) == (0, 0)

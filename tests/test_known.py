@@ -75,6 +75,14 @@ def test_written_and_read(weights):
     json.dumps(found.compare(bad), allow_nan=False)
 
 
+def test_cases_that_are_all_alike_tell_nothing(tmp_path):
+    (tmp_path / "model.pt").write_bytes(b"weights")
+    cases = [Description({"size": 1.0}, {"size": 1.0})] * 30
+    with pytest.raises(ValueError, match="The 30 training cases are all alike"):
+        write_known(tmp_path / "model.known.json", cases, tmp_path / "model.pt", {}, [8, 8], "0")
+    assert not (tmp_path / "model.known.json").exists()
+
+
 def test_when_nothing_is_known(weights):
     cases = described(drawn(50))
     found = known(weights, cases)

@@ -128,8 +128,13 @@ def predicted_dice_lines(tables: Mapping[str, Mapping[str, Array]]) -> Iterator[
     yield "| structure | true Dice | of two members | of the fused mask with a member |"
     yield "|---|---|---|---|"
     for name, t in tables.items():
-        ranks = [f"{spearmanr(t[key], t['dice']).statistic:+.2f}" for key in ("pairwise", "expected")]
+        ranks = [_rank_correlation(t[key], t["dice"]) for key in ("pairwise", "expected")]
         yield f"| {name} | {t['dice'].mean():.4f} | {' | '.join(ranks)} |"
+
+
+def _rank_correlation(first: Array, second: Array) -> str:
+    """Of a table; there is none where either is the same in all cases, as the Dice of a structure that is missed."""
+    return "-" if np.ptp(first) == 0 or np.ptp(second) == 0 else f"{spearmanr(first, second).statistic:+.2f}"
 
 
 def known_check(segmenter: Segmenter) -> CheckKnownd:
