@@ -126,6 +126,23 @@ def refuge2_folders(root):
             picture(root / section / "mask" / f"{name}.bmp", mask)
 
 
+def refuge2_editions(root):
+    """REFUGE2.zip: the first edition trains, the second validates and tests with names that the first has, too."""
+    image, mask = _retina((41, 42))
+    first = root / "Train"
+    for name, kind in (("g0001", "Glaucoma"), ("n0001", "Non-Glaucoma")):
+        picture(first / "REFUGE1-train" / "Training400" / kind / f"{name}.jpg", image)
+        picture(first / "REFUGE1-train" / "Disc_Cup_Masks" / kind / f"{name}.bmp", mask)
+    image, mask = _retina((33, 33))
+    for part, photographs, name in (("val", "REFUGE-Validation400", "V0001"), ("test", "Test400", "T0001")):
+        picture(first / f"REFUGE1-{part}" / photographs / f"{name}.jpg", image)
+        picture(first / f"REFUGE1-{part}" / "Disc_Cup_Masks" / f"{name}.bmp", mask)
+    picture(root / "Validation" / "Images" / "V0001.jpg", image)
+    picture(root / "Validation" / "Disc_Masks" / "V0001.png", np.stack([mask] * 3, axis=2))
+    picture(root / "Test" / "refuge2-test" / "T0001.jpg", image)
+    picture(root / "Test" / "Disc_Mask" / "T0001.png", mask)
+
+
 def _lesion(size):
     height, width = size
     mask = np.zeros(size, np.uint8)
@@ -173,6 +190,16 @@ def isic2016(root):
     (root / "ISBI2016_ISIC_Part3_Training_GroundTruth.csv").write_text("ISIC_0000000,benign\n")
 
 
+def isic2016_sections(root):
+    """The same in a folder for each section, as the paper's authors have it."""
+    isic2016(root)
+    for section, part in (("Train", "Training"), ("Test", "Test")):
+        for folder in list(root.glob(f"ISBI2016_ISIC_Part1_{part}_*")):
+            (root / section).mkdir(exist_ok=True)
+            folder.rename(root / section / folder.name)
+        (root / section / f"ISBI2016_ISIC_Part1_{part}_GroundTruth.csv").write_text("")
+
+
 def isic2018(root):
     """Task 1, with the masks of task 2 and the notices beside it."""
     for part, names in (("Training", range(3)), ("Validation", (7,)), ("Test", (9,))):
@@ -181,7 +208,7 @@ def isic2018(root):
             _isic(root, *folders, "_segmentation", f"ISIC_{number:07d}")
             name = f"ISIC_{number:07d}_attribute_globules.png"
             picture(root / f"ISIC2018_Task2_{part}_GroundTruth_v3" / name, _lesion((30, 40))[1])
-        (root / f"ISIC2018_Task1-2_{part}_Input" / "LICENSE.txt").write_text("CC-0")
+        (root / f"ISIC2018_Task1-2_{part}_Input" / "LICENSE.txt").write_text("CC-BY-NC")
 
 
 class Layout(NamedTuple):
@@ -217,6 +244,13 @@ LAYOUTS = {
     "isic2018": Layout(isic2018, "isic2018", SKIN[:3], ("ISIC_0000007",), ONE),
 }
 
+# Other forms of these sets, of which it is enough that they are read.
+EDITIONS = ("T0001", "V0001", "g0001", "n0001")
+OTHERS = {
+    "refuge2_editions": Layout(refuge2_editions, "refuge2", EDITIONS, ("V0001",), (0, 1, 2)),
+    "isic2016_sections": Layout(isic2016_sections, "isic2016", SKIN[1:], SKIN[:1], ONE),
+}
+
 
 @pytest.fixture(scope="session")
 def find_layout(tmp_path_factory):
@@ -225,7 +259,7 @@ def find_layout(tmp_path_factory):
 
     def find(name):
         if name not in written:
-            found = LAYOUTS[name]
+            found = {**LAYOUTS, **OTHERS}[name]
             root = tmp_path_factory.mktemp(name) / "set"
             found.build(root)
             if found.build is ddti:
@@ -239,6 +273,11 @@ def find_layout(tmp_path_factory):
 
 @pytest.fixture(scope="session", params=LAYOUTS)
 def layout(request, find_layout):
+    return find_layout(request.param)
+
+
+@pytest.fixture(scope="session", params=[*LAYOUTS, *OTHERS])
+def any_layout(request, find_layout):
     return find_layout(request.param)
 
 

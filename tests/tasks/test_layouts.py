@@ -32,8 +32,9 @@ def test_each_task_without_weights_has_a_miniature(tasks_of_layouts):
     assert tasks_of_layouts == tasks
 
 
-def test_what_is_read(layout):
+def test_what_is_read(any_layout):
     """Official sections, patients together, one modality, every class in a label, and its channels in an image."""
+    layout = any_layout
     config = config_of(layout)
     assert names(config.get_parsed_content("train#dataset#data")) == layout.training
     cases = config.get_parsed_content("validate#dataset#data")
@@ -124,6 +125,17 @@ def test_patients_stay_together_in_each_fold(find_layout):
     folds = folds_of(read_data_set(find_layout("brats2023").root))
     patients = [{case.name[:15] for case in fold} for fold in folds]
     assert sum(map(len, patients)) == 10 == len(set.union(*patients))
+
+
+def test_editions_of_refuge_have_names_in_common(find_layout):
+    """The folder that names its section comes before the name of the case, and parts the masks of the two editions."""
+    root = find_layout("refuge2_editions").root
+    found = {(case.section, case.name): case for case in read_data_set(root).cases}
+    assert len(found) == 6 and {section for section, _ in found} == {"training", "validation", "test"}
+    for section, folder in (("training", "Train"), ("validation", "Validation"), ("test", "Test")):
+        cases = [case for (each, _), case in found.items() if each == section]
+        assert all(file.is_relative_to(root / folder) for case in cases for file in (*case.images, case.label))
+    assert found["test", "T0001"].label == root / "Test" / "Disc_Mask" / "T0001.png"
 
 
 def test_twins_of_refuge_are_refused(tmp_path):

@@ -17,6 +17,7 @@ PARTS = {
     "validation": ("validation", "val", "valid"),
     "test": ("test", "testing"),
 }
+SECTION_OF = {name: section for section, names in PARTS.items() for name in names}
 # What the name of a mask has behind that of its image.
 ENDINGS = ("_mask", "-mask", "_segmentation", "_Segmentation", "_seg", "_label", "_gt", "_GT", "_manual1")
 
@@ -37,10 +38,10 @@ def read_pictures(root: Path) -> DataSet:
     The folders may have other names (`img`, `labels`, ...), and a mask `_mask`, `_segmentation` and the like behind
     the name of its image, or another word before its number (`img0001`, `label0001`). Both may lie in folders of the
     sections (`train`, `val`, `test`), above or below, or in folders whose names say both (`test-image`, `test-mask`;
-    `ISIC2018_Task1-2_Training_Input`, `ISIC2018_Task1_Training_GroundTruth`). A folder without such folders holds each
-    mask beside its image. A section of images without masks, as of a challenge, has no cases. Files such as
-    `tn3k-trainval-fold0.json` have the folds, as {"train": [0, 2], "val": [1]}, by names or by numbers. The first fold
-    is that of the lowest number, whether files are numbered from 0 or from 1.
+    `ISIC2018_Task1-2_Training_Input`, `ISIC2018_Task1_Training_GroundTruth`), also within folders of the sections. A
+    folder without such folders holds each mask beside its image. A section of images without masks, as of a challenge,
+    has no cases. Files such as `tn3k-trainval-fold0.json` have the folds, as {"train": [0, 2], "val": [1]}, by names or
+    by numbers. The first fold is that of the lowest number, whether files are numbered from 0 or from 1.
 
     Args:
         root: the folder.
@@ -109,9 +110,13 @@ def _all_pictures(cases: list[Case]) -> bool:
     return bool(cases) and all(kind_of(image) == "picture" for case in cases for image in case.images)
 
 
+def _folders(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+
+
 def _named(root: Path, names: tuple[str, ...]) -> Path | None:
     """Folder of one of some names, in capitals or not; the first of the names that is there."""
-    folders = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()} if root.is_dir() else {}
+    folders = {path.name.lower(): path for path in _folders(root)}
     return next((folders[name] for name in names if name in folders), None)
 
 
@@ -140,9 +145,14 @@ def _parts(root: Path) -> list[tuple[str, Path, Path]]:
 
 
 def _siblings(root: Path) -> list[tuple[str, Path, Path]]:
-    """Sections with their folders of images and masks, of folders whose names say the section and which they are."""
+    """Sections with their folders of images and masks, of folders whose names say the section and which they are.
+
+    Such folders lie in the root, or in folders of the sections.
+    """
     of_section: dict[str, dict[str, Path]] = {}
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []:
+    folders = _folders(root)
+    folders += [below for folder in folders if folder.name.lower() in SECTION_OF for below in _folders(folder)]
+    for folder in folders:
         words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", folder.name)}
         words |= {"training"} if "trainval" in words else set()
         kind = "masks" if words & WORDS_OF_MASKS else "images" if words & WORDS_OF_IMAGES else None
