@@ -173,8 +173,8 @@ def test_weights_that_nobody_trained_are_missing_in_a_sentence(command, find_lay
     root = find_layout("btcv").root
     places = {"data": root, "image": root / "Training" / "img" / "img0001.nii.gz", "out": tmp_path / "out"}
     assert cli.main([command, *(word.format(**places) for word in WORDS[command]), "--task", "btcv"]) == 2
-    said = "error: There are no weights of the task 'btcv': name a file of them as checkpoint.\n"
-    assert capsys.readouterr().err == said
+    named = "by -c, or as checkpoint" if command in ("sweep", "calibrate") else "as checkpoint"
+    assert capsys.readouterr().err == f"error: There are no weights of the task 'btcv': name a file of them {named}.\n"
     assert not (tmp_path / "out").exists()
 
 
