@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+NO_WEIGHTS = "it is no file of torch.save"
+
 
 def read_state(path: str | os.PathLike) -> Any:
     """Content of a file of `torch.save`, on the CPU.
@@ -33,7 +35,9 @@ def read_state(path: str | os.PathLike) -> Any:
     except Exception as error:  # a file of another kind can raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         if isinstance(error, pickle.UnpicklingError):
-            reason = "it is no file of torch.save, or holds more than tensors and plain values, which may be a program"
+            reason = f"{NO_WEIGHTS}, or holds more than tensors and plain values, which may be a program"
+        elif not isinstance(error, (OSError, RuntimeError, MemoryError)) and type(error) is not ValueError:
+            reason = NO_WEIGHTS  # pickle takes the text of any file for commands
         raise ValueError(f"The weights {str(path)!r} cannot be read: {reason}.") from error
 
 

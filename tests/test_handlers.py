@@ -402,9 +402,10 @@ def test_weights_that_do_not_fit(tmp_path, weights, strict, sentence):
 def test_weights_that_are_no_file_or_unreadable(tmp_path):
     with pytest.raises(ValueError, match="The weights '.*model.pt' do not exist"):
         WeightsLoader(str(tmp_path / "model.pt"), nn.Identity())
-    (tmp_path / "model.pt").write_text("no weights")
-    with pytest.raises(ValueError, match="The weights '.*model.pt' cannot be read"):
-        WeightsLoader(str(tmp_path / "model.pt"), nn.Identity())(None)
+    for content in (b"no weights", b"hello\n", b"", b"\x80\x02K", b"<html></html>", b"\xff\xfe"):
+        (tmp_path / "model.pt").write_bytes(content)
+        with pytest.raises(ValueError, match="The weights '.*model.pt' cannot be read: it is no file of torch.save"):
+            WeightsLoader(str(tmp_path / "model.pt"), nn.Identity())(None)
 
 
 def test_a_loss_that_is_no_number_ends_the_training():
