@@ -114,6 +114,10 @@ def taken(words):
         ("segment a -o r --set overwrite=true", {"overwrite": True}, {}),
         ("segment --overwrite false a -o r", {"image": "a", "overwrite": False}, {}),
         ("train data --set debug=true", {"debug": True}, {}),
+        ("segment a -o r --strict", {"image": "a"}, {"strict": "true"}),
+        ("segment a --strict -o r", {"image": "a"}, {"strict": "true"}),
+        ("segment a -o r --strict false", {"image": "a"}, {"strict": "false"}),
+        ("segment a -o r --mirror-members --amp false", {"image": "a"}, {"mirror_members": "true", "amp": "false"}),
     ],
 )
 def test_settings_by_their_names(words, argument, given):

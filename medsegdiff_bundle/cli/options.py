@@ -11,6 +11,7 @@ from typing import Any
 
 from medsegdiff_bundle import configuration, settings
 from medsegdiff_bundle.meanings import MEANINGS
+from medsegdiff_bundle.settings.kinds import boolean
 
 
 def add_settings(parser: argparse.ArgumentParser, *files: str) -> None:
@@ -100,7 +101,7 @@ def by_name(words: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
     """Words of a command with `--set name=value` in the place of `--name value`, which argparse does not know.
 
     It would take the value for an argument of the command. A flag that is a setting of true or false may have a value,
-    too: `--resume auto`, `--overwrite True`.
+    too: `--resume auto`, `--overwrite True`; and another setting of these, `--strict`, may have none.
 
     Args:
         words: without the name of the command.
@@ -119,6 +120,8 @@ def by_name(words: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
         if not equals and left and name is not None:
             is_value = _switches(name, left[0]) if flag in switches else _is_value(left[0], options.flags)
             equals, given = ("=", left.pop(0)) if is_value else ("", "")
+        if not equals and name is not None and settings.KINDS.get(name) is boolean and flag not in switches:
+            equals, given = "=", "true"
         found += ["--set", f"{name}={given}"] if equals and name is not None else [word]
     return found + left
 
