@@ -9,7 +9,7 @@ import types
 # What MONAI and ignite import if it is there, for parts of theirs that `segment` has no use for: experiment tracking,
 # figures, ultrasound, clustering, downloads of models, video. That takes more time than the rest of MONAI.
 UNUSED = (
-    *("mlflow", "matplotlib", "matplotlib.pyplot", "scipy.signal", "skimage", "tensorboard"),
+    *("mlflow", "matplotlib", "matplotlib.pyplot", "scipy.signal", "tensorboard"),
     *("sklearn", "huggingface_hub", "cv2", "transformers", "pandas"),
 )
 SHARDED_OPTIMIZERS = "torch.distributed.optim"  # ignite asks whether an optimizer is one of these

@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from monai.transforms import KeepLargestConnectedComponentd
 
 from medsegdiff_bundle import cli, settings
-from medsegdiff_bundle.evaluation.cleaning import Masks, choose_cleaning
+from medsegdiff_bundle.evaluation.cleaning import Masks, _candidates, choose_cleaning
 from medsegdiff_bundle.model_file import read_model, write_model
 from medsegdiff_bundle.segmentation import segment
 from medsegdiff_bundle.transforms import Cleand
@@ -226,3 +226,18 @@ def test_segment_cleans(small_dataset, tmp_path, weights):
     np.testing.assert_array_equal(cleaned.uncertainty, plain.uncertainty)
     np.testing.assert_array_equal(cleaned.members, plain.members)
     assert any("was cleaned (RemoveSmallObjects)" in each for each in cleaned.report["processing"])
+
+
+def test_the_command_segment_cleans(tmp_path):
+    """As a process of its own, which imports only what it has a use for: each transform that may be chosen."""
+    models = settings.bundle_root() / "models"
+    shutil.copy(models / "model.pt", tmp_path)
+    model = read_model(models / "model.pt")
+    steps = [step for _, each in _candidates(["anterior", "posterior"], 8.0) for step in each]
+    write_model(tmp_path / "model.pt", {**model, "configuration": {**model["configuration"], "clean": steps}})
+    image = settings.bundle_root() / "medsegdiff_bundle/sample_data/hippocampus/imagesTr/hippocampus_001.nii.gz"
+    words = ["segment", image, "-c", tmp_path / "model.pt", "-o", tmp_path / "out", "--anchor-only", "-d", "cpu", "-q"]
+    command = [sys.executable, "-m", "medsegdiff_bundle", *map(str, words)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (tmp_path / "out" / "hippocampus_001_seg.nii.gz").is_file()
