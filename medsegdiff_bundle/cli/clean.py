@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,6 +78,9 @@ def run(options: argparse.Namespace) -> int:
         print(f"clean: {json.dumps(kept)}")
     for file, model in models.items():
         assert model is not None
+        known = Path(file).with_suffix(".known.json")
+        if known.is_file() and kept != model["configuration"].get("clean", []):
+            print(f"{str(known)!r} is of masks that were cleaned otherwise: calibrate writes it anew.", file=sys.stderr)
         write_model(file, {**model, "configuration": {**model["configuration"], "clean": kept}})
     return 0
 

@@ -107,11 +107,21 @@ def test_the_command_writes_beside_the_weights(tmp_path, capsys):
     assert "with 'model.model.json' beside them" in capsys.readouterr().err
     weights_of(weights)
     assert cli.main([*words, "-c", str(weights)]) == 0
-    said = capsys.readouterr().out
+    told = capsys.readouterr()
+    said = told.out
+    assert "cleaned otherwise" not in told.err
     assert "largest component of edge: Dice 0.9" in said and "(+0.0" in said and ": taken" in said
     kept = read_model(weights)["configuration"]["clean"]
     assert [step["_target_"] for step in kept][:2] == ["KeepLargestConnectedComponentd"] * 2
     assert json.loads(said.splitlines()[-1].removeprefix("clean: ")) == kept
+    known = tmp_path / "model.known.json"
+    known.write_text("{}")
+    assert cli.main([*words, "-c", str(weights)]) == 0
+    assert "cleaned otherwise" not in capsys.readouterr().err  # it is the same as before
+    weights_of(weights)
+    assert cli.main([*words, "-c", str(weights), "-q"]) == 0
+    said_of_known = f"{str(known)!r} is of masks that were cleaned otherwise: calibrate writes it anew.\n"
+    assert capsys.readouterr().err.endswith(said_of_known)
 
 
 def nested(seed=None):
