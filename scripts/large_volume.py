@@ -3,9 +3,11 @@
     python scripts/large_volume.py                                  # 512 x 512 x 256, 15 classes, 10 members
     python scripts/large_volume.py --memory 3.5                     # windows that fit
     python scripts/large_volume.py --size 128 128 64 --roi_size 48  # the same in seconds
+    python scripts/large_volume.py --size 96 96 96                  # one window, so all goes through the network
 
-The first window goes through the network of inference.json with so many classes and random weights, so that its memory
-is in the peak. The others go through a stand-in that works voxel by voxel: this is about memory, not about time.
+The first window goes through the network of the hippocampus with so many classes and random weights, so that its memory
+is in the peak. The others go through a stand-in that works voxel by voxel: this is about memory, and what is done
+beside the network.
 Fusion, map of entropy and volumes are those of inference.json.
 """
 
@@ -82,7 +84,16 @@ def main() -> None:
     options = arguments()
     torch.manual_seed(0)
     tune_allocator()
-    network = MedSegDiff(3, 1, options.classes, (16, 32, 64, 128), anchor_residual=True).eval()
+    network = MedSegDiff(
+        3,
+        1,
+        options.classes,
+        channels=(16, 32, 64, 128),
+        denoiser_channels=(16, 32, 64),
+        num_transformer_blocks=0,
+        image_concat=False,
+        anchor_residual=True,
+    ).eval()
     inferer = EnsembleInferer(
         DDIMScheduler(schedule="cosine", prediction_type="sample"),
         1,

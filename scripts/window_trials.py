@@ -3,7 +3,8 @@
 No case of that set is larger than a window. So validation cases are mirrored about their borders, until each axis is
 three times as long as the patch of the training: a volume without seams, of some fifty hippocampi. Prints a Markdown
 table with the mean over the classes of the Dice of both masks: of the anchor, of the fused members, and of the members
-one by one. Example:
+one by one. The last two columns are the Dice of anchor and fused mask with the labels, which are mirrored likewise:
+they tell which of both masks is nearer to the truth. Example:
 
     python scripts/window_trials.py --dataset_dir FOLDER --cases 2
 """
@@ -18,7 +19,7 @@ from torch import Tensor
 from voxel_sizes import dice
 
 import medsegdiff_bundle
-from medsegdiff_bundle.datalist import segmentation_datalist
+from medsegdiff_bundle.evaluation.of_networks import batches, load_task
 from medsegdiff_bundle.inferers import EnsembleInferer, tune_allocator
 from medsegdiff_bundle.transforms import FuseEnsembled
 
@@ -38,7 +39,7 @@ def arguments() -> argparse.Namespace:
 
 
 def tiled(image: Tensor) -> Tensor:
-    """An image (C, S) and its mirror images beside it, cut to three patches along each axis."""
+    """An image or its label (C, S), and its mirror images beside it, cut to three patches along each axis."""
     size = [TIMES * edge for edge in PATCH]
     padding = [(0, 0), *((0, max(0, whole - edge)) for whole, edge in zip(size, image.shape[1:], strict=True))]
     values = np.pad(image.numpy(), padding, mode="symmetric")
@@ -59,25 +60,29 @@ def main() -> None:
     segmenter = medsegdiff_bundle.Segmenter("hippocampus", device="cpu", ensemble_size=options.members)
     whole = segmenter.inferer
     whole.return_anchor, whole.output, whole.memory = True, "probabilities", None
-    cases = segmentation_datalist(options.dataset_dir, "validation", 1, 3)[: options.cases]
-    scores: dict[tuple[float, float], list[list[float]]] = {}
-    for case in cases:
-        image = tiled(torch.as_tensor(np.asarray(segmenter.preprocessing({"image": case["image"]})["image"])))
+    scores: dict[tuple[str, str], list[list[float]]] = {}
+    num_classes = len(segmenter.class_names) + 1
+    config = load_task("hippocampus", options.dataset_dir, "validation", {})
+    for case in batches(config, options.cases):
+        image, truth = tiled(case["image"][0]), np.asarray(tiled(case["label"][0]))
+        whole.roi_size = None
         expected = masks(whole, image, segmenter.network)
-        num_classes = len(segmenter.class_names) + 1
+        right = [dice(mask, truth, num_classes) for mask in expected[:2]]
+        scores.setdefault(("the whole", ""), []).append([1.0, 1.0, 1.0, *right])
         for share in options.shares:
             for overlap in OVERLAPS:
                 whole.roi_size, whole.overlap = [max(1, int(share * edge)) for edge in PATCH], overlap
                 found = masks(whole, image, segmenter.network)
                 row = [dice(a, b, num_classes) for a, b in zip(found, expected, strict=True)]
-                scores.setdefault((share, overlap), []).append(row)
-        whole.roi_size = None
-    print(f"{len(cases)} cases, {options.members} members\n")
-    print("| window | overlap | anchor | fused mask | a member |\n|---|---|---|---|---|")
-    for (share, overlap), rows in scores.items():
-        window = " x ".join(str(max(1, int(share * edge))) for edge in PATCH)
+                row += [dice(mask, truth, num_classes) for mask in found[:2]]
+                window = " x ".join(map(str, whole.roi_size))
+                scores.setdefault((window, f"{overlap:g}"), []).append(row)
+    print(f"{options.cases} cases, {options.members} members\n")
+    print("| window | overlap | anchor | fused mask | a member | anchor, labels | fused mask, labels |")
+    print("|---|---|---|---|---|---|---|")
+    for (window, overlap_of), rows in scores.items():
         mean = np.mean(rows, axis=0)
-        print(f"| {window} | {overlap:g} | {' | '.join(f'{value:.4f}' for value in mean)} |", flush=True)
+        print(f"| {window} | {overlap_of} | {' | '.join(f'{value:.4f}' for value in mean)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ class MemberSampler:
             anchor, _ = self._mean_anchor(image, views)
             self.advance(len(image))
             copies = 2 if self.ensemble.return_anchor else 1
-            yield slice(0, copies), anchor.expand(-1, copies, *anchor.shape[2:])
+            yield slice(0, copies), anchor if copies == 1 else anchor.repeat_interleave(copies, dim=1)
             return
         first = 1 if self.ensemble.return_anchor else 0
         views = views[: self.ensemble.size]

@@ -72,7 +72,7 @@ def blend_windows(
         overlap: of neighbouring windows, at least; 0 to below 1.
         num_members: M.
         segment: window (1, C, roi), position of its first voxel, and that of the next window's or None -> batches of
-            members that add up to M: which they are, and their probabilities (1, m, K, roi).
+            members that add up to M: which they are, and their probabilities (1, m, K, roi), which are overwritten.
         finish: blended probabilities (1, m, K, part of S) -> what to keep of them, (1, m, ?, part of S).
         precision: of what is kept until the next window. Sums are float32.
 
@@ -90,7 +90,7 @@ def blend_windows(
                 part = part.narrow(axis + 2, position[axis], edge)
             weights = blender.weights(window)
             for place, members in segment(part, position, following):
-                blended, box = blender.add(members[0] * weights, place, window)
+                blended, box = blender.add(members[0].mul_(weights), place, window)
                 piece = finish(blended.unsqueeze(0))[0]  # (m, ?, part of S)
                 if result.numel() == 0:
                     shape = (len(image), num_members, piece.shape[1], *image.shape[2:])
