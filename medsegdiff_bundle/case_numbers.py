@@ -6,7 +6,7 @@ Letters in shapes: C channels, R regions that may overlap, S spatial axes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import nibabel
@@ -23,6 +23,9 @@ Array = NDArray[np.float64]
 
 QUANTILES = (1, 5, 25, 50, 75, 95, 99)
 SCALES = (1, 2, 4)  # voxels of which the mean is taken before steps between neighbours are measured
+PARTS_OF_STEPS = (25, 50, 75, 95)  # percentiles: many small steps and few large ones, or all alike
+CUBE = 4  # voxels along each axis, within which the deviation of the values is measured
+PARTS_OF_CUBES = (10, 50, 90)
 DIRECTIONS = ("left to right", "back to front", "bottom to top")
 SIDES = ("to the right", "to the front", "upwards")
 SHELL = 3  # voxels around a structure that its contrast is measured with
@@ -56,10 +59,11 @@ def describe(
 ) -> Description:
     """Numbers of a case that tell whether the weights know such images, and such results.
 
-    Field of view, shape of the distribution of the values, steps between neighbours along each axis at three scales,
-    colours; mean uncertainty inside the mask and everywhere; of each structure its size, place, compactness, number of
-    parts, contrast, and the agreement of the members. What was never measured counts in none of them, see
-    `medsegdiff_bundle.measured.unmeasured`: a padded image has the numbers of the image within.
+    Field of view, distribution of the values, steps between neighbours along each axis at three scales and how they are
+    distributed, deviations within small cubes, colours; mean uncertainty inside the mask and everywhere; of each
+    structure its size, place, compactness, number of parts, contrast, and the agreement of the members. What was never
+    measured counts in none of them, see `medsegdiff_bundle.measured.unmeasured`: a padded image has the numbers of the
+    image within.
 
     Args:
         image: (C, S) as the network sees it.
@@ -91,20 +95,35 @@ def _describe_values(found: Description, channel: Tensor, which: str) -> None:
     measured = torch.from_numpy(~unmeasured(channel.numpy()))
     values = (channel - channel[measured].mean()) / channel[measured].std(correction=0).clamp(min=1e-6)
     flat = values[measured]
-    for percent, value in zip(QUANTILES, np.percentile(flat[:: max(1, len(flat) // MOST)], QUANTILES), strict=True):
+    for percent, value in zip(QUANTILES, _quantiles(flat, QUANTILES), strict=True):
         found.add(f"{percent} % of the values{which}", value)
+    found.add(f"skewness of the values{which}", np.cbrt((flat.double() ** 3).mean().item()))
+    found.add(f"kurtosis of the values{which}", (flat.double() ** 4).mean().item(), 0.1)
     pool = torch.nn.functional.avg_pool3d if values.ndim == 3 else torch.nn.functional.avg_pool2d
     for scale in SCALES:
         if min(values.shape) < 2 * scale:
             continue
+        voxels = f"{scale} voxel{'s' * (scale > 1)}{which}"
         means, whole = (pool(each[None, None], scale)[0, 0] for each in (values, measured.float()))
-        for axis in range(values.ndim):
-            steps = means.diff(dim=axis).abs()[whole.unfold(axis, 2, 1).amin(dim=-1) == 1]
-            if not len(steps):
-                continue
-            found.add(
-                f"steps along axis {axis + 1} of {scale} voxel{'s' * (scale > 1)}{which}", steps.mean().item(), 1e-4
-            )
+        along = [means.diff(dim=axis).abs()[whole.unfold(axis, 2, 1).amin(dim=-1) == 1] for axis in range(values.ndim)]
+        for axis, steps in enumerate(along, start=1):
+            if len(steps):
+                found.add(f"steps along axis {axis} of {voxels}", steps.mean().item(), 1e-4)
+        if len(steps := torch.cat(along)):
+            for percent, step in zip(PARTS_OF_STEPS, _quantiles(steps, PARTS_OF_STEPS), strict=True):
+                found.add(f"{percent} % of the steps of {voxels}", step, 1e-3)
+    if min(values.shape) >= 2 * CUBE:
+        squares, means, whole = (pool(each[None, None], CUBE) for each in (values**2, values, measured.float()))
+        deviations = (squares - means**2).clamp(min=0).sqrt()[whole == 1]
+        if len(deviations):
+            for percent, value in zip(PARTS_OF_CUBES, _quantiles(deviations, PARTS_OF_CUBES), strict=True):
+                found.add(f"{percent} % of the deviations within {CUBE} voxels{which}", value, 1e-3)
+
+
+def _quantiles(values: Tensor, percents: Sequence[int]) -> Array:
+    """Of many values some are taken."""
+    chosen: Array = np.percentile(values[:: max(1, len(values) // MOST)].numpy(), percents)
+    return chosen
 
 
 def _describe_colours(found: Description, values: NDArray[Any]) -> None:

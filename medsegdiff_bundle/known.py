@@ -4,7 +4,7 @@ The means, deviations and correlation of the numbers of some training cases are 
 distance tells how unlike them another case is (P. C. Mahalanobis 1936, "On the generalised distance in statistics").
 The correlation is drawn towards none, as there are few cases for it (after O. Ledoit and M. Wolf 2004, "A
 well-conditioned estimator for large-dimensional covariance matrices"; the share is fixed here). The limit is a distance
-that few training cases exceed, each measured by a fit without it, and a margin.
+that few training cases exceed, each measured by a fit without it.
 
 Letters in shapes: N cases, P numbers, S spatial axes.
 """
@@ -30,9 +30,8 @@ Array = NDArray[np.float64]
 
 SHRINKAGE = 0.3  # of the correlation, towards none
 FOLDS = 10
-USUAL = 0.99  # share of the training cases within the limit, before the margin
-MARGIN = 1.1  # of the limit, as few training cases tell little of the rarest ones
-FARTHEST = 10.0  # deviations that a single number counts at most
+USUAL = 0.99  # share of the training cases within the limit, or all of few
+FARTHEST = 3.5  # deviations that a single number counts at most, as a few have rare and far ones in good cases, too
 OF_SAMPLER = ("uncertainty", "agreement")  # how numbers begin that depend on steps and members
 
 
@@ -60,9 +59,10 @@ class Reference(NamedTuple):
         if not use:
             return 0.0, {}
         off = (np.array([compared[self.names[i]] for i in use]) - self.mean[use]) / self.deviation[use]
-        off = np.clip(np.nan_to_num(off, nan=FARTHEST), -FARTHEST, FARTHEST)
+        off = np.nan_to_num(off, nan=FARTHEST)
+        counted = np.clip(off, -FARTHEST, FARTHEST)
         shrunk = (1 - SHRINKAGE) * self.correlation[np.ix_(use, use)] + SHRINKAGE * np.eye(len(use))
-        length = float(np.sqrt(off @ np.linalg.solve(shrunk, off) / len(use)))
+        length = float(np.sqrt(counted @ np.linalg.solve(shrunk, counted) / len(use)))
         return length, {self.names[i]: float(each) for i, each in zip(use, off, strict=True)}
 
 
@@ -73,7 +73,7 @@ def fit(cases: Sequence[Mapping[str, float]]) -> Reference:
     mean = np.nanmean(table, axis=0)
     filled = np.where(np.isnan(table), mean, table)
     deviation = filled.std(axis=0) + 1e-6
-    scaled = (filled - mean) / deviation
+    scaled = np.clip((filled - mean) / deviation, -FARTHEST, FARTHEST)
     return Reference(names, mean, deviation, scaled.T @ scaled / len(cases))
 
 
@@ -102,7 +102,7 @@ def write_known(
         ValueError: the cases are all alike, and tell nothing of others.
     """
     compared = [case.compared for case in cases]
-    reference, limit = fit(compared), MARGIN * float(np.quantile(left_out_distances(compared), USUAL))
+    reference, limit = fit(compared), float(np.quantile(left_out_distances(compared), USUAL, method="higher"))
     if not 0 < limit < math.inf:
         raise ValueError(f"The {len(cases)} training cases are all alike: nothing can be told of others by them.")
     numbers = {}

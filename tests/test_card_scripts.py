@@ -7,6 +7,7 @@ from pathlib import Path
 import average_weights
 import baseline_table
 import card_figures
+import leave_out_parts
 import numpy as np
 import pytest
 import robustness_table as robustness
@@ -17,7 +18,7 @@ from monai.transforms import Compose, Zoomd
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from medsegdiff_bundle import cli
+from medsegdiff_bundle import cli, configuration
 
 ROOT = Path(__file__).parent.parent
 
@@ -190,4 +191,20 @@ def test_mean_of_weights(run_script, tmp_path):
     torch.save({"a": torch.ones(3), "n": torch.tensor(3)}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match="other.pt' are weights of different networks"):
         run_script(average_weights, checkpoints[0], str(tmp_path / "other.pt"), "--output", str(tmp_path / "none.pt"))
+    assert not (tmp_path / "none.pt").exists()
+
+
+def test_parts_that_a_task_has_not_are_left_out(tmp_path, run_script):
+    files = [ROOT / "configs" / "inference.json", ROOT / "configs" / "tasks" / "lidc.json"]
+    given = {"bundle_root": str(ROOT), "network_def#num_transformer_blocks": 1}
+    whole = configuration.load(files, given).get_parsed_content("network_def").state_dict()
+    torch.save(whole, tmp_path / "whole.pt")
+    run_script(leave_out_parts, str(tmp_path / "whole.pt"), "--task", "lidc", "--output", str(tmp_path / "less.pt"))
+    found = torch.load(tmp_path / "less.pt", weights_only=True)
+    assert found.keys() == {name for name in whole if not name.startswith("denoiser.transformer.")} < whole.keys()
+    assert all(torch.equal(found[name], whole[name]) for name in found)
+    del whole["condition_model.head.weight"]
+    torch.save(whole, tmp_path / "whole.pt")
+    with pytest.raises(RuntimeError, match="condition_model.head.weight"):
+        run_script(leave_out_parts, str(tmp_path / "whole.pt"), "--task", "lidc", "--output", str(tmp_path / "none.pt"))
     assert not (tmp_path / "none.pt").exists()

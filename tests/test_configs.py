@@ -224,9 +224,9 @@ def test_the_switches_reach_the_inferer():
 
 def test_switches_of_the_ablation_are_one_line(small_run):
     for line in (
-        {"network_def#num_anchor_levels": 0},
+        {"network_def#num_anchor_levels": 0, "network_def#num_transformer_blocks": 2},
         {"network_def#num_transformer_blocks": 0},
-        {"network_def#num_filter_blocks": 0},
+        {"network_def#num_filter_blocks": 0, "network_def#num_transformer_blocks": 2},
         {"network_def#image_concat": False},
         {"network_def#anchor_residual": False},
     ):

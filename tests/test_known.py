@@ -39,7 +39,9 @@ def test_distance_is_that_of_mahalanobis():
     z = np.array([off[name] for name in "abc"])
     assert along == pytest.approx(np.sqrt(z @ np.linalg.inv(matrix) @ z / 3))
     assert reference.distance({"c": 5.0})[0] == pytest.approx(0, abs=0.05)  # what a case has not does not count
-    assert reference.distance({**middle, "a": float("nan")})[0] > 3
+    far, off = reference.distance({**middle, "a": 50.0})
+    assert off["a"] > 40 and far == pytest.approx(reference.distance({**middle, "a": 100.0})[0])  # no more than so far
+    assert reference.distance({**middle, "a": float("nan")})[0] == pytest.approx(far) and far > 2
 
 
 def test_left_out_cases_are_as_far_as_new_ones():
@@ -73,6 +75,13 @@ def test_written_and_read(weights):
     said = unlike(found.compare(bad), 200)
     assert said.startswith("Unlike the 200 training cases, by ") and "b 8 (theirs -" in said
     json.dumps(found.compare(bad), allow_nan=False)
+
+
+@pytest.mark.parametrize(("number", "beyond"), [(40, 0), (400, 3)])
+def test_few_training_cases_are_beyond_the_limit(number, beyond, weights):
+    """One in a hundred, each measured by a fit without it; of few cases none is."""
+    cases = drawn(number)
+    assert (left_out_distances(cases) > 1.0001 * known(weights, described(cases)).limit).sum() == beyond
 
 
 def test_cases_that_are_all_alike_tell_nothing(tmp_path):
@@ -161,6 +170,29 @@ def test_numbers_of_a_picture(empty):
     assert ("place of one along axis 1, share" in found.shown) != empty
     assert "red minus green" in found.shown and not any("extent" in name for name in found.shown)
     assert all(np.isfinite([*found.shown.values(), *found.compared.values()]))
+
+
+def test_numbers_of_the_texture():
+    """Two plain halves and noise have other steps, and other deviations within small squares."""
+
+    def of(picture):
+        empty = torch.zeros(picture.shape[1:])
+        return describe(picture, picture, empty[None].to(torch.uint8), empty, {}, None).shown
+
+    noise = torch.randn(1, 32, 32, generator=torch.Generator().manual_seed(0))
+    halves = 1e-3 * noise
+    halves[:, :, 18:] += 2
+    plain, rough = of(halves), of(noise)
+    assert plain["95 % of the steps of 1 voxel"] < 0.01 and plain["50 % of the deviations within 4 voxels"] < 0.01
+    assert plain["90 % of the deviations within 4 voxels"] == pytest.approx(1, abs=0.1)  # an eighth holds the border
+    assert plain["kurtosis of the values"] == pytest.approx(1, abs=0.1)
+    assert rough["25 % of the steps of 1 voxel"] == pytest.approx(np.sqrt(2) * 0.319, rel=0.2)  # of normal numbers
+    assert rough["50 % of the deviations within 4 voxels"] == pytest.approx(1, rel=0.2)
+    assert rough["kurtosis of the values"] == pytest.approx(3, rel=0.2)
+    bright = noise.clone()
+    bright[:, :4, :4] += 6
+    assert of(bright)["skewness of the values"] > 0.5 and of(-bright)["skewness of the values"] < -0.5
+    assert "50 % of the deviations within 4 voxels" not in of(noise[:, :7])
 
 
 @pytest.mark.parametrize(

@@ -68,8 +68,11 @@ mask = torch.randn(1, classes, *image.shape[2:])
 with torch.no_grad():
     expected = network.denoise(mask, torch.tensor(7), network.encode(image))
     for module in (scripted, torch.jit.load(bundle / "verify.ts")):
-        torch.testing.assert_close(module(image), network(image))
-        torch.testing.assert_close(module.denoise(mask, torch.tensor(7), module.encode(image)), expected)
+        # TorchScript joins operators otherwise, so it rounds otherwise.
+        torch.testing.assert_close(module(image), network(image), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(
+            module.denoise(mask, torch.tensor(7), module.encode(image)), expected, rtol=1e-3, atol=1e-4
+        )
 
 for kind, config in (("infer", "inference.json"), ("train", "train.json")):
     workflow = create_workflow(
