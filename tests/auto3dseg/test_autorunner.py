@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+import autorunner_trials
 import forks
 import nibabel
 import numpy as np
@@ -16,19 +17,7 @@ from monai.apps.auto3dseg import AutoRunner
 from medsegdiff_bundle.auto3dseg import TEMPLATES
 from medsegdiff_bundle.auto3dseg.inference import Inference
 
-SMALL = {
-    "hours": 0.001,
-    "num_epochs": 2,
-    "num_epochs_per_validation": 1,
-    "network_def#channels": [4, 8],
-    "network_def#denoiser_channels": [4, 8],
-    "network_def#strides": [[2, 2, 2]],
-    "network_def#kernel_sizes": [[3, 3, 3], [3, 3, 3]],
-    "network_def#num_heads": 2,
-    "network_def#token_size": 8,
-    "patch_size": [16, 16, 16],
-    "displayable_configs#ensemble_size": 2,
-}
+SMALL = {**autorunner_trials.SETTINGS, "num_epochs": 2}
 
 
 def save(file, values, affine):
