@@ -84,9 +84,8 @@ def kill_in(fold: int, task: Path, work: Path) -> bool:
 def alike(one: Path, other: Path) -> bool:
     """Whether weights and scores of a fold are the same."""
     first, second = (torch.load(folder / "model.pt", weights_only=True) for folder in (one, other))
-    scores = [(folder / "progress.yaml").read_text().count("best_avg_dice_score:") for folder in (one, other)]
-    best = [(folder / "progress.yaml").read_text().splitlines()[-2:] for folder in (one, other)]
-    return all(torch.equal(first[name], second[name]) for name in first) and scores[0] > 0 and best[0] == best[1]
+    best, again = ((folder / "progress.yaml").read_text().splitlines()[-2:] for folder in (one, other))
+    return all(torch.equal(first[name], second[name]) for name in first) and bool(best) and best == again
 
 
 def _model(work: Path, fold: int) -> Path:
