@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medsegdiff_bundle import settings
+from medsegdiff_bundle.given import texts_kept
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
@@ -85,7 +86,7 @@ def load(files: Iterable[Path], given: Mapping[str, Any] | None = None) -> Confi
     found.read_config([str(path) for path in paths])
     for name, value in (given or {}).items():
         found.set(value, name)
-    found.set(with_weights_elsewhere(complete(dict(found.get()), paths[0].parent)))
+    found.set(texts_kept(with_weights_elsewhere(complete(dict(found.get()), paths[0].parent)), found))
     return found
 
 

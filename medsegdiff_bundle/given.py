@@ -1,18 +1,22 @@
-"""Settings as values: nothing that a caller gives is a program, a reference or a macro to MONAI's parser."""
+"""Texts that MONAI's parser must leave as they are: it keeps them beside the configuration, which looks them up.
+
+Nothing that a caller gives as a setting is a program, a reference or a macro to the parser. Of what stands in files,
+MONAI 1.6.1 changes each "#" to "::", as in references, so plain texts with one are kept, too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from monai.bundle import ConfigParser
+from medsegdiff_bundle.settings import is_program, parts, texts
 
-from medsegdiff_bundle import model_file
-from medsegdiff_bundle.settings import parts
+if TYPE_CHECKING:
+    from monai.bundle import ConfigParser
 
 NAME = "given"  # of the values among what the expressions of a configuration can name
 SIGNS = ("$", "@", "%", "::", "#")  # that the parser acts on, at the beginning of a text or within it
+SEPARATORS = ("#", "::")  # of the names of nested entries; the parser writes the second for the first in every text
 
 
 def put_in(parser: ConfigParser, settings: Mapping[str, Any]) -> None:
@@ -40,19 +44,54 @@ def put_in(parser: ConfigParser, settings: Mapping[str, Any]) -> None:
             raise ValueError(f"There is no {name!r}: {before} is nothing that has parts.") from error
 
 
-def load(files: Iterable[Path], settings: Mapping[str, Any]) -> ConfigParser:
-    """MONAI's parser of complete files, see `complete_with_weights`, with settings that are values.
+def texts_kept(config: Mapping[str, Any], parser: ConfigParser) -> dict[str, Any]:
+    """A copy of a configuration in which every plain text that has a "#" is an expression that looks it up.
 
     Args:
-        files: the first in the folder of all configurations; later ones over earlier ones.
-        settings: in place of theirs.
+        config: it stays as it is, also when the parser works on the copy.
+        parser: that gets the copy, and keeps the texts.
     """
-    paths = [Path(file) for file in files]
-    parser = ConfigParser()
-    parser.read_config([str(path) for path in paths])
-    put_in(parser, settings)
-    model_file.complete_with_weights(parser, paths[0].parent, settings)
-    return parser
+    values = parser.globals.setdefault(NAME, [])
+    return {name: value if name == "_meta_" else _kept(value, values) for name, value in config.items()}
+
+
+def texts_restored(config: Mapping[str, Any], sources: Iterable[Any]) -> dict[str, Any]:
+    """A copy of a configuration that was parsed, with its plain texts as they were before.
+
+    Args:
+        config: it stays as it is.
+        sources: all that was put into the configuration, as files and callers say it.
+    """
+    said = {text for source in sources for text in texts(source)}
+    original = {_parsed(text): text for text in said if _parsed(text) not in said and not is_program(text)}
+    return {name: _restored(value, original) for name, value in config.items()}
+
+
+def _kept(value: Any, values: list[Any]) -> Any:
+    if isinstance(value, str):
+        found = "#" in value and not is_program(value)
+    elif isinstance(value, Mapping) and "_target_" not in value:
+        found = any(sign in name for name in value for sign in SEPARATORS) and not any(map(is_program, texts(value)))
+    else:
+        found = False
+    if found:
+        values.append(value)
+        return f"${NAME}[{len(values) - 1}]"
+    if isinstance(value, Mapping):
+        return {name: each if name.startswith("_") else _kept(each, values) for name, each in value.items()}
+    return [_kept(each, values) for each in value] if isinstance(value, list) else value
+
+
+def _parsed(text: str) -> str:
+    return text.replace("#", "::")
+
+
+def _restored(value: Any, original: Mapping[str, str]) -> Any:
+    if isinstance(value, str):
+        return original.get(value, value)
+    if isinstance(value, Mapping):
+        return {name: _restored(each, original) for name, each in value.items()}
+    return [_restored(each, original) for each in value] if isinstance(value, list) else value
 
 
 def _is_plain(value: Any) -> bool:

@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -21,6 +21,7 @@ from weakref import WeakSet
 import medsegdiff_bundle
 from medsegdiff_bundle import configuration, settings
 from medsegdiff_bundle.files import whole_file
+from medsegdiff_bundle.given import put_in, texts_kept
 from medsegdiff_bundle.provenance import checksum, weight_files
 
 if TYPE_CHECKING:
@@ -224,7 +225,8 @@ def complete_with_weights(
     """
     _COMPLETED.add(parser)
     config: Any = dict(parser.get())
-    parser.set(whole := configuration.with_weights_elsewhere(configuration.complete(config, folder)))
+    whole = configuration.with_weights_elsewhere(configuration.complete(config, folder))
+    parser.set(texts_kept(whole, parser))
     first = [settings.parts(name)[0] for name in steps]
     if "checkpoint" not in whole or first and "checkpoint" not in configuration.behind(first, whole):
         return  # a training
@@ -234,9 +236,26 @@ def complete_with_weights(
             name: whole[name] for name in ("checkpoint", configuration.ELSEWHERE) if configuration.ELSEWHERE in whole
         }
         as_said = configuration.complete(over_files(config, model, checkpoint, folder, given), folder)
-        parser.set({**as_said, **{name: whole[name] for name in there}})
+        parser.set(texts_kept({**as_said, **there}, parser))
     elif (files := weight_files(checkpoint)) and os.path.isfile(files[0]):
         _remark(files[0], _said(parser.get_parsed_content("class_names")))
+
+
+def load(files: Iterable[Path], settings: Mapping[str, Any]) -> ConfigParser:
+    """MONAI's parser of complete files, see `complete_with_weights`, with settings that are values.
+
+    Args:
+        files: the first in the folder of all configurations; later ones over earlier ones.
+        settings: in place of theirs.
+    """
+    from monai.bundle import ConfigParser
+
+    paths = [Path(file) for file in files]
+    parser = ConfigParser()
+    parser.read_config([str(path) for path in paths])
+    put_in(parser, settings)
+    complete_with_weights(parser, paths[0].parent, settings)
+    return parser
 
 
 def is_completed(parser: ConfigParser) -> bool:

@@ -13,6 +13,7 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from medsegdiff_bundle import configuration, errors, model_file, settings
+from medsegdiff_bundle.given import texts_kept, texts_restored
 
 STEPS = ("imports", "initialize", "run", "training", "finalize")  # of a configuration, not its settings
 # What MONAI's runner takes for itself.
@@ -54,6 +55,9 @@ def begin() -> None:
         return  # others than a workflow evaluate a part of a configuration
     folder = _folder(found.workflow)
     if not model_file.is_completed(found.parser):
+        if found.files:  # what they say, which the parser has changed before it evaluated this
+            sources = [*map(ConfigParser.load_config_file, found.files), found.given]
+            found.parser.set(texts_restored(found.parser.get(), sources))
         model_file.complete_with_weights(found.parser, folder, found.given, steps(found.workflow))
     found.given.update({name: None for name in found.nothing if name in found.parser})  # as it is complete only now
     config: Any = found.parser.get()
@@ -69,6 +73,7 @@ def begin() -> None:
     _put_in_typed(found)
     training = "training" in steps(found.workflow)
     settings.check_fit(dict(found.parser.get()), None if training else found.given)
+    found.parser.set(texts_kept(found.parser.get(), found.parser))
     found.parser.parse(reset=True)  # a changed configuration makes the parser forget what it knew, this expression too
     device = config.get("device")
     if isinstance(device, str) and not settings.is_program(device):

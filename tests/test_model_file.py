@@ -22,9 +22,9 @@ MINE = {
     "shipped_weights": None,
     "modality": "CT",
     "uncertainty_limit": None,
-    "volume_ranges": {},
+    "volume_ranges": {"spleen #2": [0.001, 1000.0]},
     "dicom_codes": {},
-    "class_names": ["liver", "spleen"],
+    "class_names": ["liver", "spleen #2"],
     "spacing": [2.0, 2.0, 2.0],
     "window": [-20.0, 300.0],
     "displayable_configs": {"num_inference_steps": 2, "ensemble_size": 3, "fusion": "mean"},
@@ -57,7 +57,7 @@ CASE = ROOT / "medsegdiff_bundle" / "sample_data" / "hippocampus" / "imagesTr" /
 @pytest.fixture(scope="module")
 def trained(small_dataset, tmp_path_factory):
     """Folder of a training of one epoch of a file of settings."""
-    folder = tmp_path_factory.mktemp("abdomen")
+    folder = tmp_path_factory.mktemp("abdomen #1")
     (folder / "mine.json").write_text(json.dumps(MINE))
     monai.bundle.run(
         run_id="training",
@@ -99,13 +99,13 @@ def test_what_a_training_writes(trained):
 def test_segment_needs_nothing_else(trained):
     weights = trained / "model.pt"
     segmenter = medsegdiff_bundle.Segmenter(checkpoint=weights, device="cpu")
-    assert segmenter.class_names == ("liver", "spleen")
+    assert segmenter.class_names == ("liver", "spleen #2")
     assert (segmenter.inferer.num_inference_steps, segmenter.inferer.ensemble_size) == (2, 3)
     names = [type(step).__name__ for step in segmenter.preprocessing.transforms]
     assert names[3:] == ["Orientationd", "ScaleIntensityRanged", "Spacingd"]
     found = segmenter(CASE)
-    assert list(found.report["structures"]) == ["liver", "spleen"]
-    told = medsegdiff_bundle.segment(CASE, checkpoint=weights, device="cpu", seed=0, class_names=["liver", "spleen"])
+    assert list(found.report["structures"]) == ["liver", "spleen #2"]
+    told = medsegdiff_bundle.segment(CASE, checkpoint=weights, device="cpu", seed=0, class_names=["liver", "spleen #2"])
     np.testing.assert_array_equal(found.mask, told.mask)
 
 
@@ -124,7 +124,7 @@ def test_so_do_the_runs_of_the_bundle(trained, small_dataset, tmp_path, capsys):
     out = {"output_dir": str(tmp_path)}
     monai.bundle.run(config_file=str(CONFIGS / "inference.json"), dataset_dir=str(CASE), **common, **out)
     report = json.loads((tmp_path / "hippocampus_001_report.json").read_text())
-    assert list(report["structures"]) == ["liver", "spleen"] and report["task"] == "abdomen"
+    assert list(report["structures"]) == ["liver", "spleen #2"] and report["task"] == "abdomen"
     alone = medsegdiff_bundle.segment(CASE, checkpoint=trained / "model.pt", device="cpu")
     mask = np.asarray(nibabel.load(tmp_path / "hippocampus_001_seg.nii.gz").dataobj)
     np.testing.assert_array_equal(mask, alone.mask)
@@ -154,7 +154,7 @@ def test_so_does_the_export(trained):
     onnx = pytest.importorskip("medsegdiff_bundle.export.onnx")
     config = onnx.read_config([CONFIGS / "inference.json"], trained / "model.pt")
     network = onnx.trained_network(config)
-    assert onnx.sampler_settings(config, network)["class_names"] == ["background", "liver", "spleen"]
+    assert onnx.sampler_settings(config, network)["class_names"] == ["background", "liver", "spleen #2"]
 
 
 def test_what_the_user_says_stays(trained, tmp_path):
@@ -169,10 +169,10 @@ def test_what_the_user_says_stays(trained, tmp_path):
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"task": "hippocampus"}, "are of class_names liver, spleen, not anterior, posterior."),
-        ({"task": "isic"}, "are of class_names liver, spleen, not lesion."),
-        ({"class_names": ["liver"]}, "are of class_names liver, spleen, not liver."),
-        ({"class_names": ["spleen", "liver"]}, "are of class_names liver, spleen, not spleen, liver."),
+        ({"task": "hippocampus"}, "are of class_names liver, spleen #2, not anterior, posterior."),
+        ({"task": "isic"}, "are of class_names liver, spleen #2, not lesion."),
+        ({"class_names": ["liver"]}, "are of class_names liver, spleen #2, not liver."),
+        ({"class_names": ["spleen #2", "liver"]}, "are of class_names liver, spleen #2, not spleen #2, liver."),
         ({"image_channels": 2}, "are of image_channels 1, not 2."),
         ({"spatial_dims": 2}, "are of spatial_dims 3, not 2."),
         ({"network_def#channels": [4, 8, 16]}, "do not fit"),
@@ -192,18 +192,21 @@ def test_a_run_refuses_it_too(trained, tmp_path):
     while cause is not None:
         causes.append(str(cause))
         cause = cause.__cause__
-    assert any("are of class_names liver, spleen, not anterior, posterior." in text for text in causes)
+    assert any("are of class_names liver, spleen #2, not anterior, posterior." in text for text in causes)
     assert not (tmp_path / "out").exists()
 
 
 def test_weights_of_before_load_with_a_remark(trained, tmp_path, caplog):
     shutil.copy(trained / "model.pt", tmp_path / "old.pt")
-    settings = {"class_names": ["liver", "spleen"], **{key: MINE[key] for key in MINE if key.startswith("network_def")}}
+    settings = {
+        "class_names": ["liver", "spleen #2"],
+        **{key: MINE[key] for key in MINE if key.startswith("network_def")},
+    }
     with caplog.at_level("WARNING"):
         found = medsegdiff_bundle.segment(CASE, checkpoint=tmp_path / "old.pt", device="cpu", **settings)
-    assert list(found.report["structures"]) == ["liver", "spleen"]
+    assert list(found.report["structures"]) == ["liver", "spleen #2"]
     said = [record.message for record in caplog.records if "do not say what they segment" in record.message]
-    assert len(said) == 1 and "'old.model.json' is not there: liver, spleen is what the settings say" in said[0]
+    assert len(said) == 1 and "'old.model.json' is not there: liver, spleen #2 is what the settings say" in said[0]
 
 
 @pytest.mark.parametrize(

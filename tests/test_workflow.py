@@ -75,6 +75,21 @@ def test_settings_as_people_type_them(only_settings):
     assert (inferer.roi_size, inferer.progress, inferer.ensemble_size) == (None, True, 3)
 
 
+def test_texts_of_files_keep_their_hash(only_settings, tmp_path):
+    """MONAI writes "::" for it in every text, before the first expression is evaluated."""
+    own = {
+        "class_names": ["lobe #1", "lobe #2"],
+        "dicom_codes": {"lobe #1": ["1", "SCT", "lobe #1 of 2"]},
+        "mine": ["a#b", "$'a' + '#b'", "@class_names#1", "c::d"],
+    }
+    (tmp_path / "own.json").write_text(json.dumps(own))
+    run = create("inference.json", tmp_path / "own.json", **only_settings, output_dir=str(tmp_path / "set#1"))
+    content = run.parser.get_parsed_content
+    assert (content("class_names"), content("dicom_codes")) == (own["class_names"], own["dicom_codes"])
+    assert content("output_dir") == str(tmp_path / "set#1")
+    assert content("mine") == ["a#b", "a::b", "lobe #2", "c::d"]
+
+
 def test_an_argument_of_a_component_that_the_file_does_not_name(only_settings):
     run = create("train.json", **only_settings, **{"network_def#dropout": 0.1, "train#dataloader#pin_memory": False})
     assert run.parser["network_def#dropout"] == 0.1

@@ -23,8 +23,7 @@ from monai.transforms import Invertd
 from monai.utils import convert_to_dst_type
 from torch import Tensor
 
-from medsegdiff_bundle import configuration
-from medsegdiff_bundle import given as given_settings
+from medsegdiff_bundle import configuration, model_file
 from medsegdiff_bundle.handlers import WeightsLoader
 from medsegdiff_bundle.inferers import EnsembleInferer
 from medsegdiff_bundle.labels import likely
@@ -134,7 +133,7 @@ def load_files(
         values["dataset_dir"] = dataset_dir
     if checkpoint is not None:
         values["checkpoint"] = str(checkpoint)
-    return given_settings.load(files, values)
+    return model_file.load(files, values)
 
 
 def batches(config: ConfigParser, cases: int | None) -> Iterator[dict[str, Any]]:

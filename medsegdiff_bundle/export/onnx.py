@@ -26,8 +26,8 @@ from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
 from medsegdiff_bundle.files import whole_files
-from medsegdiff_bundle.given import load
 from medsegdiff_bundle.handlers import WeightsLoader
+from medsegdiff_bundle.model_file import load
 from medsegdiff_bundle.networks import ConditionFeatures, MedSegDiff
 from medsegdiff_bundle.schedulers import DDIMScheduler, DPMSolverMultistepScheduler
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 import medsegdiff_bundle
 from medsegdiff_bundle import cli, configuration, errors, model_file
-from medsegdiff_bundle.given import load
+from medsegdiff_bundle.model_file import load
 
 ROOT = Path(medsegdiff_bundle.__file__).parent.parent
 SAMPLE = ROOT / "medsegdiff_bundle" / "sample_data" / "hippocampus"
