@@ -24,6 +24,7 @@ from medsegdiff_bundle import errors
 from medsegdiff_bundle.datalist import case_name, dicom_files
 from medsegdiff_bundle.datalist.naming import VOLUMES
 from medsegdiff_bundle.files import FullDiskError, check_writable
+from medsegdiff_bundle.given import as_said
 from medsegdiff_bundle.journal import DONE, FAILED, SKIPPED, Journal
 from medsegdiff_bundle.provenance import checksum
 from medsegdiff_bundle.remarks import without_folders
@@ -68,7 +69,7 @@ def run_cases(
         check_writable(output_dir)
     of_workflow = settings is None
     if of_workflow and (workflow := caller()) is not None:
-        settings = dict(workflow.parser.get())
+        settings = as_said(workflow.parser)
     if output_dir is not None and settings is not None and checkpoint is not None:
         run = run_fingerprint(settings, checkpoint)
         for case in cases:

@@ -6,6 +6,7 @@ MONAI 1.6.1 changes each "#" to "::", as in references, so plain texts with one 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,29 @@ def texts_restored(config: Mapping[str, Any], sources: Iterable[Any]) -> dict[st
     said = {text for source in sources for text in texts(source)}
     original = {_parsed(text): text for text in said if _parsed(text) not in said and not is_program(text)}
     return {name: _restored(value, original) for name, value in config.items()}
+
+
+def as_said(parser: ConfigParser) -> dict[str, Any]:
+    """A copy of a configuration as a file would say it: with the texts that the parser keeps beside it."""
+    return {name: _said(value, parser.globals.get(NAME, [])) for name, value in parser.get().items()}
+
+
+def _said(value: Any, values: list[Any]) -> Any:
+    if isinstance(value, str):
+        place = re.fullmatch(rf"\${NAME}\[(\d+)\]", value)
+        return _quoted(values[int(place[1])]) if place else value
+    if isinstance(value, Mapping):
+        return {name: _said(each, values) for name, each in value.items()}
+    return [_said(each, values) for each in value] if isinstance(value, list) else value
+
+
+def _quoted(value: Any) -> Any:
+    """A value with its texts that would be programs as programs that give them."""
+    if isinstance(value, str):
+        return f"${value!r}" if is_program(value) else value
+    if isinstance(value, Mapping):
+        return {name: _quoted(each) for name, each in value.items()}
+    return [_quoted(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def _kept(value: Any, values: list[Any]) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 
 import medsegdiff_bundle
 from medsegdiff_bundle import configuration, settings
+from medsegdiff_bundle.given import as_said
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def used_settings() -> dict[str, Any]:
     parser = calling_parser()
     if parser is None:
         return {}
-    config: Any = parser.get()
+    config: Any = as_said(parser)
     shipped = _shipped(config.get("task"))
     model = read_model(parser.get_parsed_content("checkpoint")) if "checkpoint" in config else None
     of_weights = model["configuration"] if model else {}

@@ -23,7 +23,7 @@ from medsegdiff_bundle import errors, model_file
 from medsegdiff_bundle.cases import CallersError, run_cases
 from medsegdiff_bundle.datalist import case_name, channels_entry, result_ending
 from medsegdiff_bundle.datalist.naming import PICTURES
-from medsegdiff_bundle.given import put_in
+from medsegdiff_bundle.given import as_said, put_in
 from medsegdiff_bundle.handlers import WeightsLoader
 from medsegdiff_bundle.readers import held_image
 from medsegdiff_bundle.segmentation import Segmentation, check_image, check_request, files_named
@@ -140,7 +140,7 @@ class Segmenter:
         self._output_dir = output_dir
         try:
             parser = self._parser({})
-            self._settings = {**parser.get(), **self._given}
+            self._settings = {**as_said(parser), **self._given}
             self._take_parts(parser)
         except Exception as error:  # as may any component of a configuration
             raise ValueError(errors.sentence(error)) from error

@@ -94,6 +94,8 @@ def test_what_a_training_writes(trained):
     scale, spacing = entries["preparation"][1:]
     assert (scale["a_min"], scale["a_max"]) == (-20, 300) and spacing["pixdim"] == "@spacing"
     assert "$" not in (trained / "model.model.json").read_text()
+    written = json.loads((trained / "settings.json").read_text())
+    assert (written["class_names"], written["output_dir"]) == (MINE["class_names"], str(trained))
 
 
 def test_segment_needs_nothing_else(trained):

@@ -7,9 +7,10 @@ from pathlib import Path
 import forks
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow, create_workflow
+from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow
 
 from medsegdiff_bundle import errors
+from medsegdiff_bundle.given import as_said, put_in
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
@@ -88,6 +89,21 @@ def test_texts_of_files_keep_their_hash(only_settings, tmp_path):
     assert (content("class_names"), content("dicom_codes")) == (own["class_names"], own["dicom_codes"])
     assert content("output_dir") == str(tmp_path / "set#1")
     assert content("mine") == ["a#b", "a::b", "lobe #2", "c::d"]
+
+
+def test_what_is_looked_up_is_said_as_a_file_would():
+    """Texts of callers are no programs, and none when their record is read as a file."""
+    given = {"output_dir": "@here#1", "class_names": ["$print(1)", "lobe #2"], "spacing": [1.0, 1.0, 1.0]}
+    parser = ConfigParser({"output_dir": None, "displayable_configs": {"fusion": "mean"}})
+    put_in(parser, given)
+    said = as_said(parser)
+    assert said == {
+        "output_dir": "$'@here#1'",
+        "displayable_configs": {"fusion": "mean"},
+        "class_names": ["$'$print(1)'", "lobe #2"],
+        "spacing": [1.0, 1.0, 1.0],
+    }
+    assert ConfigParser(said).get_parsed_content("class_names")[0] == "$print(1)"
 
 
 def test_an_argument_of_a_component_that_the_file_does_not_name(only_settings):

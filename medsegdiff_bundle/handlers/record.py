@@ -14,6 +14,7 @@ import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
 from medsegdiff_bundle.files import whole_file
+from medsegdiff_bundle.given import as_said
 from medsegdiff_bundle.workflow import calling_parser
 
 LOG, TABLE, PICTURE, SETTINGS = "training.log", "history.csv", "curves.png", "settings.json"
@@ -37,7 +38,7 @@ class TrainingRecord:
     def __init__(self, output_dir: str) -> None:
         self.output_dir = Path(output_dir)
         parser = calling_parser()  # of the configuration that this object stands in
-        self.settings: Any = None if parser is None else parser.get()
+        self.settings: Any = None if parser is None else as_said(parser)
         self.log: logging.Handler | None = None
         self.level = logging.NOTSET
 
