@@ -272,7 +272,8 @@ def over_files(
 ) -> dict[str, Any]:
     """A configuration, not completed yet, with what weights say in place of what this bundle's files say.
 
-    What the user says stays: settings that were given, and entries of files of their own.
+    What the user says stays: settings that were given, and entries of files of their own. Where a configuration parts
+    cases into folds, those of the validation are the ones that the weights were validated on.
 
     Args:
         config: of files and settings.
@@ -297,6 +298,9 @@ def over_files(
                     f"The weights {weight_files(checkpoint)[0]!r} are of {name} {_said(value)}, not {_said(said)}."
                 )
         result[name] = _over(value, found, [each.get(name, ABSENT) for each in known], name, names)
+    alone = len(weight_files(checkpoint)) == 1
+    if alone and "fold" in config and config["fold"] is None and "fold" not in names:
+        result.update(fold_of(model))  # the cases of other folds have trained the weights
     return result
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigWorkflow
 from monai.data import MetaTensor
 from monai.transforms import Compose, EnsureTyped
 from PIL import Image
@@ -14,6 +15,7 @@ from PIL import Image
 from medsegdiff_bundle import cli, model_file
 from medsegdiff_bundle.case_numbers import describe
 from medsegdiff_bundle.evaluation.calibration import COLUMNS, measured, predicted_dice_lines
+from medsegdiff_bundle.evaluation.sweep import Sweep
 from medsegdiff_bundle.planning import plan
 from medsegdiff_bundle.planning.measure import Cost
 from medsegdiff_bundle.settings import bundle_root
@@ -260,6 +262,22 @@ def test_one_broken_training_case_is_one_sentence(trained, tmp_path, capsys, cap
     err = capsys.readouterr().err
     assert err.startswith(f"error: {str(broken)!r} cannot be read") and err.count("\n") == 1
     assert not caplog.messages and not (tmp_path / "model.known.json").exists()
+
+
+@pytest.mark.parametrize(("more", "fold"), [([], 3), (["--set", "fold=1"], 1), (["--set", "fold=none"], None)])
+def test_weights_of_a_fold_are_evaluated_on_its_cases(more, fold, trained, tmp_path, monkeypatch):
+    """Those of other folds have trained them."""
+    made = []
+    monkeypatch.setattr(ConfigWorkflow, "initialize", lambda run: made.append(run.parser))
+    monkeypatch.setattr(ConfigWorkflow, "run", lambda run: None)
+    monkeypatch.setattr(ConfigWorkflow, "finalize", lambda run: None)
+    monkeypatch.setattr(Sweep, "__init__", lambda self, config, *others: made.append(config))
+    monkeypatch.setattr(Sweep, "rows", lambda *others: [])
+    monkeypatch.setattr(Sweep, "without_label", 0, raising=False)
+    weights = ["-c", str(weights_at(tmp_path / "fold_3" / "model.pt", trained, fold=3, num_folds=5))]
+    for words in (["evaluate", "--data", str(trained / "set"), "-o", str(tmp_path)], ["sweep", str(trained / "set")]):
+        assert cli.main([*words, *weights, *more]) == 0
+    assert [(config["fold"], config["num_folds"]) for config in made] == [(fold, 5)] * 2
 
 
 @pytest.mark.parametrize("value", ["ensemble_size=1", "anchor_only=true"])

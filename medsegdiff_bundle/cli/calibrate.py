@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medsegdiff_bundle import model_file, settings
+from medsegdiff_bundle import settings
 from medsegdiff_bundle.cli import bundle
 from medsegdiff_bundle.cli.options import add_settings
 from medsegdiff_bundle.cli.train import configured_settings
@@ -79,8 +79,7 @@ def run(options: argparse.Namespace) -> int:
     set_determinism(seed=0)
     files = bundle.chosen_files("train.json", task, overlays)
     folder = options.data if configured is None else None
-    of_fold = model_file.fold_of(model_file.read_model(weights) or {})
-    every = {"val_stride": 1, **of_fold, **typed}  # a training may validate some of the cases only
+    every = {"val_stride": 1, **typed}  # a training may validate some of the cases only
     config = of_networks.load_files(files, folder, options.section, every, options.checkpoint)
     validated = len(config.get_parsed_content("validate#dataset#data"))
     validated = validated if options.cases is None else min(validated, options.cases)
