@@ -12,8 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medsegdiff_bundle import configuration
-from medsegdiff_bundle.evaluation.of_networks import ROOT, shipped_weights
+from medsegdiff_bundle.evaluation.of_networks import inference_of, shipped_weights
 from medsegdiff_bundle.model_file import describe_model, model_file, write_model
 from medsegdiff_bundle.networks import MedSegDiff
 from medsegdiff_bundle.weights import read_weights
@@ -26,8 +25,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, help="flat state dict; what is shipped by default")
     options = parser.parse_args()
     checkpoint = options.checkpoint or shipped_weights(options.task)
-    files = [ROOT / "configs" / "inference.json", ROOT / "configs" / "tasks" / f"{options.task}.json"]
-    config = configuration.load(files, {"bundle_root": str(ROOT), "device": "cpu"})
+    config = inference_of(options.task)
     network: MedSegDiff = config.get_parsed_content("network_def")
     network.load_state_dict(read_weights(checkpoint))
     write_model(checkpoint, describe_model(config))

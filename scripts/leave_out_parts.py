@@ -14,8 +14,7 @@ from pathlib import Path
 
 import torch
 
-from medsegdiff_bundle import configuration
-from medsegdiff_bundle.evaluation.of_networks import ROOT
+from medsegdiff_bundle.evaluation.of_networks import inference_of
 from medsegdiff_bundle.files import whole_file
 from medsegdiff_bundle.weights import read_weights
 
@@ -27,8 +26,7 @@ def main() -> None:
     parser.add_argument("--task", required=True, help="of configs/tasks")
     parser.add_argument("--output", required=True, type=Path, help="file that is written")
     options = parser.parse_args()
-    files = [ROOT / "configs" / "inference.json", ROOT / "configs" / "tasks" / f"{options.task}.json"]
-    network = configuration.load(files, {"bundle_root": str(ROOT)}).get_parsed_content("network_def")
+    network = inference_of(options.task).get_parsed_content("network_def")
     found = read_weights(options.checkpoint)
     kept = {name: found[name] for name in network.state_dict() if name in found}
     network.load_state_dict(kept)  # refuses weights that lack something, or have another shape

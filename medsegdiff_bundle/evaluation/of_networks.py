@@ -176,15 +176,19 @@ def chosen(task: str | None, checkpoint: Any) -> tuple[str | None, Path]:
     return task or task_of(files[0]), Path(files[0])
 
 
+def inference_of(task: str) -> ConfigParser:
+    """The configuration of inference of a task, on the CPU, before any weights say what they are."""
+    files = [ROOT / "configs" / "inference.json", ROOT / "configs" / "tasks" / f"{task}.json"]
+    return configuration.load(files, {"bundle_root": str(ROOT), "device": "cpu"})
+
+
 def shipped_weights(task: str) -> Path:
     """The weights that inference takes by default for a task.
 
     Raises:
         ValueError: the task has none.
     """
-    files = [ROOT / "configs" / "inference.json", ROOT / "configs" / "tasks" / f"{task}.json"]
-    config = configuration.load(files, {"bundle_root": str(ROOT)})
-    if (file := config.get_parsed_content("checkpoint")) is None:
+    if (file := inference_of(task).get_parsed_content("checkpoint")) is None:
         raise ValueError(f"There are no weights of the task {task!r}: name a file of them by -c, or as checkpoint.")
     return Path(file)
 
