@@ -289,8 +289,41 @@ def test_table_of_files(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "image;label;split\na.nii;x.nii;Train\nb.nii;y.nii;Val\n",
+        "image\tlabel\tsplit\na.nii\tx.nii\ttrain\nb.nii\ty.nii\tval\n",
+        '"Image", "Mask" ,"Split"\n" a.nii", "x.nii","train"\n"b.nii","y.nii","val"\n',
+        "id,image_path,mask_path,split\na,a.nii,x.nii,train\n,,,\nb,.\\b.nii,.\\y.nii,val\n",
+    ],
+    ids=["semicolons", "tabs", "quotes and spaces", "names of columns, an empty row, backslashes"],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_tables_of_spreadsheet_programs(tmp_path, text, encoding):
+    (tmp_path / "cases.csv").write_text(text, encoding=encoding)
+    found = [(case.name, case.images, case.label, case.section) for case in read_data_set(tmp_path).cases]
+    assert found == [
+        ("a", (tmp_path / "a.nii",), tmp_path / "x.nii", "training"),
+        ("b", (tmp_path / "b.nii",), tmp_path / "y.nii", "validation"),
+    ]
+
+
+def test_folds_of_a_table_from_one(tmp_path):
+    (tmp_path / "cases.csv").write_text("image,label,fold\na.nii,x.nii,2\nb.nii,y.nii,1\n")
+    assert read_data_set(tmp_path).folds == (("b",), ("a",))
+
+
+def test_a_table_that_is_no_text(tmp_path):
+    (tmp_path / "cases.csv").write_bytes("image,label\nä.nii,x.nii\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="cases.csv' is no text in UTF-8: save it in that encoding."):
+        read_data_set(tmp_path)
+
+
+@pytest.mark.parametrize(
     ("text", "sentence"),
     [
+        ("image,mask,label\na.nii,x.nii,benign\n", "has the column 'mask' and the column 'label': call the one"),
+        ("image,mask_of_reader\na.nii,x.nii\n", "has the column 'mask_of_reader': call the one of the labels 'label'"),
         ("label\nx.nii\n", "has no column 'image', only label"),
         ("image,label\n,x.nii\n", "names no image in row 1"),
         ("image,label,split\na.nii,x.nii,tuning\n", "has the section 'tuning' in row 1"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -12,11 +13,14 @@ from typing import Any
 from ..naming import case_name
 from .description import Case, DataSet, modality_of, read_any_json
 
-NAMES = ("name", "case", "id")
+NAMES = ("name", "case", "id", "case_id", "image_id")
+LABELS = ("label", "mask", "segmentation", "seg")
+LABELS += tuple(f"{name}_{what}" for name in LABELS for what in ("path", "file"))
 SECTIONS_OF = ("section", "split", "subset")
 GROUPS = ("group", "patient", "subject", "patient_id")
 FOLDS = ("fold",)
-WORDS = {"train": "training", "val": "validation", "valid": "validation"}
+WORDS = {"train": "training", "val": "validation", "valid": "validation", "testing": "test"}
+SEPARATORS = ",;\t"  # also those of spreadsheet programs where the comma is in numbers
 
 
 def is_table(path: Path) -> bool:
@@ -27,10 +31,10 @@ def is_table(path: Path) -> bool:
 def read_table(path: Path) -> DataSet:
     """Describe a table: a row for each case.
 
-    Columns of a CSV file, or keys of the entries of a JSON list: `image`, or several that begin so, such as `image_T1`
-    and `image_T2`, one for each channel; `label`; and, if they are there, `name`, `section` (training, validation or
-    test), `group` (what a split must not part, such as the patient), `fold` (from 0, in which the case validates; one
-    that has none trains in each). Files are relative to the table. In a JSON object
+    Columns of a CSV file, or keys of the entries of a JSON list, in capitals or not: `image`, or several that begin so,
+    such as `image_T1` and `image_T2`, one for each channel; `label`; and, if they are there, `name`, `section`
+    (training, validation or test), `group` (what a split must not part, such as the patient), `fold` (from 0 or 1, in
+    which the case validates; one that has none trains in each). Files are relative to the table. In a JSON object
     the list is `cases`, and beside it may stand `class_names`, `class_values`, `channel_names`, `modality`, `ignore`,
     `regions` ({"name": [classes]}) and `region_order`, as `DataSet` has them.
 
@@ -38,7 +42,7 @@ def read_table(path: Path) -> DataSet:
         path: the file.
 
     Raises:
-        ValueError: a row names no image, or a column is missing.
+        ValueError: a row names no image, a column is missing, or several hold labels.
     """
     more: dict[str, Any] = {}
     if path.suffix.lower() == ".json":
@@ -50,14 +54,23 @@ def read_table(path: Path) -> DataSet:
             raise ValueError(f"{str(path)!r} is no list of cases, and no object with a list 'cases'.")
         rows = content
     else:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.DictReader(stream, delimiter="\t" if path.suffix.lower() == ".tsv" else ","))
+        rows = _rows_of_text(path)
+    tidy = enumerate(map(_tidy, rows), 1)
+    numbered = {number: row for number, row in tidy if any(value not in ("", None) for value in row.values())}
+    rows = list(numbered.values())
     if not rows:
         raise ValueError(f"{str(path)!r} has no row.")
-    columns = [str(name) for name in rows[0] if re.match(r"image", str(name), re.IGNORECASE)]
+    columns = [name for name in rows[0] if re.match(r"image", name, re.IGNORECASE) and name not in NAMES]
     if not columns:
-        raise ValueError(f"{str(path)!r} has no column 'image', only {', '.join(map(str, rows[0]))}.")
-    cases = tuple(_case(path, row, number, columns) for number, row in enumerate(rows, 1))
+        raise ValueError(f"{str(path)!r} has no column 'image', only {', '.join(rows[0])}.")
+    labels = [name for name in rows[0] if name in LABELS]
+    others = [name for name in rows[0] if re.match("label|mask|seg", name)]
+    if len(labels) > 1 or others and not labels:
+        raise ValueError(
+            f"{str(path)!r} has the column {' and the column '.join(map(repr, labels or others))}: "
+            "call the one of the labels 'label', and the others not like one."
+        )
+    cases = tuple(_case(path, row, number, columns) for number, row in numbered.items())
     channels = tuple(more.pop("channel_names", _channels(columns)))
     return DataSet(
         path,
@@ -70,36 +83,60 @@ def read_table(path: Path) -> DataSet:
     )
 
 
+def _rows_of_text(path: Path) -> list[dict[str, Any]]:
+    """Rows of a table in text, whose values stand between those of `SEPARATORS` that its first line holds most of."""
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{str(path)!r} is no text in UTF-8: save it in that encoding.") from error
+    text = text.lstrip("\r\n")
+    separator = max(SEPARATORS, key=text.partition("\n")[0].count)
+    return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True))
+
+
+def _tidy(row: dict[Any, Any]) -> dict[str, Any]:
+    """A row without spaces around its values, whose columns are in small letters, but for names of channels."""
+    names = {name: str(name).strip() for name in row if name is not None}  # of more values than columns
+    names = {name: said if re.match(r"image.", said, re.IGNORECASE) else said.lower() for name, said in names.items()}
+    return {said: row[name].strip() if isinstance(row[name], str) else row[name] for name, said in names.items()}
+
+
+def _placed(path: Path, file: str) -> Path:
+    """A file that the table names, also as Windows writes it."""
+    place = path.parent / file
+    return place if "\\" not in file or place.exists() else path.parent / file.replace("\\", "/")
+
+
 def _case(path: Path, row: dict[str, Any], number: int, columns: list[str]) -> Case:
     files = [row.get(column) for column in columns]
     if isinstance(files[0], list):  # of a JSON file, one for each channel
         files = [*files[0], *files[1:]]
     if not all(isinstance(file, str) and file for file in files):
         raise ValueError(f"{str(path)!r} names no image in row {number}: {row!r}.")
-    label = row.get("label") or row.get("mask")
+    label = _first(row, LABELS)
     section = _first(row, SECTIONS_OF)
     section = WORDS.get(section.lower(), section.lower()) if section else None
     if section not in (None, "training", "validation", "test"):
         raise ValueError(f"{str(path)!r} has the section {section!r} in row {number}: training, validation or test.")
-    images = tuple(path.parent / str(file) for file in files)
+    images = tuple(_placed(path, str(file)) for file in files)
     name = _first(row, NAMES) or case_name(images[0])
-    return Case(name, images, path.parent / label if label else None, section, _first(row, GROUPS))
+    return Case(name, images, _placed(path, label) if label else None, section, _first(row, GROUPS))
 
 
 def _folds(path: Path, rows: list[dict[str, Any]], cases: Sequence[Case]) -> tuple[tuple[str, ...], ...]:
     """Names of the cases of each fold that the rows name."""
     words = [_first(row, FOLDS) for row in rows]
     numbers = {word for word in words if word is not None}
-    if numbers != {str(fold) for fold in range(len(numbers))}:
+    first = 0 if "0" in numbers else 1
+    folds = [str(fold) for fold in range(first, first + len(numbers))]
+    if numbers != set(folds):
         raise ValueError(f"{str(path)!r} has the folds {', '.join(sorted(numbers))}: they must be numbered from 0 on.")
     names = Counter(case.name for case in cases)
     for case, word in zip(cases, words, strict=True):
         if word is not None and names[case.name] > 1:
             raise ValueError(f"{str(path)!r} has folds and {names[case.name]} cases {case.name!r}: name each its own.")
-    return tuple(
-        tuple(case.name for case, word in zip(cases, words, strict=True) if word == str(fold))
-        for fold in range(len(numbers))
-    )
+    return tuple(tuple(case.name for case, word in zip(cases, words, strict=True) if word == fold) for fold in folds)
 
 
 def _first(row: dict[str, Any], names: tuple[str, ...]) -> str | None:
