@@ -387,9 +387,54 @@ def test_classes_of_a_decathlon(tmp_path):
     described = read_data_set(tmp_path)
     assert (described.class_names, described.class_values) == (("edema", "core"), (0, 1, 2))
     assert described.channel_names == ("FLAIR", "T2")
-    (tmp_path / "dataset.json").write_text(json.dumps({**content, "labels": {"core": 1}}))
-    with pytest.raises(ValueError, match="has the labels {'core': 1}: their keys are no numbers."):
+    (tmp_path / "dataset.json").write_text(json.dumps({**content, "labels": {"core": "rim"}}))
+    with pytest.raises(ValueError, match="has the labels {'core': 'rim'}: their keys are no numbers."):
         read_data_set(tmp_path)
+    (tmp_path / "dataset.json").write_text(json.dumps({**content, "labels": {"core": 1, "rim": 1}}))
+    with pytest.raises(ValueError, match="which give each name no number of its own."):
+        read_data_set(tmp_path)
+
+
+@pytest.mark.parametrize("labels", [["background", "edema", "core"], {"edema": 1, "core": 2, "background": 0}])
+def test_classes_of_a_decathlon_as_others_write_them(tmp_path, labels):
+    content = {"training": [{"image": "a.nii", "label": "b.nii"}], "channel_names": {"0": "T1"}, "labels": labels}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    described = read_data_set(tmp_path)
+    assert (described.class_names, described.class_values) == (("edema", "core"), (0, 1, 2))
+
+
+def test_classes_of_nnunet_by_number(tmp_path):
+    described = read_data_set(nnunet(tmp_path, labels={"0": "background", "1": "core", "3": "rim", "4": "ignore"}))
+    assert (described.class_names, described.class_values) == (("core", "rim"), (0, 1, 3)) and described.ignore == 4
+
+
+def test_a_list_of_monai(tmp_path):
+    """Which has any name, folds, and patients."""
+    rows = [{"image": [f"{n}_t1.nii", f"{n}_t2.nii"], "label": f"{n}.nii", "fold": n % 2} for n in range(4)]
+    rows[2]["group"] = rows[3]["group"] = "p"
+    (tmp_path / "datalist.json").write_text(json.dumps({"training": rows, "testing": [{"image": "x.nii"}]}))
+    data_set = read_data_set(tmp_path / "datalist.json")
+    assert data_set.folds == (("0_t1", "2_t1"), ("1_t1", "3_t1")) and data_set.cases[3].group == "p"
+    assert data_set.cases[1].images == (tmp_path / "1_t1.nii", tmp_path / "1_t2.nii")
+    assert [case.name for case in cases_of(data_set, "validation", 1)] == ["1_t1", "3_t1"]
+    rows[0]["fold"] = 7
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": rows}))
+    with pytest.raises(ValueError, match="dataset.json in .* has the folds 0, 1, 7: they must be numbered from 0 on."):
+        read_data_set(tmp_path)
+
+
+def test_images_of_the_first_nnunet(tmp_path):
+    """Its list names one file for each case, and the folder has one for each channel."""
+    content = {
+        "modality": {"0": "T1", "1": "T2"},
+        "training": [{"image": "./imagesTr/a.nii.gz", "label": "./a.nii.gz"}],
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    files = [volume(tmp_path / "imagesTr" / f"a_000{channel}.nii.gz") for channel in (0, 1)]
+    case = read_data_set(tmp_path).cases[0]
+    assert (case.name, case.images) == ("a", tuple(files))
+    whole = volume(tmp_path / "imagesTr" / "a.nii.gz")
+    assert read_data_set(tmp_path).cases[0].images == (whole,)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .bids import is_bids, read_bids
 from .case_folders import is_case_folders, read_case_folders
-from .decathlon import read_decathlon
+from .decathlon import is_decathlon, read_decathlon
 from .description import Case, DataSet, read_json
 from .nnunet import is_nnunet, read_nnunet
 from .pictures import files_of, is_pictures, read_pictures
@@ -43,14 +43,14 @@ def read_data_set(source: str | os.PathLike) -> DataSet:
     whether files are there and right is for `medsegdiff_bundle.planning.check`.
 
     Args:
-        source: a folder, or the file of a table.
+        source: a folder, or the file of a table or of a list as MONAI's.
 
     Raises:
         ValueError: it has none of the forms, or something in its lists is wrong.
     """
     root = Path(source)
     if is_table(root):
-        return read_table(root)
+        return read_decathlon(root) if root.suffix.lower() == ".json" and is_decathlon(root) else read_table(root)
     if not root.is_dir():
         raise ValueError(f"dataset_dir {str(root)!r} is not a folder.")
     if (root / "dataset.json").is_file():

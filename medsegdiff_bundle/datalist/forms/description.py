@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +100,29 @@ def read_any_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # of lists within lists within lists
         raise ValueError(f"{str(path)!r} is not a JSON file: {error}.") from error
+
+
+def numbered_folds(what: str, words: Sequence[str | None], cases: Sequence[Case]) -> tuple[tuple[str, ...], ...]:
+    """Names of the validation cases of each fold, of the numbers of the folds from 0 or 1 on that a list gives them.
+
+    Args:
+        what: holds the list, for sentences.
+        words: the number that each case has there; None of one that trains in each fold.
+        cases: likewise.
+
+    Raises:
+        ValueError: other numbers, or several cases of one name.
+    """
+    numbers = {word for word in words if word is not None}
+    first = 0 if "0" in numbers else 1
+    folds = [str(fold) for fold in range(first, first + len(numbers))]
+    if numbers != set(folds):
+        raise ValueError(f"{what} has the folds {', '.join(sorted(numbers))}: they must be numbered from 0 on.")
+    names = Counter(case.name for case in cases)
+    for case, word in zip(cases, words, strict=True):
+        if word is not None and names[case.name] > 1:
+            raise ValueError(f"{what} has folds and {names[case.name]} cases {case.name!r}: name each its own.")
+    return tuple(tuple(case.name for case, word in zip(cases, words, strict=True) if word == fold) for fold in folds)
 
 
 def modality_of(channel_names: Sequence[str]) -> str | None:

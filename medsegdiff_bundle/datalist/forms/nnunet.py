@@ -125,6 +125,8 @@ def _labels(root: Path, content: dict[str, Any]) -> dict[str, Any]:
     where = f"dataset.json in {str(root)!r}"
     if not isinstance(labels, dict):
         raise ValueError(f"{where} has the labels {labels!r}, which give no names numbers.")
+    if labels and all(str(name).isdecimal() and isinstance(value, str) for name, value in labels.items()):
+        labels = {value: int(number) for number, value in labels.items()}  # as in the Decathlon
     found = {str(name): _values(value, where) for name, value in labels.items()}
     ignore = found.pop("ignore", None)
     found = {name: values for name, values in found.items() if values != (0,)}

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..naming import case_name
-from .description import Case, DataSet, modality_of, read_any_json
+from .description import Case, DataSet, modality_of, numbered_folds, read_any_json
 
 NAMES = ("name", "case", "id", "case_id", "image_id")
-LABELS = ("label", "mask", "segmentation", "seg")
-LABELS += tuple(f"{name}_{what}" for name in LABELS for what in ("path", "file"))
+LABELS = tuple(name + what for what in ("", "_path", "_file") for name in ("label", "mask", "segmentation", "seg"))
 SECTIONS_OF = ("section", "split", "subset")
 GROUPS = ("group", "patient", "subject", "patient_id")
 FOLDS = ("fold",)
@@ -78,7 +76,7 @@ def read_table(path: Path) -> DataSet:
         cases,
         channel_names=channels,
         listing=path.name,
-        folds=_folds(path, rows, cases),
+        folds=numbered_folds(repr(str(path)), [_first(row, FOLDS) for row in rows], cases),
         **{"modality": modality_of(channels), **_meaning(path, more)},
     )
 
@@ -105,7 +103,7 @@ def _tidy(row: dict[Any, Any]) -> dict[str, Any]:
 def _placed(path: Path, file: str) -> Path:
     """A file that the table names, also as Windows writes it."""
     place = path.parent / file
-    return place if "\\" not in file or place.exists() else path.parent / file.replace("\\", "/")
+    return place if "\\" not in file or os.path.exists(place) else path.parent / file.replace("\\", "/")
 
 
 def _case(path: Path, row: dict[str, Any], number: int, columns: list[str]) -> Case:
@@ -122,21 +120,6 @@ def _case(path: Path, row: dict[str, Any], number: int, columns: list[str]) -> C
     images = tuple(_placed(path, str(file)) for file in files)
     name = _first(row, NAMES) or case_name(images[0])
     return Case(name, images, _placed(path, label) if label else None, section, _first(row, GROUPS))
-
-
-def _folds(path: Path, rows: list[dict[str, Any]], cases: Sequence[Case]) -> tuple[tuple[str, ...], ...]:
-    """Names of the cases of each fold that the rows name."""
-    words = [_first(row, FOLDS) for row in rows]
-    numbers = {word for word in words if word is not None}
-    first = 0 if "0" in numbers else 1
-    folds = [str(fold) for fold in range(first, first + len(numbers))]
-    if numbers != set(folds):
-        raise ValueError(f"{str(path)!r} has the folds {', '.join(sorted(numbers))}: they must be numbered from 0 on.")
-    names = Counter(case.name for case in cases)
-    for case, word in zip(cases, words, strict=True):
-        if word is not None and names[case.name] > 1:
-            raise ValueError(f"{str(path)!r} has folds and {names[case.name]} cases {case.name!r}: name each its own.")
-    return tuple(tuple(case.name for case, word in zip(cases, words, strict=True) if word == fold) for fold in folds)
 
 
 def _first(row: dict[str, Any], names: tuple[str, ...]) -> str | None:
