@@ -186,6 +186,9 @@ def test_folds_of_a_table(tmp_path):
         ("train/images/{}.png", "train/masks/{}_mask.png"),
         ("images/train/{}.png", "labels/train/{}.png"),
         ("{}.png", "{}_mask.png"),
+        ("Original/{}.jpg", "Ground Truth/{}.png"),
+        ("images/{}_img.png", "masks/{}_mask.png"),
+        ("imagesTr/{}_0000.png", "labelsTr/{}.png"),
     ],
 )
 def test_folders_of_pictures(tmp_path, image, mask):
@@ -193,7 +196,8 @@ def test_folders_of_pictures(tmp_path, image, mask):
         picture(tmp_path / image.format(name))
         picture(tmp_path / mask.format(name), 255)
     data_set = read_data_set(tmp_path)
-    assert [case.name for case in data_set.cases] == ["a1", "b", "c", "d", "e", "f"]
+    assert [re.sub("_(img|0000)$", "", case.name) for case in data_set.cases] == ["a1", "b", "c", "d", "e", "f"]
+    assert [case.label.name.split(".")[0].split("_")[0] for case in data_set.cases] == ["a1", "b", "c", "d", "e", "f"]
     assert (data_set.form, data_set.modality) == ("pictures", "picture")
     assert len(segmentation_datalist(tmp_path, "training", 3, 2)) == 4
 
@@ -204,6 +208,69 @@ def test_sections_of_folders(tmp_path):
         picture(tmp_path / part / "masks" / f"{name}.png")
     for section, name in (("training", "a"), ("validation", "b"), ("test", "c")):
         assert [case.name for case in cases_of(read_data_set(tmp_path), section)] == [name]
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "view"),
+    [
+        ("training/images/{}_training.tif", "training/1st_manual/{}_manual1.gif", "training/mask/{}_training_mask.gif"),
+        ("images/{}_h.jpg", "manual1/{}_h.tif", "mask/{}_h_mask.tif"),
+    ],
+    ids=["DRIVE", "HRF"],
+)
+def test_fields_of_view_of_the_retina_are_no_masks(tmp_path, image, mask, view):
+    for number in (21, 22):
+        for file in (image, mask, view):
+            picture(tmp_path / file.format(number))
+    for file in (image, view):  # of a test whose vessels are kept aside
+        if file.startswith("training"):
+            picture(tmp_path / file.replace("training", "test").format(1))
+    assert [case.label for case in read_data_set(tmp_path).cases] == [tmp_path / mask.format(n) for n in (21, 22)]
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "others"),
+    [
+        ("volume-{}.nii", "segmentation-{}.nii", ()),
+        ("Training Batch 1/volume-{}.nii", "Training Batch 1/segmentation-{}.nii", ()),
+        ("liver-orig00{}.nii", "liver-seg00{}.nii", ()),
+        ("Image_{}L.nii", "Image_{}L_1stHO.nii", ("Image_{}L_2ndHO.nii",)),
+        ("p{0}/p{0}_frame0{0}.nii.gz", "p{0}/p{0}_frame0{0}_gt.nii.gz", ("p{0}/p{0}_4d.nii.gz",)),
+        ("A{0}/A{0}_sa.nii.gz", "A{0}/A{0}_sa_gt.nii.gz", ()),
+        ("kaggle/TCGA_{0}/TCGA_{0}_1.nii", "kaggle/TCGA_{0}/TCGA_{0}_1_mask.nii", ()),
+    ],
+    ids=["LiTS", "its archives", "SLIVER07", "CHASE_DB1", "ACDC", "M&Ms", "LGG"],
+)
+def test_masks_beside_their_images(tmp_path, image, mask, others):
+    """In one folder or in those of patients, as such sets are handed out."""
+    for number in (1, 2, 3):
+        for file in (image, mask, *others):
+            volume(tmp_path / file.format(number))
+    data_set = read_data_set(tmp_path)
+    found = [(case.images, case.label) for case in data_set.cases]
+    assert found == [((tmp_path / image.format(n),), tmp_path / mask.format(n)) for n in (1, 2, 3)]
+
+
+def test_folders_of_patients_and_of_classes(tmp_path):
+    """Slices of a patient stay together; two or three folders, as of BUSI, are no patients."""
+    for patient in range(10):
+        for part in ("", "_mask"):
+            picture(tmp_path / "lgg" / f"p{patient}" / f"slice{part}.png")
+    cases = read_data_set(tmp_path / "lgg").cases
+    assert [(case.name, case.group) for case in cases] == [(f"p{n}_slice", f"p{n}") for n in range(10)]
+    for kind in ("benign", "malignant"):
+        for part in ("", "_mask"):
+            picture(tmp_path / "busi" / kind / f"{kind} (1){part}.png")
+    assert [(case.name, case.group) for case in read_data_set(tmp_path / "busi").cases] == [
+        ("benign (1)", None),
+        ("malignant (1)", None),
+    ]
+    picture(tmp_path / "busi" / "benign" / "benign (1)_mask_1.png")
+    with pytest.raises(ValueError, match=r"benign \(1\).png' has several masks, 'benign \(1\)_mask_1.png' among them"):
+        read_data_set(tmp_path / "busi")
+    rows = "image,label\nbenign/benign (1).png,benign/benign (1)_mask.png\n"
+    (tmp_path / "busi" / "cases.csv").write_text(rows)
+    assert read_data_set(tmp_path / "busi").form == "table", "which says more than folders in folders"
 
 
 # BIDS
@@ -454,7 +521,11 @@ def test_what_the_names_of_channels_stand_for(channels, modality):
 
 
 def test_a_folder_without_a_form(tmp_path):
-    with pytest.raises(ValueError, match="holds no dataset.json .* and none of cases.csv"):
+    with pytest.raises(ValueError, match="holds no dataset.json .* and none of cases.csv.*: list its files in such a"):
+        read_data_set(tmp_path)
+    for part in ("images", "masks"):
+        picture(tmp_path / "Kvasir-SEG" / part / "a.png")
+    with pytest.raises(ValueError, match="cases.json: its folder 'Kvasir-SEG' does."):
         read_data_set(tmp_path)
 
 
@@ -469,6 +540,23 @@ def test_case_folders(tmp_path):
     volume(tmp_path / "b" / "b_label.nii.gz")
     with pytest.raises(ValueError, match="The case 'b' in .* has two labels: b_label.nii.gz and b_seg.nii.gz."):
         read_data_set(tmp_path)
+
+
+def test_case_folders_whose_files_are_called_alike(tmp_path):
+    """As of KiTS; two sequences are channels."""
+    for case in ("case_00000", "case_00001", "case_00002"):
+        for part in ("imaging", "segmentation"):
+            volume(tmp_path / "kits" / case / f"{part}.nii.gz")
+        for part in ("t1", "t2", "label"):
+            volume(tmp_path / "two" / case / f"{part}.nii.gz")
+    one, two = read_data_set(tmp_path / "kits"), read_data_set(tmp_path / "two")
+    assert (one.channel_names, two.channel_names) == ((), ("T1", "T2"))
+    assert [(case.name, case.images[0].name, case.label.name) for case in one.cases] == [
+        (f"case_0000{n}", "imaging.nii.gz", "segmentation.nii.gz") for n in range(3)
+    ]
+    (tmp_path / "two" / "case_00001" / "t2.nii.gz").unlink()
+    case = read_data_set(tmp_path / "two").cases[1]
+    assert case.missing == ("t2",) and case.images[1] == tmp_path / "two" / "case_00001" / "t2.nii.gz"
 
 
 # Folds

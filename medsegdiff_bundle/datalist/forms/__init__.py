@@ -10,7 +10,7 @@ from .case_folders import is_case_folders, read_case_folders
 from .decathlon import is_decathlon, read_decathlon
 from .description import Case, DataSet, read_json
 from .nnunet import is_nnunet, read_nnunet
-from .pictures import files_of, is_pictures, read_pictures
+from .pictures import files_of, is_folders_of_pictures, is_pictures, read_pictures
 from .refuge import is_refuge, read_refuge
 from .sections import cases_of, cases_to_segment, folds_of
 from .table import is_table, read_table
@@ -64,17 +64,27 @@ def read_data_set(source: str | os.PathLike) -> DataSet:
         return read_pictures(root)
     if tables:
         return read_table(tables[0])
+    if is_folders_of_pictures(root):
+        return read_pictures(root)
     if is_case_folders(root):
         return read_case_folders(root)
+    below = [path.name for path in sorted(root.iterdir()) if path.is_dir() and _lies_in_a_form(path)]
+    hint = f"its folder {below[0]!r} does" if below else "list its files in such a table"
     raise ValueError(
         f"dataset_dir {str(root)!r} holds no dataset.json (Decathlon, nnU-Net), no dataset_description.json (BIDS), no "
-        f"folder images and none of {', '.join(TABLES)}."
+        f"folder images and none of {', '.join(TABLES)}: {hint}."
     )
+
+
+def _lies_in_a_form(root: Path) -> bool:
+    return (root / "dataset.json").is_file() or is_bids(root) or has_form(root)
 
 
 def has_form(root: Path) -> bool:
     """Whether a folder without a `dataset.json` lies in a form that `read_data_set` knows by its folders or a table."""
-    return has_table(root) or is_refuge(root) or is_pictures(root) or is_case_folders(root)
+    return has_table(root) or any(
+        knows(root) for knows in (is_refuge, is_pictures, is_folders_of_pictures, is_case_folders)
+    )
 
 
 def has_table(root: Path) -> bool:

@@ -13,6 +13,7 @@ from ..naming import case_name
 from .description import Case, DataSet, modality_of
 
 LABELS = ("seg", "label", "mask", "segmentation", "gt")  # what the name of a label has behind that of its case
+IMAGES = ("image", "imaging", "img", "volume")  # likewise of an image, where it tells no sequence
 LOOKED_AT = 5  # folders that tell the form
 # Parts of names of the gliomas of BraTS, of 2021 and before, and of 2023 and after.
 BRATS = {"flair": "FLAIR", "t2f": "FLAIR", "t1": "T1", "t1n": "T1", "t1ce": "T1 contrast", "t1c": "T1 contrast"}
@@ -24,9 +25,10 @@ REGION_ORDER = (2, 1, 3)
 
 
 def is_case_folders(root: Path) -> bool:
-    """Whether a folder holds folders of cases, each with files that begin with its name."""
+    """Whether a folder holds folders of cases: files begin with its name, or one in each is called like a label."""
     folders = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
-    return bool(folders) and all(len(_files(folder)) > 1 for folder in folders[:LOOKED_AT])
+    looked_at = [_files(folder) or _files_alike(folder) for folder in folders[:LOOKED_AT]]
+    return bool(folders) and all(len(files) > 1 for files in looked_at)
 
 
 def channels_of_case(folder: Path, images: Sequence[Path]) -> tuple[Path, ...]:
@@ -59,7 +61,8 @@ def _is_channel(file: Path, part: str) -> bool:
 def read_case_folders(root: Path) -> DataSet:
     """Describe a folder of case folders.
 
-    What the names of the files have behind the name of their folder is the channel, or the label (`seg`, `mask`, ...).
+    What the names of the files have behind the name of their folder is the channel, or the label (`seg`, `mask`, ...);
+    where no name begins so, as of `case_00000/imaging.nii.gz` of KiTS, the whole names are.
     Channels are those that more than half of the cases have, in the order of their names. Folders of time points of a
     patient, which end in a number, are of one group. The gliomas of BraTS have its regions: whole
     tumour, tumour core and enhancing tumour.
@@ -70,7 +73,8 @@ def read_case_folders(root: Path) -> DataSet:
     Raises:
         ValueError: a case has two labels.
     """
-    of_case = {path.name: _files(path) for path in sorted(root.iterdir()) if path.is_dir() and _files(path)}
+    folders = sorted(path for path in root.iterdir() if path.is_dir())
+    of_case = {path.name: files for path in folders if (files := _files(path) or _files_alike(path))}
     counts = Counter(part for files in of_case.values() for part in files if part.lower() not in LABELS)
     channels = tuple(sorted(part for part, count in counts.items() if 2 * count > len(of_case)))
     cases = []
@@ -81,9 +85,10 @@ def read_case_folders(root: Path) -> DataSet:
                 f"The case {name!r} in {str(root)!r} has two labels: {labels[0].name} and {labels[1].name}."
             )
         missing = tuple(part for part in channels if part not in files)
-        images = tuple(files.get(part, root / name / f"{name}_{part}.nii.gz") for part in channels)
+        images = tuple(files.get(part, _expected(root / name, part, files)) for part in channels)
         cases.append(Case(name, images, labels[0] if labels else None, missing=missing))
-    names = tuple(BRATS.get(part.lower(), part) for part in channels)
+    names = () if len(channels) == 1 and channels[0].lower() in IMAGES else channels
+    names = tuple(BRATS.get(part.lower(), part) for part in names)
     classes, values = _tumour(list(of_case))
     return DataSet(
         root,
@@ -113,7 +118,23 @@ def _files(folder: Path) -> dict[str, Path]:
     found = {}
     for file in sorted(folder.iterdir()):
         name = case_name(file)
-        if file.is_file() and kind_of(file) and not is_part(file) and name.startswith(folder.name):
+        if file.is_file() and _is_image(file) and name.startswith(folder.name):
             if part := name[len(folder.name) :].lstrip("_-. "):
                 found[part] = file
     return found
+
+
+def _files_alike(folder: Path) -> dict[str, Path]:
+    """Images of a case's folder by their whole names, if one of them is called like a label."""
+    files = {case_name(file): file for file in sorted(folder.iterdir()) if file.is_file() and _is_image(file)}
+    return files if any(name.lower() in LABELS for name in files) else {}
+
+
+def _is_image(file: Path) -> bool:
+    return bool(kind_of(file)) and not is_part(file) and not file.name.startswith(".")
+
+
+def _expected(folder: Path, part: str, files: dict[str, Path]) -> Path:
+    """Where the file of a channel is missing, called as the others of its case."""
+    prefix = f"{folder.name}_" if any(file.name.startswith(folder.name) for file in files.values()) else ""
+    return folder / f"{prefix}{part}.nii.gz"
