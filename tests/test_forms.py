@@ -308,6 +308,31 @@ def test_bids_images_of_another_space_are_none(tmp_path):
     assert [image.name for image in read_data_set(root).cases[0].images] == ["sub-01_FLAIR.nii.gz", "sub-01_T1w.nii.gz"]
 
 
+def test_bids_labels_that_give_way(tmp_path):
+    """One in a space that has no image, and the mask of a brain."""
+    root = bids(tmp_path)
+    folder = root / "derivatives" / "manual"
+    for n in ("01", "02", "03"):
+        volume(folder / f"sub-{n}" / "anat" / f"sub-{n}_space-MNI_dseg.nii.gz")
+    assert [case.label.name for case in read_data_set(root).cases][0] == "sub-01_desc-manual_dseg.nii.gz"
+    without("*_dseg.nii.gz")(root)
+    for n in ("01", "02", "03"):
+        for kind in ("desc-brain", "label-lesion"):
+            volume(folder / f"sub-{n}" / "anat" / f"sub-{n}_{kind}_mask.nii.gz")
+    data_set = read_data_set(root)
+    assert data_set.class_names == ("lesion",) and data_set.cases[0].label.name == "sub-01_label-lesion_mask.nii.gz"
+
+
+@pytest.mark.parametrize("ending", ["T1w_seg-manual", "T1w_label-SC_seg"])
+def test_bids_labels_of_one_image(tmp_path, ending):
+    root = bids(tmp_path)
+    without("*_dseg.nii.gz")(root)
+    for n in ("01", "02", "03"):
+        volume(root / "derivatives" / "labels" / f"sub-{n}" / "anat" / f"sub-{n}_{ending}.nii.gz")
+    data_set = read_data_set(root)
+    assert (data_set.channel_names, data_set.cases[0].label.name) == (("T1w",), f"sub-01_{ending}.nii.gz")
+
+
 def without(*patterns):
     """What removes the files of some patterns."""
 
@@ -328,6 +353,7 @@ def with_a_second_label(root):
         (without("*_dseg.nii.gz"), "is BIDS and holds no *_dseg.nii.gz and no *_mask.nii.gz."),
         (without("*_T1w.nii.gz", "*_FLAIR.nii.gz"), "has no image that most of its 3 labels have."),
         (with_a_second_label, "has two labels of 'sub-01': "),
+        (with_a_second_label, "sub-01_dseg.nii.gz; keep one, or give a table that names those that count."),
     ],
 )
 def test_bids_without_labels_or_with_too_many(tmp_path, change, sentence):
