@@ -327,6 +327,19 @@ def test_a_file_of_many_frames(array, settings, tmp_path):
     assert np.abs(start[:3] - start[:3].round()).max() < 1e-3
 
 
+def test_a_file_of_several_times(array, tmp_path):
+    enhanced(tmp_path / "scan.dcm", array, matrix_of("oblique"), slopes=[1] * 16)
+    item = pydicom.dcmread(tmp_path / "scan.dcm")
+    groups = item.PerFrameFunctionalGroupsSequence
+    for first, second in zip(groups[:8], groups[8:], strict=True):
+        second.PlanePositionSequence = first.PlanePositionSequence
+        for number, group in enumerate((first, second), 1):
+            group.FrameContentSequence[0].TemporalPositionIndex = number
+    item.save_as(tmp_path / "scan.dcm")
+    with pytest.raises(ValueError, match="TemporalPositionIndex 1 and 2.: save each as a file of its own."):
+        image_datalist(tmp_path / "scan.dcm")
+
+
 @pytest.mark.parametrize("signed", [True, False])
 @pytest.mark.parametrize("bits", [12, 16])
 @pytest.mark.parametrize("modality", ["MR", "CT"])
@@ -641,6 +654,10 @@ def of_two_echoes(folder, array):
             "has an ImageOrientationPatient that is none: 1.0\\0.0\\0.0\\1.0\\0.0\\0.0.",
         ),
         (lambda folder, array: all_edited(folder, array, Rows=None), "holds DICOM files, but no image among them."),
+        (
+            lambda folder, array: all_edited(folder, array, Modality="SEG"),
+            "but no image among them, only SEG: save masks and contours as NIfTI, as 3D Slicer does.",
+        ),
         (lambda folder, array: (folder / "empty").mkdir(parents=True), "no image file and no DICOM series."),
     ],
 )
@@ -723,7 +740,9 @@ def test_one_slice_is_no_series(array, tmp_path):
 
 def test_the_network_takes_pictures(array, tmp_path):
     write_series(tmp_path / "series", array, matrix_of("oblique"))
-    with pytest.raises(ValueError, match="holds a DICOM series, which has 3 axes, the network takes 2."):
+    with pytest.raises(
+        ValueError, match="has 3 axes, the network takes 2: save what it is to see as a picture, such as .png."
+    ):
         image_datalist(tmp_path / "series", spatial_dims=2)
 
 

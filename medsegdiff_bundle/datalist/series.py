@@ -87,7 +87,10 @@ def series_files(place: Path, path: Path) -> list[Path]:
 def check_series(path: Path, in_channels: int | None, spatial_dims: int | None = None) -> None:
     """One sentence for what the network could not take."""
     if spatial_dims not in (None, 3):
-        raise ValueError(f"{str(path)!r} holds a DICOM series, which has 3 axes, the network takes {spatial_dims}.")
+        raise ValueError(
+            f"{str(path)!r} holds a DICOM series, which has 3 axes, the network takes {spatial_dims}: save what it is "
+            "to see as a picture, such as .png."
+        )
     channels = int(find_series(path).frames[0].get("SamplesPerPixel") or 1)
     if in_channels not in (None, channels):
         raise ValueError(

@@ -237,10 +237,12 @@ def _frames(path: Path, files: Sequence[Path]) -> list[Frame]:
             f"{str(path)!r} holds DICOM files, which need: pip install 'medsegdiff-bundle[dicom]'."
         ) from error
     frames = []
+    others: set[str] = set()
     for file in files:
         try:
             header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS, force=True)
             if header.get("Modality") in NO_IMAGES or "Rows" not in header:
+                others |= {header.get("Modality")} & set(NO_IMAGES)
                 continue
             each = header.get("PerFrameFunctionalGroupsSequence")
             shared = header.get("SharedFunctionalGroupsSequence") or []
@@ -255,7 +257,10 @@ def _frames(path: Path, files: Sequence[Path]) -> list[Frame]:
         else:
             frames.append(Frame(file, 0, header, ()))
     if not frames:
-        raise ValueError(f"{str(path)!r} holds DICOM files, but no image among them.")
+        found = (
+            f", only {', '.join(sorted(others))}: save masks and contours as NIfTI, as 3D Slicer does" if others else ""
+        )
+        raise ValueError(f"{str(path)!r} holds DICOM files, but no image among them{found}.")
     return frames
 
 
@@ -310,9 +315,10 @@ def _step(frames: list[Frame], steps: np.ndarray, what: str) -> float:
         for tag, name in APART.items():
             values = {_said(frame.get(tag)) for frame in frames} - {"None"}
             if not _same(first.get(tag), second.get(tag)) and len(values) < len(frames):
+                apart = "save each as a file" if first.file == second.file else "put each into a folder"
                 raise ValueError(
                     f"{what} holds several {name} ({tag} {_said(first.get(tag))} and {_said(second.get(tag))}): "
-                    "put each into a folder of its own."
+                    f"{apart} of its own."
                 )
         raise ValueError(f"{what} has two slices at one place, {_two(first, second)}: keep one of them.")
     wrong = np.abs(steps - usual) > 0.05 * usual
