@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -16,6 +17,15 @@ FORMATS = (
     "NIfTI (.nii, .nii.gz, .img with .hdr), Analyze, NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), MGH (.mgz, .mgh), "
     "DICOM (the folder or the zip of a series, or a file of many frames) and pictures (" + ", ".join(PICTURES) + ")"
 )
+
+# What the name of a mask has behind that of its image; the first of two readers counts.
+OF_MASKS = (
+    *("_mask", "-mask", "_segmentation", "_Segmentation", "_seg", "_label", "_gt", "_GT"),
+    *("_manual1", "_1stHO", "_2ndHO"),
+)
+OF_IMAGES = ("_image", "_img", "_training", "_test", "_0000")  # what the name of an image may have there
+WORDS_OF_IMAGE = "img|image|images|volume|orig"  # before the number of a case
+WORDS_OF_MASK = "label|labels|mask|masks|segmentation|seg|gt"
 
 # What the images that inference.json writes add to the name of a case.
 RESULTS = ("seg", "uncertainty", "mutual_information", "variance", "disagreement", "overlay")
@@ -41,6 +51,13 @@ def case_name(path: str | os.PathLike) -> str:
     name = Path(path).name
     endings = [ending for ending in (".seg.nrrd", *VOLUMES, *PICTURES, ".zip", ".dcm") if name.lower().endswith(ending)]
     return name[: -max(map(len, endings))] if endings else name
+
+
+def bare_name(name: str) -> str:
+    """Name of a case without words for what its file is: "img0001" and "label0001" are both 0001."""
+    name = re.sub(f"^({WORDS_OF_IMAGE}|{WORDS_OF_MASK})[_-]?(?=[0-9])", "", name, flags=re.IGNORECASE)
+    name = re.sub(f"({'|'.join((*OF_MASKS, *OF_IMAGES))})$", "", name)
+    return re.sub(rf"(?i)(?<![a-z])({WORDS_OF_IMAGE}|{WORDS_OF_MASK})(?=[_-]?\d+$)", "", name)
 
 
 def without_results(files: Sequence[Path], series: Iterable[str] = ()) -> list[Path]:

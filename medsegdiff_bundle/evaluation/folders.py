@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 from medsegdiff_bundle.datalist.headers import is_part, kind_of
-from medsegdiff_bundle.datalist.naming import NIFTI, RESULTS, case_name
+from medsegdiff_bundle.datalist.naming import NIFTI, RESULTS, bare_name, case_name
 
 MASK_ENDINGS = ("_seg", "_segmentation", "_mask", "_label", "_labels", "_gt")  # of a mask's name, in small letters
 IGNORE = "ignore"  # nnU-Net's name of the value of what nobody annotated
-CHANNEL = "_0000"  # which nnU-Net adds to the name of a case for the first channel of its image
 OTHERS = tuple(f"_{kind}" for kind in RESULTS if kind != "seg")  # what this package writes beside a mask
 
 
@@ -30,9 +30,9 @@ def find_pairs(predictions: str | os.PathLike, labels: str | os.PathLike) -> tup
     """Match the masks of two folders, or two files, by their names.
 
     `case.nii.gz` belongs to `case.nii.gz` first, then to what is called the same but for a word for masks at the end
-    (`MASK_ENDINGS`) and the kind of file. A prediction that nothing belongs to, and that is called as nnU-Net calls the
-    first channel of an image (`case_0000_seg`), belongs to the label of the case. Maps and pictures that this package
-    writes beside its masks are no masks.
+    (`MASK_ENDINGS`) and the kind of file. A prediction that nothing belongs to belongs to the label whose name differs
+    in words for image and mask alone, as `img0001_seg` and `label0001`, or `case_0000_seg` and `case` of nnU-Net. Maps
+    and pictures that this package writes beside its masks are no masks.
 
     Args:
         predictions: folder, or one file.
@@ -55,7 +55,7 @@ def find_pairs(predictions: str | os.PathLike, labels: str | os.PathLike) -> tup
         label = exact.get(case_name(file)) or alike.get(stem)
         if label is not None:
             pairs.append(Pair(stem, file, label))
-    pairs += _of_first_channels(stems, alike, pairs)
+    pairs += _of_bare_names(stems, alike, pairs)
     if not pairs:
         raise ValueError(
             f"No mask in {str(predictions)!r}, such as {given['predictions'][0].name!r}, is called like a label in "
@@ -66,17 +66,16 @@ def find_pairs(predictions: str | os.PathLike, labels: str | os.PathLike) -> tup
     return sorted(pairs), left[0], left[1]
 
 
-def _of_first_channels(
-    predictions: Mapping[str, Path], labels: Mapping[str, Path], pairs: Iterable[Pair]
-) -> list[Pair]:
-    """Pairs of what is left: results that are called as the first file of an image of nnU-Net, by the case's name."""
+def _of_bare_names(predictions: Mapping[str, Path], labels: Mapping[str, Path], pairs: Iterable[Pair]) -> list[Pair]:
+    """Pairs of what is left, by what only one name of each folder has without words for image and mask."""
     taken = {file for pair in pairs for file in (pair.prediction, pair.label)}
-    cases = {stem.removesuffix(CHANNEL): file for stem, file in predictions.items() if stem.endswith(CHANNEL)}
-    return [
-        Pair(case, file, labels[case])
-        for case, file in cases.items()
-        if case in labels and not {file, labels[case]} & taken
-    ]
+    stems = []
+    for files in (predictions, labels):
+        names = {stem: bare_name(stem) for stem, file in files.items() if file not in taken}
+        counts = Counter(names.values())
+        stems.append({bare: stem for stem, bare in names.items() if counts[bare] == 1})
+    both = [(stem, stems[1][bare]) for bare, stem in stems[0].items() if bare in stems[1]]
+    return [Pair(label, predictions[prediction], labels[label]) for prediction, label in both]
 
 
 def _masks(folder: Path) -> list[Path]:

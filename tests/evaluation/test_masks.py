@@ -182,6 +182,28 @@ def test_names(folders):
     assert find_names(pairs[1:]) == {}
 
 
+@pytest.mark.parametrize(
+    ("result", "label"),
+    [
+        ("img000{}_seg.nii.gz", "label000{}.nii.gz"),
+        ("volume-{}_seg.nii.gz", "segmentation-{}.nii.gz"),
+        ("liver-orig00{}_seg.nii.gz", "liver-seg00{}.nii.gz"),
+        ("case{}_image_seg.nii.gz", "case{}_mask.nii.gz"),
+    ],
+    ids=["BTCV", "LiTS", "SLIVER07", "endings"],
+)
+def test_labels_whose_names_differ_in_words(tmp_path, result, label):
+    for folder, name in (("out", result), ("labels", label)):
+        (tmp_path / folder).mkdir()
+        for number in (1, 2):
+            save(np.zeros((3, 3, 3), np.uint8), tmp_path / folder / name.format(number))
+    pairs, predictions, labels = find_pairs(tmp_path / "out", tmp_path / "labels")
+    found = [(pair.prediction.name, pair.label.name) for pair in pairs]
+    assert found == [(result.format(n), label.format(n)) for n in (1, 2)] and not predictions and not labels
+    save(np.zeros((3, 3, 3), np.uint8), tmp_path / "labels" / label.format("1").replace("1", "3"))
+    assert len(find_pairs(tmp_path / "out", tmp_path / "labels")[2]) == 1
+
+
 def test_results_of_the_first_channel(folders):
     """Results of nnU-Net's images carry the number of the channel, their labels do not; what fits goes first."""
     for file in list((folders / "out").iterdir()):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..headers import is_part, kind_of
-from ..naming import case_name
+from ..naming import OF_MASKS, WORDS_OF_IMAGE, WORDS_OF_MASK, bare_name, case_name
 from .description import Case, DataSet, read_any_json, read_json
 from .sections import FEWEST_GROUPS
 
@@ -23,20 +23,12 @@ PARTS = {
     "test": ("test", "testing"),
 }
 SECTION_OF = {name: section for section, names in PARTS.items() for name in names}
-# What the name of a mask has behind that of its image; the first of two readers counts.
-ENDINGS = (
-    *("_mask", "-mask", "_segmentation", "_Segmentation", "_seg", "_label", "_gt", "_GT"),
-    *("_manual1", "_1stHO", "_2ndHO"),
-)
-OF_IMAGES = ("_image", "_img", "_training", "_test", "_0000")  # what the name of an image may have there
 SERIES_OVER_TIME = "_4d"  # behind the name of a patient, some of whose times are annotated
 DEEPEST = 3  # folders in folders in which masks lie beside images
 
 WORDS_OF_IMAGES = {*IMAGES, "input", "inputs", "data"}
 WORDS_OF_MASKS = {*MASKS, "truth", "groundtruths"}
 SHORT = {"tr": "training", "va": "val", "ts": "test"}  # of sections, in names such as `imagesTr`
-WORDS_OF_IMAGE = "img|image|images|volume|orig"  # before the number of a case
-WORDS_OF_MASK = "label|labels|mask|masks|segmentation|seg|gt"
 
 
 def is_pictures(root: Path) -> bool:
@@ -228,11 +220,11 @@ def _paired(images: Path, masks: Path, section: str | None) -> list[Case]:
         }
         of_masks = {name: file for name, file in of_masks.items() if name in image_of}
         _check_one_mask(of_images, of_masks, image_of)
-    bare_masks = {_bare(name): file for name, file in of_masks.items()}
+    bare_masks = {bare_name(name): file for name, file in of_masks.items()}
     cases = []
     for name, image in of_images.items():
-        names = [name, *(name + ending for ending in ENDINGS)]
-        mask = next((of_masks[each] for each in names if each in of_masks), bare_masks.get(_bare(name)))
+        names = [name, *(name + ending for ending in OF_MASKS)]
+        mask = next((of_masks[each] for each in names if each in of_masks), bare_masks.get(bare_name(name)))
         if mask is None:
             raise ValueError(f"The image {str(image)!r} has no mask: {str(masks)!r} holds no {name!r}.")
         cases.append(Case(name, (image,), mask, section))
@@ -256,16 +248,9 @@ def _images_of(names: Iterable[str]) -> dict[str, str]:
     of_word = {re.sub(rf"(?i)(?<![a-z])({WORDS_OF_IMAGE})(?=[_-]?\d+$)", "", name): name for name in sorted(there)}
     found = {}
     for name in there:
-        stem = re.sub(rf"({'|'.join(ENDINGS)}|[_-]mask_\d+)$", "", name)
+        stem = re.sub(rf"({'|'.join(OF_MASKS)}|[_-]mask_\d+)$", "", name)
         bare = re.sub(rf"(?i)(?<![a-z])({WORDS_OF_MASK})(?=[_-]?\d+$)", "", name)
         image = stem if stem != name else of_word.get(bare) if bare != name else None
         if image in there:
             found[name] = image
     return found
-
-
-def _bare(name: str) -> str:
-    """Name of a case without words for what its file is: "img0001" and "label0001" are both 0001."""
-    name = re.sub(f"^({WORDS_OF_IMAGE}|{WORDS_OF_MASK})[_-]?(?=[0-9])", "", name, flags=re.IGNORECASE)
-    name = re.sub(f"({'|'.join((*ENDINGS, *OF_IMAGES))})$", "", name)
-    return re.sub(rf"(?i)(?<![a-z])({WORDS_OF_IMAGE}|{WORDS_OF_MASK})(?=[_-]?\d+$)", "", name)
