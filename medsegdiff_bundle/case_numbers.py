@@ -92,37 +92,69 @@ def describe(
 
 
 def _describe_values(found: Description, channel: Tensor, which: str) -> None:
-    measured = torch.from_numpy(~unmeasured(channel.numpy()))
-    values = (channel - channel[measured].mean()) / channel[measured].std(correction=0).clamp(min=1e-6)
-    flat = values[measured]
-    for percent, value in zip(QUANTILES, _quantiles(flat, QUANTILES), strict=True):
+    measured = ~unmeasured(channel.numpy())
+    flat = _marked(channel, measured)
+    mean, deviation = flat.mean(), flat.std(correction=0).clamp(min=1e-6)
+    del flat
+    values = (channel - mean).div_(deviation)
+    flat = _marked(values, measured)
+    for percent, value in zip(QUANTILES, _quantiles([flat], QUANTILES), strict=True):
         found.add(f"{percent} % of the values{which}", value)
-    found.add(f"skewness of the values{which}", np.cbrt((flat.double() ** 3).mean().item()))
-    found.add(f"kurtosis of the values{which}", (flat.double() ** 4).mean().item(), 0.1)
-    pool = torch.nn.functional.avg_pool3d if values.ndim == 3 else torch.nn.functional.avg_pool2d
+    found.add(f"skewness of the values{which}", np.cbrt(flat.double().pow_(3).mean().item()))
+    found.add(f"kurtosis of the values{which}", flat.double().pow_(4).mean().item(), 0.1)
+    del flat
     for scale in SCALES:
-        if min(values.shape) < 2 * scale:
-            continue
-        voxels = f"{scale} voxel{'s' * (scale > 1)}{which}"
-        means, whole = (pool(each[None, None], scale)[0, 0] for each in (values, measured.float()))
-        along = [means.diff(dim=axis).abs()[whole.unfold(axis, 2, 1).amin(dim=-1) == 1] for axis in range(values.ndim)]
-        for axis, steps in enumerate(along, start=1):
-            if len(steps):
-                found.add(f"steps along axis {axis} of {voxels}", steps.mean().item(), 1e-4)
-        if len(steps := torch.cat(along)):
-            for percent, step in zip(PARTS_OF_STEPS, _quantiles(steps, PARTS_OF_STEPS), strict=True):
-                found.add(f"{percent} % of the steps of {voxels}", step, 1e-3)
+        if min(values.shape) >= 2 * scale:
+            _describe_steps(found, _pooled(values, scale), _whole(measured, scale), scale, which)
     if min(values.shape) >= 2 * CUBE:
-        squares, means, whole = (pool(each[None, None], CUBE) for each in (values**2, values, measured.float()))
-        deviations = (squares - means**2).clamp(min=0).sqrt()[whole == 1]
+        squares = _pooled(values**2, CUBE)
+        deviations = _marked((squares - _pooled(values, CUBE) ** 2).clamp_(min=0).sqrt_(), _whole(measured, CUBE))
         if len(deviations):
-            for percent, value in zip(PARTS_OF_CUBES, _quantiles(deviations, PARTS_OF_CUBES), strict=True):
+            for percent, value in zip(PARTS_OF_CUBES, _quantiles([deviations], PARTS_OF_CUBES), strict=True):
                 found.add(f"{percent} % of the deviations within {CUBE} voxels{which}", value, 1e-3)
 
 
-def _quantiles(values: Tensor, percents: Sequence[int]) -> Array:
-    """Of many values some are taken."""
-    chosen: Array = np.percentile(values[:: max(1, len(values) // MOST)].numpy(), percents)
+def _describe_steps(found: Description, means: Tensor, whole: NDArray[np.bool_], scale: int, which: str) -> None:
+    """Steps between neighbours, of means in cubes of so many voxels that were measured."""
+    voxels = f"{scale} voxel{'s' * (scale > 1)}{which}"
+    along = []
+    for axis in range(means.ndim):
+        both = np.delete(whole, -1, axis) & np.delete(whole, 0, axis)
+        steps = _marked(means.diff(dim=axis).abs_(), both)
+        along.append(steps)
+        if len(steps):
+            found.add(f"steps along axis {axis + 1} of {voxels}", steps.mean().item(), 1e-4)
+    if sum(map(len, along)):
+        for percent, step in zip(PARTS_OF_STEPS, _quantiles(along, PARTS_OF_STEPS), strict=True):
+            found.add(f"{percent} % of the steps of {voxels}", step, 1e-3)
+
+
+def _marked(values: Tensor, mask: NDArray[np.bool_]) -> Tensor:
+    """What a mask marks, by numpy: torch lists the places of all of it first, with 24 bytes for each of a volume."""
+    return torch.from_numpy(values.numpy()[mask])
+
+
+def _pooled(values: Tensor, scale: int) -> Tensor:
+    """Means in cubes of so many voxels."""
+    pool = torch.nn.functional.avg_pool3d if values.ndim == 3 else torch.nn.functional.avg_pool2d
+    return values if scale == 1 else pool(values[None, None], scale)[0, 0]
+
+
+def _whole(measured: NDArray[np.bool_], scale: int) -> NDArray[np.bool_]:
+    """Cubes of so many voxels all of which were measured."""
+    if scale == 1:
+        return measured
+    return (_pooled(torch.from_numpy(measured).float(), scale) == 1).numpy()
+
+
+def _quantiles(parts: Sequence[Tensor], percents: Sequence[int]) -> Array:
+    """Of all values in some parts; of many some are taken."""
+    every = max(1, sum(map(len, parts)) // MOST)
+    taken, first = [], 0
+    for part in parts:
+        taken.append(part[first::every])
+        first = (first - len(part)) % every
+    chosen: Array = np.percentile(torch.cat(taken).numpy(), percents)
     return chosen
 
 
@@ -154,7 +186,9 @@ def _describe_masks(
     found.add("uncertainty everywhere", uncertainty[measured].mean(), 1e-3)
     shape = np.array(labels.shape[1:])
     size = float(shape.prod())
-    deviations = values[:, measured].std(axis=1) + 1e-6
+    # One channel without the places of all voxels, 24 bytes for each; several, one by one, would be rounded otherwise.
+    inner = values[:, measured] if len(values) > 1 else values[0][measured][None]
+    deviations = inner.std(axis=1) + 1e-6
     boxes = _boxes(labels, len(structures))
     for number, (name, structure) in enumerate(structures.items(), start=1):
         volume = structure["volume"] if affine is not None else structure["volume"] / size

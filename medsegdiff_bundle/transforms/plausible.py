@@ -115,8 +115,11 @@ class WarnUncertaind(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             mask, uncertainty = (convert_to_tensor(d[name], track_meta=False) for name in (key, self.uncertainty_key))
-            inside = uncertainty[(mask > 0).any(dim=0, keepdim=True)]
-            if self.limit is not None and len(inside) and (found := inside.mean().item()) > self.limit:
+            if self.limit is None:
+                continue
+            # By numpy, as torch would list the places of all voxels that are marked, with 32 bytes for each.
+            inside = torch.from_numpy(uncertainty.cpu().numpy()[(mask > 0).any(dim=0, keepdim=True).cpu().numpy()])
+            if len(inside) and (found := inside.mean().item()) > self.limit:
                 sentence = (
                     f"The mean uncertainty inside the mask is {found:.2f}, and at most {self.limit:.2f} in images such "
                     "as the weights know: this may be none."

@@ -13,6 +13,8 @@ from monai.data import MetaTensor
 from medsegdiff_bundle.readers.nifti import is_sheared
 from medsegdiff_bundle.remarks import add_processing
 
+from .resample import SpatialResample
+
 MOST = 2**31  # voxels of a grid, which PyTorch counts in 32 bits
 TOLERANCE = 0.01  # relative, of a voxel size that is taken for the same
 
@@ -47,6 +49,8 @@ class Spacingd(monai.transforms.Spacingd):
     ) -> None:
         pixdim = [float(pixdim)] * 3 if isinstance(pixdim, (int, float)) else list(pixdim)
         super().__init__(keys, pixdim, mode=mode, allow_missing_keys=allow_missing_keys)
+        own = self.spacing_transform.sp_resample
+        self.spacing_transform.sp_resample = SpatialResample(own.mode, own.padding_mode, own.align_corners, own.dtype)
 
     def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:
         """Resample each key."""
