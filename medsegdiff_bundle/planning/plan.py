@@ -19,6 +19,7 @@ LEAST_STEPS = 1500  # of a training; below that a smaller network or patch learn
 BATCHES = {2: (8, 4), 3: (2,)}
 BASES = {2: (32, 16, 8), 3: (16, 8)}
 PROBES = {2: (64, 128), 3: (24, 40)}  # edges of the patches from which the cost of others is reckoned
+FAR_SLOWER = 1.5  # times is bfloat16 that need not be tried any further
 SHARE_OF_MEMORY = 0.8  # for the step; the rest is for images and what the operators take meanwhile
 STEPS = {2: "docs/runs/isic_10_steps_and_members.md", 3: "docs/runs/hippocampus_09_steps.md"}
 GIGABYTE = 10**9
@@ -167,7 +168,8 @@ def _network(
         return training_cost(arguments(found), batch, found.patch, budget.device, amp, budget.memory)
 
     probes = [tuple(min(edge, size) for size in shape) for edge in PROBES[dims]]
-    amp = _mixed(plan, budget, lambda amp: cost(rules.topology(probes[1], spacing, BASES[dims][0]), 1, amp))
+    small = [rules.topology(probe, spacing, BASES[dims][0]) for probe in probes]
+    amp = _mixed(plan, budget, small, lambda found, amp: cost(found, 1, amp))
     candidates = [
         (base, batch, patch)
         for patch in sizes
@@ -251,12 +253,16 @@ def network_arguments(
     }
 
 
-def _mixed(plan: Plan, budget: Budget, cost: Callable[[bool], Cost]) -> bool:
-    """Whether bfloat16 is faster here."""
+def _mixed(plan: Plan, budget: Budget, probes: Sequence[Topology], cost: Callable[[Topology, bool], Cost]) -> bool:
+    """Whether bfloat16 is faster here, on the last of some patches, or on one where it is far slower."""
     if budget.device.type == "cuda":
         plan.set("amp", True, "bfloat16, on a GPU.")
         return True
-    plain, mixed = cost(False).seconds, cost(True).seconds
+    plain = mixed = math.nan
+    for found in probes:
+        plain, mixed = cost(found, False).seconds, cost(found, True).seconds
+        if mixed > FAR_SLOWER * plain:  # as on a CPU without such operators, where a larger patch takes minutes
+            break
     amp = mixed < 0.9 * plain
     plan.set("amp", amp, f"bfloat16 takes {mixed / plain:.2f} times as long as float32 here, on a small patch.")
     return amp

@@ -272,6 +272,24 @@ def test_no_candidate_beyond_the_memory_is_run(tmp_path, make_ct_set, monkeypatc
     assert max(ran) <= 3 * 10**9 and "The largest with which a step fits 80% of 3 GB" in page
 
 
+@pytest.mark.parametrize(("slower", "tried", "chosen"), [(10, 1, False), (1, 2, False), (0.5, 2, True)])
+def test_bfloat16_is_tried_on_a_larger_patch_unless_it_is_far_slower(
+    tmp_path, make_ct_set, monkeypatch, slower, tried, chosen
+):
+    steps = []
+
+    def cost(network, batch_size, patch, device, amp, limit):
+        steps.append((amp, patch))
+        return Cost(slower if amp else 1.0, 10**6, 1000)
+
+    monkeypatch.setattr(plan, "training_cost", cost)
+    settings, page = configured(tmp_path, make_ct_set(tmp_path / "set"))
+    assert steps[: 2 * tried : 2] == [(False, patch) for _, patch in steps[1 : 2 * tried : 2]]
+    assert [amp for amp, _ in steps[: 2 * tried]] == [False, True] * tried
+    assert settings["amp"] is chosen and f"bfloat16 takes {slower:.2f} times as long as float32 here" in page
+    assert chosen or not any(amp for amp, _ in steps[2 * tried :])
+
+
 def test_a_step_that_runs_out_of_memory(monkeypatch):
     def fail(*args):
         raise torch.OutOfMemoryError("CUDA out of memory.")
