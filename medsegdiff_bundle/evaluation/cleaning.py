@@ -89,15 +89,13 @@ def _candidates(class_names: Sequence[str], smallest: float) -> Iterator[tuple[s
             yield f"{words} of {name}", [{"_target_": kind, "keys": KEY, "applied_labels": [number]}]
     size = SHARE * smallest
     if size > 0:
-        # One channel for each class: of numbers MONAI's transform would take all parts of a class for one.
-        one_hot = {"_target_": "AsDiscreted", "keys": KEY, "to_onehot": len(class_names) + 1}
-        remove = {"_target_": "RemoveSmallObjectsd", "keys": KEY, "min_size": round(size, 3), "by_measure": True}
-        yield f"no part below {size:.3g}", [one_hot, remove, {"_target_": "AsDiscreted", "keys": KEY, "argmax": True}]
+        target = {"_target_": "medsegdiff_bundle.transforms.RemoveSmallPartsd", "_requires_": "@bundle_path"}
+        yield f"no part below {size:.3g}", [{**target, "keys": KEY, "min_size": float(f"{size:.6g}")}]
 
 
 def _dice(cases: Callable[[], Iterator[Masks]], steps: list[dict[str, Any]], numbers: Sequence[int]) -> np.ndarray:
     """Dice of each case and class (cases, classes); 1 where neither mask nor label has it."""
-    parser = ConfigParser({"steps": json.loads(json.dumps(steps))})
+    parser = ConfigParser({"bundle_path": None, "steps": json.loads(json.dumps(steps))})  # the package is imported here
     clean = Cleand(KEY, parser.get_parsed_content("steps"))
     rows = []
     for case in cases():

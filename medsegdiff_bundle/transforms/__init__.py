@@ -8,7 +8,7 @@ from typing import Any
 
 from .check_known import CheckKnownd
 from .choose import RandAxesFlipd, for_image
-from .clean import Cleand
+from .clean import Cleand, RemoveSmallPartsd
 from .colour import RandBorderDiscd, RandColourMixd, RandExposured, RandSaturationd
 from .count import EnsembleStatisticsd
 from .fuse import FuseEnsembled
@@ -54,6 +54,7 @@ __all__ = [
     "RandExposured",
     "RandRaterd",
     "RandSaturationd",
+    "RemoveSmallPartsd",
     "SaveImaged",
     "SaveSegmentsd",
     "Spacingd",

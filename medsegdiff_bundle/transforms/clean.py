@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
@@ -61,3 +62,39 @@ class Cleand(MapTransform):
         """A mask (1, S) after the transforms. They are given a copy, as some of them write into what they are given."""
         cleaned = Compose(list(self.transforms))({key: mask.clone()})[key]
         return convert_to_tensor(cleaned, track_meta=False).to(mask.dtype)
+
+
+class RemoveSmallPartsd(MapTransform):
+    """Remove the connected parts of each class that are smaller than a size; voxels are connected by their faces.
+
+    MONAI's `RemoveSmallObjectsd` removes parts of exactly that size, too, with scikit-image 0.26.0, and keeps them with
+    0.25.2 (`findings/monai_remove_small_objects.sh`). It takes all parts of a class for one, unless masks are one-hot.
+
+    Args:
+        keys: of the masks, with numbers of classes.
+        min_size: in the units of the voxels' sizes, such as mm3; in voxels of a mask without metadata.
+
+    Shapes:
+        (1, S) -> (1, S)
+    """
+
+    def __init__(self, keys: KeysCollection, min_size: float) -> None:
+        super().__init__(keys)
+        self.min_size = min_size
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Clean each key."""
+        from scipy import ndimage  # takes a while, and few masks need it
+
+        d = dict(data)
+        for key in self.key_iterator(d):
+            mask = d[key]
+            unit = float(mask.pixdim.prod()) if isinstance(mask, MetaTensor) else 1.0
+            smallest = self.min_size / unit * (1 - 1e-5)  # voxels; sizes of voxels are rounded in headers
+            values = np.asarray(convert_to_tensor(mask, track_meta=False).cpu())
+            small = np.zeros(values.shape, dtype=bool)
+            for number in np.unique(values[values != 0]):
+                parts, _ = ndimage.label(values == number)
+                small |= (np.bincount(parts.ravel()) < smallest)[parts] & (parts > 0)
+            d[key] = mask.masked_fill(torch.as_tensor(small, device=mask.device), 0)
+        return d

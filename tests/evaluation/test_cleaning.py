@@ -9,6 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import KeepLargestConnectedComponentd
 
@@ -66,6 +67,24 @@ def test_what_harms_or_does_nothing_is_left():
     right = [Masks(MetaTensor(label_of()), label_of()) for _ in range(4)]
     assert choose_cleaning(lambda: iter(right), ["edge", "core"])[0] == []
     assert not any(trial.taken for trial in choose_cleaning(lambda: iter(cases[:1]), ["edge", "core"])[1]), "one case"
+
+
+@pytest.mark.parametrize(
+    ("smallest", "left"), [(1.0, [1, 2, 8]), (2.0, [1, 2, 8]), (4.0, [2, 8]), (5.0, [8]), (16.0, [8]), (17.0, [])]
+)
+@pytest.mark.parametrize("unit", [1.0, 1 / 3])
+def test_a_part_as_large_as_the_bound_stays(smallest, left, unit):
+    """Whatever scikit-image counts as small: the bound is half of the smallest part in any label."""
+    mask = MetaTensor(torch.zeros(1, 8, 8, 8), affine=torch.diag(torch.tensor([1.0, 1.0, unit, 1.0])))
+    mask[0, 0, 0, 0] = 1
+    mask[0, 1:3, 1, 1] = 2  # touches the first by a corner
+    mask[0, 4:6, 4:6, 4:6] = 1
+    *_, (name, steps) = _candidates(["edge", "core"], smallest * unit)
+    assert name == f"no part below {smallest * unit / 2:.3g}"
+    clean = Cleand("pred", ConfigParser({"bundle_path": None, "steps": steps}).get_parsed_content("steps"))
+    done = clean({"pred": mask})["pred"]
+    parts = [(done[0, 0, 0, 0] == 1), (done[0, 1:3, 1, 1] == 2), (done[0, 4:6, 4:6, 4:6] == 1)]
+    assert [int(part.sum()) for part in parts if part.any()] == left and int((done > 0).sum()) == sum(left)
 
 
 def test_the_mask_is_cleaned_and_that_is_said():
