@@ -6,7 +6,7 @@ if TYPE_CHECKING:
     from medsegdiff_bundle.segmentation import Segmentation, segment
     from medsegdiff_bundle.segmenter import Segmenter
 
-__version__ = "0.19.0"
+__version__ = "0.20.0"
 __all__ = ["Segmentation", "Segmenter", "__version__", "segment"]
 
 

@@ -54,6 +54,12 @@ def test_links(page):
 
 
 @pytest.mark.parametrize("page", NOW, **IDS)
+def test_no_number_is_left_out(page):
+    """A word that stands for a number until it is measured."""
+    assert not re.findall(r"\b(?:PARTS|TODO|TBD|FIXME|XXX|N\.NNN+)\b", prose(page))
+
+
+@pytest.mark.parametrize("page", NOW, **IDS)
 def test_files_that_are_named(page):
     for name in re.findall(r"`((?:docs|configs|scripts|models|tests|medsegdiff_bundle)/[\w./-]+)`", page.read_text()):
         found = [base / name for base in (ROOT, page.parent)]

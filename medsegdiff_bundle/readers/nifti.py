@@ -120,8 +120,13 @@ def load_nifti(file: str | os.PathLike, **options: Any) -> Any:
     Args:
         file: NIfTI, of one file or two.
         options: of `nibabel.load`.
+
+    Raises:
+        ValueError: it is CIFTI, whose header is that of NIfTI-2.
     """
     image: Any = nibabel.load(file, **options)  # type: ignore[attr-defined]
+    if isinstance(image, nibabel.Cifti2Image):
+        raise ValueError("it is CIFTI, with values of surfaces and parcels: an image has voxels")
     stored = _stored_header(image)
     for code in CODES:
         image.header[code] = stored[code]

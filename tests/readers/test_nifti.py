@@ -340,3 +340,11 @@ def test_nan_outside_of_what_was_measured(tmp_path):
     nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "case.nii")
     with pytest.raises(ValueError, match="case.nii' holds NaN"):
         load_image(tmp_path / "case.nii")
+
+
+def test_values_of_surfaces_are_no_image(tmp_path):
+    """CIFTI has the ending and the header of NIfTI-2."""
+    axes = nibabel.cifti2.ScalarAxis(["x"]), nibabel.cifti2.BrainModelAxis.from_surface(range(4), 9, "CortexLeft")
+    nibabel.save(nibabel.Cifti2Image(np.zeros((1, 4), np.float32), axes), tmp_path / "a.dscalar.nii")
+    with pytest.raises(ValueError, match="a.dscalar.nii' cannot be read: it is CIFTI, with values of surfaces"):
+        load_image(tmp_path / "a.dscalar.nii")
