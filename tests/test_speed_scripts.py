@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 
 import forks
+import full_size_ct
 import pytest
 
 from medsegdiff_bundle import cli
+from medsegdiff_bundle.planning import plan
+from medsegdiff_bundle.planning.measure import Cost
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--size", "16", "16", "16", "--repeats", "1"]
@@ -110,3 +113,28 @@ def test_large_volume():
     assert "(1, 10, 1, 64, 64, 48) torch.uint8" in output
     assert all_of_them == 0.1  # 10 x 15 x 64 x 64 x 48 x 4 bytes
     assert before <= peak <= with_fusion <= before + 0.6
+
+
+def test_full_size_ct(run_script, monkeypatch, tmp_path):
+    """From files to files in windows, of a set whose settings no measurement chose; the words on the table say what."""
+    monkeypatch.setattr(plan, "training_cost", lambda *words, **more: Cost(60.0, 10**9, 1000))
+    monkeypatch.setattr(plan, "window_seconds", lambda *words: 0.1)
+    monkeypatch.setattr(plan, "epoch_seconds", lambda *words: 0.01)
+    monkeypatch.setattr(full_size_ct, "SHAPE", (48, 40, 16))
+    full_size_ct.write_set(tmp_path / "set")
+    assert cli.main(["configure", str(tmp_path / "set"), "-o", str(tmp_path / "chosen.json"), "--device", "cpu"]) == 0
+    options = ["--folder", tmp_path, "--size", 64, 60, 30, "--spacing", 0.7, 0.7, 1.25]
+    output = run_script(full_size_ct, *options)
+    assert "5 members, 15 classes, 8-16-32-64 channels" in output
+    rows = [re.findall(r"[^|]+", line) for line in output.splitlines() if re.match(r"\| \d", line)]
+    rows = [[cell.strip() for cell in row] for row in rows]
+    # 56 x 52 x 15 voxels after the resampling.
+    assert [row[:4] for row in rows] == [
+        ["32 x 32 x 16", "0.8 x 0.8 x 2.5", "1", "1"],
+        ["64 x 60 x 30", "0.7 x 0.7 x 1.25", "4", "the first"],
+    ]
+    assert all(float(row[4]) > 0 and 0.2 < float(row[5]) < 3 for row in rows)
+    assert "FirstWindows" in (tmp_path / "stand_in.json").read_text()
+    with pytest.raises(SystemExit, match="on another grid"):
+        monkeypatch.setattr(full_size_ct, "medsegdiff", lambda *words: None)
+        full_size_ct.segment(tmp_path / "chosen.json", (64, 60, 30), (1, 1, 1), tmp_path)
