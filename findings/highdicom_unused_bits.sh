@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # highdicom 0.28.2: `Image.get_frame` and `get_stored_frame` count the bits above BitsStored: a signed CT of 12 stored bits in words of 16,
 # whose unused bits are 0, has 3096 HU where it has -1000, and a picture with an overlay in bit 12, as older scanners wrote it, 4106
-# for 10. PS3.5, 8.1.1: nothing is to be assumed about unused bits, neither zeros nor a sign extension. pydicom 3.0.2 (pixel_array),
+# for 10. PS3.5, 8.1.1: a sample has BitsStored bits, the highest of them is its sign, and others may hold overlays. pydicom 3.0.2 (pixel_array),
 # SimpleITK 2.5.7 and highdicom's own get_volume_from_series read the numbers that are meant. The cause: image.py hands BitsAllocated
 # to decode_frame where it asks for BitsStored.
 set -euo pipefail

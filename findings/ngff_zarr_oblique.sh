@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # ngff-zarr 0.50.0: NIfTI to OME-Zarr and on to ITK loses the place of a volume, without a word. nibabel_image_to_ngff_image keeps the
 # corner in RAS, as NIfTI has it, and ngff_image_to_itk_image takes it for LPS: left and right, front and back change sides. Of an oblique
-# volume the rotation is dropped, too; each axis gets the name of the nearest one. Both docstrings say "preserving spatial metadata".
+# volume the rotation is dropped, too; each axis gets the name of the nearest one. The docstring of the first says that spatial metadata are kept.
 # Expected: voxels where nibabel 5.4.2 and SimpleITK 2.5.7 place them, or a refusal.
 set -euo pipefail
 folder=$(mktemp -d)
