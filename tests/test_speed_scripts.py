@@ -123,6 +123,7 @@ def test_full_size_ct(run_script, monkeypatch, tmp_path):
     monkeypatch.setattr(full_size_ct, "SHAPE", (48, 40, 16))
     full_size_ct.write_set(tmp_path / "set")
     assert cli.main(["configure", str(tmp_path / "set"), "-o", str(tmp_path / "chosen.json"), "--device", "cpu"]) == 0
+    assert cli.main(["train", str(tmp_path / "chosen.json"), "--epochs", "1", "--device", "cpu", "-q"]) == 0
     options = ["--folder", tmp_path, "--size", 64, 60, 30, "--spacing", 0.7, 0.7, 1.25]
     output = run_script(full_size_ct, *options)
     assert "5 members, 15 classes, 8-16-32-64 channels" in output
