@@ -32,7 +32,7 @@ def find_pairs(predictions: str | os.PathLike, labels: str | os.PathLike) -> tup
     `case.nii.gz` belongs to `case.nii.gz` first, then to what is called the same but for a word for masks at the end
     (`MASK_ENDINGS`) and the kind of file. A prediction that nothing belongs to belongs to the label whose name differs
     in words for image and mask alone, as `img0001_seg` and `label0001`, or `case_0000_seg` and `case` of nnU-Net. Maps
-    and pictures that this package writes beside its masks are no masks.
+    and pictures that this package writes beside its masks are no masks, nor is an image `case` beside `case_gt`.
 
     Args:
         predictions: folder, or one file.
@@ -87,28 +87,33 @@ def _masks(folder: Path) -> list[Path]:
     files = [file for file in sorted(folder.iterdir()) if file.is_file() and kind_of(file) and not is_part(file)]
     files = [file for file in files if not file.name.startswith(".")]
     written = {case_name(file).removesuffix("_seg") for file in files if case_name(file).endswith("_seg")}
-    masks = [file for file in files if not _is_beside(case_name(file), written)]
+    images = {_stem(name) for name in map(case_name, files) if _stem(name) != name}  # beside their masks, as in ACDC
+    masks = [file for file in files if case_name(file) not in images and not _is_beside(case_name(file), written)]
     if not masks:
         raise ValueError(f"There are no masks in {str(folder)!r}.")
     return masks
 
 
 def _is_beside(name: str, written: set[str]) -> bool:
-    """Whether a file is a map or picture, or the image, that lies beside a mask of this package."""
-    return name in written or any(name.endswith(ending) and name.removesuffix(ending) in written for ending in OTHERS)
+    """Whether a file is a map or picture that lies beside a mask of this package."""
+    return any(name.endswith(ending) and name.removesuffix(ending) in written for ending in OTHERS)
 
 
 def _by_stem(files: Iterable[Path]) -> dict[str, Path]:
     """Files by their names without a word for masks at the end."""
     found: dict[str, Path] = {}
     for file in files:
-        name = case_name(file)
-        ending = next((each for each in MASK_ENDINGS if name.lower().endswith(each)), "")
-        stem = name[: len(name) - len(ending)] or name
+        stem = _stem(case_name(file))
         first = found.setdefault(stem, file)
         if first is not file:
             raise ValueError(f"{str(first)!r} and {str(file)!r} would both be masks of {stem!r}.")
     return found
+
+
+def _stem(name: str) -> str:
+    """Name of a mask without a word for masks at the end."""
+    ending = next((each for each in MASK_ENDINGS if name.lower().endswith(each)), "")
+    return name[: len(name) - len(ending)] or name
 
 
 def find_names(pairs: Iterable[Pair]) -> dict[int, str]:

@@ -59,6 +59,15 @@ def test_masks_that_do_not_tell_their_case(tmp_path):
         find_pairs(tmp_path / "p", tmp_path / "l")
 
 
+def test_images_beside_their_labels_are_no_labels(tmp_path):
+    """As in the folder of a patient of ACDC."""
+    mask = box((4, 4, 4), (1, 3), (1, 3), (1, 3))
+    for name in ("p/patient1_frame01_seg", "l/patient1_frame01", "l/patient1_frame01_gt"):
+        save(mask, tmp_path / f"{name}.nii.gz")
+    (pair,), predictions, labels = find_pairs(tmp_path / "p", tmp_path / "l")
+    assert pair.label.name == "patient1_frame01_gt.nii.gz" and not predictions and not labels
+
+
 def test_values_by_hand():
     """A box shifted by one voxel of 3 mm along the last axis."""
     shape = (12, 12, 12)
