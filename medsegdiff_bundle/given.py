@@ -7,7 +7,7 @@ MONAI 1.6.1 changes each "#" to "::", as in references, so plain texts with one 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from medsegdiff_bundle.settings import is_program, parts, texts
@@ -64,31 +64,39 @@ def texts_restored(config: Mapping[str, Any], sources: Iterable[Any]) -> dict[st
         sources: all that was put into the configuration, as files and callers say it.
     """
     said = {text for source in sources for text in texts(source)}
-    original = {_parsed(text): text for text in said if _parsed(text) not in said and not is_program(text)}
-    return {name: _restored(value, original) for name, value in config.items()}
+    original = {text.replace("#", "::"): text for text in said if not is_program(text)}
+    changed = {parsed: text for parsed, text in original.items() if parsed not in said}
+    return _with_texts(config, lambda text: changed.get(text, text))
 
 
 def as_said(parser: ConfigParser) -> dict[str, Any]:
-    """A copy of a configuration as a file would say it: with the texts that the parser keeps beside it."""
-    return {name: _said(value, parser.globals.get(NAME, [])) for name, value in parser.get().items()}
+    """A copy of a configuration as a file would say it: with the texts that the parser keeps beside it.
+
+    Of these, such as would be programs are written as programs that give them.
+    """
+    values = parser.globals.get(NAME, [])
+
+    def said(text: str) -> Any:
+        place = re.fullmatch(rf"\${NAME}\[(\d+)\]", text)
+        return _with_texts(values[int(place[1])], _quoted) if place else text
+
+    return _with_texts(parser.get(), said)
 
 
-def _said(value: Any, values: list[Any]) -> Any:
+def _quoted(text: str) -> str:
+    return f"${text!r}" if is_program(text) else text
+
+
+def _with_texts(value: Any, change: Callable[[str], Any]) -> Any:
+    """A copy of a value with each text of it changed, names of entries aside."""
     if isinstance(value, str):
-        place = re.fullmatch(rf"\${NAME}\[(\d+)\]", value)
-        return _quoted(values[int(place[1])]) if place else value
+        return change(value)
     if isinstance(value, Mapping):
-        return {name: _said(each, values) for name, each in value.items()}
-    return [_said(each, values) for each in value] if isinstance(value, list) else value
-
-
-def _quoted(value: Any) -> Any:
-    """A value with its texts that would be programs as programs that give them."""
-    if isinstance(value, str):
-        return f"${value!r}" if is_program(value) else value
-    if isinstance(value, Mapping):
-        return {name: _quoted(each) for name, each in value.items()}
-    return [_quoted(each) for each in value] if isinstance(value, (list, tuple)) else value
+        return {name: _with_texts(each, change) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        changed = [_with_texts(each, change) for each in value]
+        return changed if isinstance(value, list) else tuple(changed)
+    return value
 
 
 def _kept(value: Any, values: list[Any]) -> Any:
@@ -104,18 +112,6 @@ def _kept(value: Any, values: list[Any]) -> Any:
     if isinstance(value, Mapping):
         return {name: each if name.startswith("_") else _kept(each, values) for name, each in value.items()}
     return [_kept(each, values) for each in value] if isinstance(value, list) else value
-
-
-def _parsed(text: str) -> str:
-    return text.replace("#", "::")
-
-
-def _restored(value: Any, original: Mapping[str, str]) -> Any:
-    if isinstance(value, str):
-        return original.get(value, value)
-    if isinstance(value, Mapping):
-        return {name: _restored(each, original) for name, each in value.items()}
-    return [_restored(each, original) for each in value] if isinstance(value, list) else value
 
 
 def _is_plain(value: Any) -> bool:

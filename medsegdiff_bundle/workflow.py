@@ -54,15 +54,15 @@ def begin() -> None:
     if found is None:
         return  # others than a workflow evaluate a part of a configuration
     folder = _folder(found.workflow)
+    of_files = ConfigParser.load_config_files(found.files) if found.files else {}
     if not model_file.is_completed(found.parser):
         if found.files:  # what they say, which the parser has changed before it evaluated this
-            sources = [*map(ConfigParser.load_config_file, found.files), found.given]
-            found.parser.set(texts_restored(found.parser.get(), sources))
+            found.parser.set(texts_restored(found.parser.get(), [of_files, found.given]))
         model_file.complete_with_weights(found.parser, folder, found.given, steps(found.workflow))
     found.given.update({name: None for name in found.nothing if name in found.parser})  # as it is complete only now
     config: Any = found.parser.get()
     if found.files:
-        content = configuration.complete(ConfigParser.load_config_files(found.files), folder)
+        content = configuration.complete(of_files, folder)
         if found.given.keys() & {"help", "h"} - content.keys():
             print(_listed(content))
             raise SystemExit(0)

@@ -57,7 +57,12 @@ def bare_name(name: str) -> str:
     """Name of a case without words for what its file is: "img0001" and "label0001" are both 0001."""
     name = re.sub(f"^({WORDS_OF_IMAGE}|{WORDS_OF_MASK})[_-]?(?=[0-9])", "", name, flags=re.IGNORECASE)
     name = re.sub(f"({'|'.join((*OF_MASKS, *OF_IMAGES))})$", "", name)
-    return re.sub(rf"(?i)(?<![a-z])({WORDS_OF_IMAGE}|{WORDS_OF_MASK})(?=[_-]?\d+$)", "", name)
+    return without_word(name, f"{WORDS_OF_IMAGE}|{WORDS_OF_MASK}")
+
+
+def without_word(name: str, words: str) -> str:
+    """Name without one of some words, separated by "|", before the number at its end: "case_img_1" -> "case__1"."""
+    return re.sub(rf"(?i)(?<![a-z])({words})(?=[_-]?\d+$)", "", name)
 
 
 def without_results(files: Sequence[Path], series: Iterable[str] = ()) -> list[Path]:

@@ -118,7 +118,7 @@ def _files(folder: Path) -> dict[str, Path]:
     found = {}
     for file in sorted(folder.iterdir()):
         name = case_name(file)
-        if file.is_file() and _is_image(file) and name.startswith(folder.name):
+        if _is_image(file) and name.startswith(folder.name):
             if part := name[len(folder.name) :].lstrip("_-. "):
                 found[part] = file
     return found
@@ -126,12 +126,12 @@ def _files(folder: Path) -> dict[str, Path]:
 
 def _files_alike(folder: Path) -> dict[str, Path]:
     """Images of a case's folder by their whole names, if one of them is called like a label."""
-    files = {case_name(file): file for file in sorted(folder.iterdir()) if file.is_file() and _is_image(file)}
+    files = {case_name(file): file for file in sorted(folder.iterdir()) if _is_image(file)}
     return files if any(name.lower() in LABELS for name in files) else {}
 
 
 def _is_image(file: Path) -> bool:
-    return bool(kind_of(file)) and not is_part(file) and not file.name.startswith(".")
+    return file.is_file() and bool(kind_of(file)) and not is_part(file) and not file.name.startswith(".")
 
 
 def _expected(folder: Path, part: str, files: dict[str, Path]) -> Path:

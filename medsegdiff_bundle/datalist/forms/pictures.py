@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..headers import is_part, kind_of
-from ..naming import OF_MASKS, WORDS_OF_IMAGE, WORDS_OF_MASK, bare_name, case_name
+from ..naming import OF_MASKS, WORDS_OF_IMAGE, WORDS_OF_MASK, bare_name, case_name, without_word
 from .description import Case, DataSet, read_any_json, read_json
 from .sections import FEWEST_GROUPS
 
@@ -245,11 +245,11 @@ def _check_one_mask(of_images: dict[str, Path], of_masks: dict[str, Path], image
 def _images_of(names: Iterable[str]) -> dict[str, str]:
     """Names of masks in a folder with those of the images beside them: "a_mask" of "a", "label-1" of "volume-1"."""
     there = set(names)
-    of_word = {re.sub(rf"(?i)(?<![a-z])({WORDS_OF_IMAGE})(?=[_-]?\d+$)", "", name): name for name in sorted(there)}
+    of_word = {without_word(name, WORDS_OF_IMAGE): name for name in sorted(there)}
     found = {}
     for name in there:
         stem = re.sub(rf"({'|'.join(OF_MASKS)}|[_-]mask_\d+)$", "", name)
-        bare = re.sub(rf"(?i)(?<![a-z])({WORDS_OF_MASK})(?=[_-]?\d+$)", "", name)
+        bare = without_word(name, WORDS_OF_MASK)
         image = stem if stem != name else of_word.get(bare) if bare != name else None
         if image in there:
             found[name] = image
